@@ -1,0 +1,336 @@
+//! Capabilities of this process, their states and what is told about them; syncs are in `sync` and
+//! `donor`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::cluster::{Cluster, Ctx, Node};
+use crate::donor::DonorSession;
+use crate::error::CapabilityError;
+use crate::ids::{NodeId, Now};
+use crate::limits::{CAPABILITIES_MAX, CAPABILITIES_PER_NODE_MAX, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
+use crate::outbox::SendClass;
+use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
+use crate::sync::SyncState;
+
+/// Which nodes may be asked for a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DonorCondition {
+    /// Any node.
+    #[default]
+    Any,
+    /// Only nodes with the own `sip_addr`.
+    SameSipAddr,
+    /// Only nodes with another `sip_addr`.
+    DifferentSipAddr,
+}
+
+/// How a module registers a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CapabilityOptions {
+    /// Not OK until a sync is done.
+    pub sync_at_start: bool,
+    /// Who may be asked for it.
+    pub donor: DonorCondition,
+}
+
+/// State of a capability for status/report; the numbers are those of OpenSIPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapabilityStatus {
+    /// -3.
+    NotSynced,
+    /// -2: wanted, no data yet.
+    SyncPending,
+    /// -1.
+    SyncInProgress,
+    /// 1.
+    Synced,
+}
+
+impl CapabilityStatus {
+    /// The status number.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::NotSynced => -3,
+            Self::SyncPending => -2,
+            Self::SyncInProgress => -1,
+            Self::Synced => 1,
+        }
+    }
+
+    /// The status text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotSynced => "not synced",
+            Self::SyncPending => "sync pending",
+            Self::SyncInProgress => "sync in progress",
+            Self::Synced => "synced",
+        }
+    }
+}
+
+/// Which share of partitioned work this node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    /// Own position, from 0.
+    pub index: usize,
+    /// Number of nodes that share the work, at least 1.
+    pub count: usize,
+}
+
+/// A module packet held back during a sync.
+#[derive(Debug)]
+pub(crate) struct HeldPacket {
+    pub(crate) src: NodeId,
+    pub(crate) packet_type: i32,
+    pub(crate) version: u16,
+    pub(crate) body: Bytes,
+}
+
+/// A capability that a module of this process registered.
+#[derive(Debug)]
+pub(crate) struct LocalCapability {
+    pub(crate) name: Arc<str>,
+    pub(crate) options: CapabilityOptions,
+    pub(crate) is_enabled: bool,
+    pub(crate) is_ok: bool,
+    pub(crate) sync: SyncState,
+    /// Donors that did not deliver since the request.
+    pub(crate) tried: NodeIds,
+    pub(crate) attempts: u32,
+    pub(crate) pending_since: Option<Instant>,
+    pub(crate) held: Vec<HeldPacket>,
+    pub(crate) held_bytes: usize,
+    pub(crate) is_hold_overrun: bool,
+    pub(crate) sessions: Vec<DonorSession>,
+    /// Requesters to be served when they come up.
+    pub(crate) waiting_requesters: NodeIds,
+}
+
+impl LocalCapability {
+    fn new(name: &str, options: CapabilityOptions) -> Self {
+        Self {
+            name: Arc::from(name),
+            options,
+            is_enabled: true,
+            is_ok: !options.sync_at_start,
+            sync: SyncState::Idle,
+            tried: NodeIds::new(),
+            attempts: 0,
+            pending_since: None,
+            held: Vec::new(),
+            held_bytes: 0,
+            is_hold_overrun: false,
+            sessions: Vec::new(),
+            waiting_requesters: NodeIds::new(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> CapabilityStatus {
+        match self.sync {
+            _ if self.is_ok => CapabilityStatus::Synced,
+            SyncState::Idle => CapabilityStatus::NotSynced,
+            SyncState::Pending | SyncState::Asked { .. } => CapabilityStatus::SyncPending,
+            SyncState::InProgress { .. } => CapabilityStatus::SyncInProgress,
+        }
+    }
+
+    pub(crate) fn report_identifier(&self) -> String {
+        format!("cap:{}", self.name)
+    }
+}
+
+impl Cluster {
+    pub(crate) fn capability(&self, name: &[u8]) -> Option<&LocalCapability> {
+        self.capabilities.iter().find(|cap| cap.name.as_bytes() == name)
+    }
+
+    pub(crate) fn capability_mut(&mut self, name: &[u8]) -> Option<&mut LocalCapability> {
+        self.capabilities.iter_mut().find(|cap| cap.name.as_bytes() == name)
+    }
+
+    pub(crate) fn register_capability(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        options: CapabilityOptions,
+    ) -> Result<(), CapabilityError> {
+        let is_reserved = name == CAPABILITY_INTERNAL || name == CAPABILITY_EXTRA;
+        if name.is_empty()
+            || name.len() > usize::from(u16::MAX) / 2
+            || is_reserved
+            || self.capability(name.as_bytes()).is_some()
+        {
+            return Err(CapabilityError::Name);
+        }
+        if self.capabilities.len() >= CAPABILITIES_MAX {
+            return Err(CapabilityError::TooMany);
+        }
+        self.capabilities.insert(0, LocalCapability::new(name, options));
+        if options.sync_at_start {
+            self.start_sync(ctx, name);
+        }
+        let is_ok = self.capability(name.as_bytes()).is_some_and(|cap| cap.is_ok);
+        self.tell_capability(ctx, name, is_ok);
+        Ok(())
+    }
+
+    /// Single form of CAP_UPDATE to all neighbours.
+    pub(crate) fn tell_capability(&mut self, ctx: &mut Ctx<'_>, name: &str, is_ok: bool) {
+        let receivers = self.neighbours();
+        if receivers.is_empty() || !self.own.is_enabled {
+            return;
+        }
+        let stamp = self.capability_stamp(ctx.now);
+        let own_id = ctx.settings.node_id;
+        let entries = vec![CapabilityEntry {
+            node_id: own_id,
+            capabilities: vec![CapabilityStateEntry { name: name.as_bytes(), is_ok }],
+        }];
+        let path = NodeIds::from_slice(&[own_id]);
+        let fields = Internal::CapUpdate { stamp, entries, require_reply: false, path };
+        let packet = self.internal(ctx, fields);
+        let Some(bytes) = self.encode(ctx, &packet, "CAP_UPDATE") else { return };
+        for id in receivers {
+            self.send_direct(ctx, id, SendClass::Internal, bytes.clone());
+        }
+        self.repeat_capabilities_soon(ctx.now.mono);
+    }
+
+    fn capability_stamp(&mut self, now: Now) -> Option<Stamp> {
+        let is_numbered = self.family.has_cap_update_numbers() && self.has_cap_update_numbers;
+        is_numbered.then(|| self.cap_counter.next(now.wire_secs()))
+    }
+
+    /// Full form of CAP_UPDATE to one node; to all neighbours only what this node has itself.
+    pub(crate) fn send_full_capabilities(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        destination: Option<NodeId>,
+        require_reply: bool,
+    ) {
+        let receivers = match destination {
+            Some(id) => NodeIds::from_slice(&[id]),
+            None => self.neighbours(),
+        };
+        let others_have_any = destination
+            .is_some_and(|id| self.nodes.iter().any(|node| node.id() != id && !node.capabilities.is_empty()));
+        if receivers.is_empty() || (self.capabilities.is_empty() && !others_have_any) {
+            return;
+        }
+        let stamp = self.capability_stamp(ctx.now);
+        let own_id = ctx.settings.node_id;
+        let mut entries = Vec::new();
+        if !self.capabilities.is_empty() {
+            let own = self
+                .capabilities
+                .iter()
+                .map(|cap| CapabilityStateEntry { name: cap.name.as_bytes(), is_ok: cap.is_ok && cap.is_enabled });
+            entries.push(CapabilityEntry { node_id: own_id, capabilities: own.collect() });
+        }
+        let others = self.nodes.iter().filter(|node| destination.is_some_and(|id| node.id() != id));
+        entries.extend(others.filter(|node| !node.capabilities.is_empty()).map(capability_entry));
+        let path = NodeIds::from_slice(&[own_id]);
+        let packet = self.internal(ctx, Internal::CapUpdate { stamp, entries, require_reply, path });
+        let Some(bytes) = self.encode(ctx, &packet, "CAP_UPDATE") else { return };
+        for id in receivers {
+            self.send_direct(ctx, id, SendClass::Internal, bytes.clone());
+        }
+    }
+
+    /// Takes a CAP_UPDATE; false when it is stale or names an unknown node: no reply, no flooding.
+    pub(crate) fn take_capabilities(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: NodeId,
+        stamp: Option<Stamp>,
+        entries: &[CapabilityEntry<'_>],
+    ) -> bool {
+        let Some(node) = self.node_mut(source) else { return false };
+        if let Some(stamp) = stamp
+            && !node.cap.accept(stamp)
+        {
+            return false;
+        }
+        let own_id = ctx.settings.node_id;
+        let mut is_complete = true;
+        let mut has_ok = false;
+        for entry in entries.iter().filter(|entry| entry.node_id != own_id) {
+            let Some(node) = self.node_mut(entry.node_id) else {
+                is_complete = false;
+                break;
+            };
+            for capability in &entry.capabilities {
+                has_ok |= capability.is_ok;
+                store_capability(node, capability);
+            }
+        }
+        if has_ok {
+            self.ask_pending_syncs(ctx);
+        }
+        is_complete
+    }
+
+    pub(crate) fn set_capability_status(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        is_enabled: bool,
+    ) -> Result<(), CapabilityError> {
+        let cap = self.capability_mut(name.as_bytes()).ok_or(CapabilityError::UnknownCapability)?;
+        if cap.is_enabled == is_enabled {
+            return Ok(());
+        }
+        cap.is_enabled = is_enabled;
+        if is_enabled {
+            // Deviation: OpenSIPS announces the capability as OK though it has missed everything.
+            cap.is_ok = !cap.options.sync_at_start;
+            let is_ok = cap.is_ok;
+            if !is_ok {
+                self.start_sync(ctx, name);
+            }
+            let is_ok = self.capability(name.as_bytes()).map_or(is_ok, |cap| cap.is_ok);
+            self.tell_capability(ctx, name, is_ok);
+        } else {
+            cap.is_ok = false;
+            cap.sync = SyncState::Idle;
+            cap.pending_since = None;
+            cap.held.clear();
+            cap.held_bytes = 0;
+            cap.sessions.clear();
+            cap.waiting_requesters.clear();
+            let identifier = cap.report_identifier();
+            ctx.out.report(identifier, "Capability disabled via MI, revert to not synced state");
+            self.tell_capability(ctx, name, false);
+        }
+        Ok(())
+    }
+
+    /// The own share of work among the nodes that have the capability OK.
+    pub(crate) fn partition(&self, own_id: NodeId, name: &str) -> Option<Partition> {
+        self.capability(name.as_bytes())?;
+        let others: Vec<NodeId> =
+            self.nodes.iter().filter(|node| node.is_reachable && node.has_capability_ok(name)).map(Node::id).collect();
+        let index = others.iter().filter(|id| **id < own_id).count();
+        Some(Partition { index, count: others.len() + 1 })
+    }
+}
+
+fn capability_entry(node: &Node) -> CapabilityEntry<'_> {
+    let states = node.capabilities.iter();
+    let states = states.map(|(name, is_ok)| CapabilityStateEntry { name, is_ok: *is_ok });
+    CapabilityEntry { node_id: node.id(), capabilities: states.collect() }
+}
+
+fn store_capability(node: &mut Node, capability: &CapabilityStateEntry<'_>) {
+    let known = node.capabilities.iter_mut().find(|(name, _)| name == capability.name);
+    if let Some((_, is_ok)) = known {
+        *is_ok = capability.is_ok;
+    } else if node.capabilities.len() < CAPABILITIES_PER_NODE_MAX {
+        node.capabilities.push((Bytes::copy_from_slice(capability.name), capability.is_ok));
+    }
+}

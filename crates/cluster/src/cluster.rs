@@ -1,0 +1,399 @@
+//! One cluster of this process: its nodes and the sending primitives. Reactions to packets are in
+//! `receive`, commands in `command`.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tandem_bin::EncodeError;
+
+use crate::capability::LocalCapability;
+use crate::config::{BridgePeer, ClusterConfig, NodeConfig, Provisioning, SyncSettings, Timers};
+use crate::event::Event;
+use crate::family::Family;
+use crate::freshness::{Counter, Freshness};
+use crate::ids::{ClusterId, NodeId, Now};
+use crate::limits::REPEAT_DELAY;
+use crate::link::{Link, LinkState, Step};
+use crate::log::LogEvent;
+use crate::outbox::{Outbox, Output, SendClass, SendPacket};
+use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
+use crate::sharing_tag::SharingTag;
+
+/// What is the same for all clusters of the process.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) node_id: NodeId,
+    pub(crate) provisioning: Provisioning,
+    pub(crate) timers: Timers,
+    pub(crate) sync: SyncSettings,
+    pub(crate) is_rerouting_enabled: bool,
+    pub(crate) bridge_peers: Vec<BridgePeer>,
+}
+
+/// What every step needs: the time, the settings and where outputs go.
+pub(crate) struct Ctx<'a> {
+    pub(crate) now: Now,
+    pub(crate) settings: &'a Settings,
+    pub(crate) out: &'a mut Outbox,
+}
+
+/// Another node of the cluster.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) record: NodeConfig,
+    pub(crate) link: Link,
+    /// Nodes it sees as up, without this one.
+    pub(crate) neighbours: NodeIds,
+    pub(crate) ls: Freshness,
+    pub(crate) top: Freshness,
+    pub(crate) cap: Freshness,
+    /// Its capabilities and whether they are OK.
+    pub(crate) capabilities: Vec<(Bytes, bool)>,
+    /// First hop towards it; `None` when it cannot be reached.
+    pub(crate) next_hop: Option<NodeId>,
+    /// As last told by an event.
+    pub(crate) is_reachable: bool,
+    pub(crate) is_foreign_family: bool,
+    /// Nodes listed in its last pong.
+    pub(crate) ponged_nodes: NodeIds,
+    is_resolve_asked: bool,
+}
+
+impl Node {
+    fn new(record: NodeConfig, now: Instant) -> Self {
+        let mut link = Link::new(now);
+        if !record.is_enabled {
+            link.enter(LinkState::Down, now);
+        }
+        Self {
+            record,
+            link,
+            neighbours: NodeIds::new(),
+            ls: Freshness::default(),
+            top: Freshness::default(),
+            cap: Freshness::default(),
+            capabilities: Vec::new(),
+            next_hop: None,
+            is_reachable: false,
+            is_foreign_family: false,
+            ponged_nodes: NodeIds::new(),
+            is_resolve_asked: false,
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.record.node_id
+    }
+
+    /// True when packets can go to it directly.
+    pub(crate) fn is_neighbour(&self) -> bool {
+        self.record.is_enabled && self.link.is_up() && !self.is_foreign_family
+    }
+
+    pub(crate) fn has_capability_ok(&self, name: &str) -> bool {
+        self.capabilities.iter().any(|(known, ok)| *ok && known == name.as_bytes())
+    }
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) id: ClusterId,
+    pub(crate) family: Family,
+    pub(crate) has_cap_update_numbers: bool,
+    pub(crate) own: NodeConfig,
+    /// Newest first, as OpenSIPS keeps them: the order decides which donor is asked.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) capabilities: Vec<LocalCapability>,
+    pub(crate) tags: Vec<SharingTag>,
+    pub(crate) ls_counter: Counter,
+    pub(crate) top_counter: Counter,
+    pub(crate) cap_counter: Counter,
+    repeat_topology_at: Option<Instant>,
+    repeat_capabilities_at: Option<Instant>,
+    /// A link entered RESTART_PINGING: look at the timers before returning to the caller.
+    pub(crate) has_due_links: bool,
+}
+
+impl Cluster {
+    pub(crate) fn new(config: ClusterConfig, now: Instant) -> Self {
+        let mut nodes: Vec<Node> = config.nodes.into_iter().map(|record| Node::new(record, now)).collect();
+        nodes.reverse();
+        Self {
+            id: config.cluster_id,
+            family: config.family,
+            has_cap_update_numbers: config.has_cap_update_numbers,
+            own: config.own,
+            nodes,
+            capabilities: Vec::new(),
+            tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
+            ls_counter: Counter::default(),
+            top_counter: Counter::default(),
+            cap_counter: Counter::default(),
+            repeat_topology_at: None,
+            repeat_capabilities_at: None,
+            has_due_links: true,
+        }
+    }
+
+    pub(crate) fn index_of(&self, id: NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id() == id)
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id() == id)
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.id() == id)
+    }
+
+    /// Ids of the own neighbours, newest first.
+    pub(crate) fn neighbours(&self) -> NodeIds {
+        self.nodes.iter().filter(|node| node.is_neighbour()).map(Node::id).collect()
+    }
+
+    pub(crate) fn push_node(&mut self, record: NodeConfig, now: Instant) {
+        self.nodes.insert(0, Node::new(record, now));
+        self.has_due_links = true;
+    }
+
+    // ---- sending ----
+
+    /// Hands a packet for the node's listener out; false when its address is not known yet.
+    pub(crate) fn send_direct(&mut self, ctx: &mut Ctx<'_>, id: NodeId, class: SendClass, bytes: Bytes) -> bool {
+        let local_ip = self.own.addr.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
+        let cluster = self.id;
+        let Some(node) = self.node_mut(id) else { return false };
+        let Some(to) = node.record.addr else {
+            if !std::mem::replace(&mut node.is_resolve_asked, true) {
+                ctx.out.push(Output::Resolve { url: node.record.url.clone() });
+            }
+            return false;
+        };
+        let transport = node.record.url.transport();
+        let local_ip = local_ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());
+        ctx.out.push(Output::Send(SendPacket { cluster, node: id, to, transport, local_ip, class, bytes }));
+        true
+    }
+
+    /// Takes the result of a resolution; true when a node was waiting for it.
+    pub(crate) fn resolved(&mut self, url: &str, addr: Option<SocketAddr>) -> bool {
+        let mut is_waited_for = false;
+        if self.own.url.as_str() == url && self.own.addr.is_none() {
+            self.own.addr = addr;
+        }
+        for node in self.nodes.iter_mut().filter(|node| node.record.url.as_str() == url) {
+            node.is_resolve_asked = false;
+            if addr.is_some() {
+                node.record.addr = addr;
+                is_waited_for = true;
+            }
+        }
+        is_waited_for
+    }
+
+    pub(crate) fn internal<'a>(&self, ctx: &Ctx<'_>, fields: Internal<'a>) -> InternalPacket<'a> {
+        InternalPacket { cluster_id: self.id, source_id: ctx.settings.node_id, fields }
+    }
+
+    pub(crate) fn encode(&self, ctx: &mut Ctx<'_>, packet: &InternalPacket<'_>, what: &'static str) -> Option<Bytes> {
+        let bytes: Result<Bytes, EncodeError> = encode_internal(packet, self.family);
+        if bytes.is_err() {
+            ctx.out.log(LogEvent::NotBuilt { cluster: self.id, what });
+        }
+        bytes.ok()
+    }
+
+    /// Sends one of the own internal packets to one node.
+    pub(crate) fn send_internal(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        id: NodeId,
+        fields: Internal<'_>,
+        what: &'static str,
+    ) -> bool {
+        let packet = self.internal(ctx, fields);
+        match self.encode(ctx, &packet, what) {
+            Some(bytes) => self.send_direct(ctx, id, SendClass::Internal, bytes),
+            None => false,
+        }
+    }
+
+    // ---- links ----
+
+    fn ping(&mut self, ctx: &mut Ctx<'_>, id: NodeId, request_node_list: bool) {
+        let was_sent = self.send_internal(ctx, id, Internal::Ping { request_node_list }, "PING");
+        let now = ctx.now.mono;
+        let Some(node) = self.node_mut(id) else { return };
+        let retries = node.record.no_ping_retries;
+        let next = node.link.after_ping(now, retries, was_sent);
+        self.set_link(ctx, id, next);
+    }
+
+    /// Pings now; a link that is not UP changes to RESTARTED.
+    pub(crate) fn ping_now(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        if let Some(node) = self.node_mut(id) {
+            let request_node_list = !node.link.is_up();
+            self.ping(ctx, id, request_node_list);
+        }
+    }
+
+    /// Changes the state of a link with all that follows from leaving UP.
+    pub(crate) fn set_link(&mut self, ctx: &mut Ctx<'_>, id: NodeId, to: LinkState) {
+        let cluster = self.id;
+        let now = ctx.now.mono;
+        let own_enabled = self.own.is_enabled;
+        let Some(node) = self.node_mut(id) else { return };
+        let from = node.link.state;
+        if from == to {
+            if to == LinkState::RestartPinging {
+                self.has_due_links = true;
+            }
+            return;
+        }
+        node.link.enter(to, now);
+        if to == LinkState::Down {
+            let conns = node.link.take_conns();
+            if let (Some(addr), true, true) = (node.record.addr, node.record.is_enabled, own_enabled) {
+                ctx.out.push(Output::CloseConnectionsTo { cluster, node: id, to: addr, conns });
+            }
+        }
+        if to == LinkState::RestartPinging {
+            self.has_due_links = true;
+        }
+        if from == LinkState::Up || to == LinkState::Up || to == LinkState::Down {
+            ctx.out.log(LogEvent::Link { cluster, node: id, from, to });
+        }
+        if from == LinkState::Up {
+            self.link_left_up(ctx, id);
+        } else if to == LinkState::Up {
+            self.link_came_up(ctx, id);
+        }
+    }
+
+    fn link_left_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        if self.own.is_enabled {
+            self.send_link_update(ctx, id, false);
+            self.repeat_topology_soon(ctx.now.mono);
+        }
+        self.topology_changed(ctx);
+    }
+
+    fn link_came_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        self.send_link_update(ctx, id, true);
+        let described = self.nodes_unknown_to(id);
+        self.send_full_topology(ctx, Some(id), &described);
+        self.send_full_capabilities(ctx, Some(id), true);
+        self.repeat_topology_soon(ctx.now.mono);
+        self.topology_changed(ctx);
+    }
+
+    /// LS_UPDATE to all other neighbours; the counter is used only when there are any.
+    fn send_link_update(&mut self, ctx: &mut Ctx<'_>, id: NodeId, is_up: bool) {
+        let others: NodeIds = self.neighbours().into_iter().filter(|other| *other != id).collect();
+        if others.is_empty() {
+            return;
+        }
+        let stamp = self.ls_counter.next(ctx.now.wire_secs());
+        let path = NodeIds::from_slice(&[ctx.settings.node_id]);
+        let packet = self.internal(ctx, Internal::LsUpdate { stamp, neighbour_id: id, is_up, path });
+        let Some(bytes) = self.encode(ctx, &packet, "LS_UPDATE") else { return };
+        for other in others {
+            self.send_direct(ctx, other, SendClass::Internal, bytes.clone());
+        }
+    }
+
+    // ---- timers ----
+
+    fn link_due(&self, node: &Node, settings: &Settings) -> Option<(Instant, Step)> {
+        if !self.own.is_enabled || !node.record.is_enabled {
+            return None;
+        }
+        Some(node.link.due(&settings.timers, node.record.no_ping_retries))
+    }
+
+    /// Pings every link whose time has come.
+    pub(crate) fn run_links(&mut self, ctx: &mut Ctx<'_>) {
+        self.has_due_links = false;
+        let due: Vec<(NodeId, Step)> = self
+            .nodes
+            .iter()
+            .filter_map(|node| {
+                let (at, step) = self.link_due(node, ctx.settings)?;
+                (at <= ctx.now.mono).then_some((node.id(), step))
+            })
+            .collect();
+        for (id, step) in due {
+            match step {
+                Step::Ping(list) => self.ping(ctx, id, list),
+                Step::GoDown => self.set_link(ctx, id, LinkState::Down),
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        self.run_links(ctx);
+        self.run_syncs(ctx);
+        let now = ctx.now.mono;
+        if self.repeat_topology_at.is_some_and(|at| at <= now) {
+            self.repeat_topology_at = None;
+            if self.own.is_enabled {
+                self.send_full_topology(ctx, None, &[]);
+            }
+        }
+        if self.repeat_capabilities_at.is_some_and(|at| at <= now) {
+            self.repeat_capabilities_at = None;
+            if self.own.is_enabled {
+                self.send_full_capabilities(ctx, None, false);
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self, settings: &Settings) -> Option<Instant> {
+        self.nodes
+            .iter()
+            .filter_map(|node| self.link_due(node, settings).map(|(at, _)| at))
+            .chain(self.sync_deadlines(settings))
+            .chain(self.repeat_topology_at)
+            .chain(self.repeat_capabilities_at)
+            .min()
+    }
+
+    pub(crate) fn repeat_topology_soon(&mut self, now: Instant) {
+        self.repeat_topology_at = Some(now + REPEAT_DELAY);
+    }
+
+    pub(crate) fn repeat_capabilities_soon(&mut self, now: Instant) {
+        self.repeat_capabilities_at = Some(now + REPEAT_DELAY);
+    }
+
+    // ---- reachability ----
+
+    /// Computes routes anew, tells whose reachability changed, and does what follows from that.
+    pub(crate) fn topology_changed(&mut self, ctx: &mut Ctx<'_>) {
+        self.compute_next_hops(ctx.settings.is_rerouting_enabled);
+        let mut changed = NodeIds::new();
+        for node in &mut self.nodes {
+            let is_reachable = node.next_hop.is_some();
+            if node.is_reachable != is_reachable {
+                node.is_reachable = is_reachable;
+                changed.push(node.record.node_id);
+            }
+        }
+        for id in changed {
+            let Some(is_up) = self.node(id).map(|node| node.is_reachable) else { continue };
+            let state = if is_up { "UP" } else { "DOWN" };
+            let cluster = self.id;
+            ctx.out.report("node_states", format!("Node [{id}], cluster [{cluster}] is {state}"));
+            ctx.out.event(Event::NodeStateChanged { cluster, node: id, is_up });
+            if is_up {
+                self.sync_node_up(ctx, id);
+                self.announce_tags_to(ctx, id);
+            } else {
+                self.sync_node_down(ctx, id);
+            }
+        }
+    }
+}

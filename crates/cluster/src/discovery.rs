@@ -1,0 +1,75 @@
+//! Learning nodes from descriptions and forgetting them; pinging is the business of links.
+
+use crate::cluster::{Cluster, Ctx};
+use crate::config::NodeConfig;
+use crate::ids::NodeId;
+use crate::limits::NODES_MAX;
+use crate::log::LogEvent;
+use crate::packet::{Description, Internal, NodeIds};
+use crate::url::BinUrl;
+
+impl Cluster {
+    /// Adds a node that described itself or was described by another; an existing record is never
+    /// changed. True when it was added.
+    pub(crate) fn learn_node(&mut self, ctx: &mut Ctx<'_>, id: NodeId, description: &Description<'_>) -> bool {
+        if id == ctx.settings.node_id || self.node(id).is_some() {
+            return false;
+        }
+        let cluster = self.id;
+        let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+        let reason = match (&url, id.0 > 0, self.nodes.len() < NODES_MAX) {
+            (_, false, _) => Some("its id is not above 0"),
+            (_, _, false) => Some("the cluster is full"),
+            (None, ..) => Some("its URL cannot be used"),
+            _ => None,
+        };
+        let (Some(url), None) = (url, reason) else {
+            let reason = reason.unwrap_or_default();
+            ctx.out.log(LogEvent::NodeRefused { cluster, node: id, reason });
+            return false;
+        };
+        ctx.out.log(LogEvent::NodeLearned { cluster, node: id, url: url.as_str().to_owned() });
+        let mut record = NodeConfig::new(id, url);
+        record.sip_addr = String::from_utf8_lossy(description.sip_addr).into_owned();
+        record.priority = description.priority;
+        record.no_ping_retries = description.no_ping_retries;
+        self.push_node(record, ctx.now.mono);
+        true
+    }
+
+    /// NODE_DESCRIPTION of the own node to `id`.
+    pub(crate) fn send_own_description(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let own = self.own.clone();
+        let description = Description {
+            url: own.url.as_str().as_bytes(),
+            sip_addr: own.sip_addr.as_bytes(),
+            priority: own.priority,
+            no_ping_retries: own.no_ping_retries,
+        };
+        let path = NodeIds::from_slice(&[ctx.settings.node_id]);
+        self.send_internal(ctx, id, Internal::NodeDescription { description, path }, "NODE_DESCRIPTION");
+    }
+
+    /// Forgets a node with its counters.
+    pub(crate) fn forget_node(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let Some(node) = self.node(id) else { return };
+        let cluster = self.id;
+        if node.link.is_up() {
+            self.set_link(ctx, id, crate::link::LinkState::Down);
+        }
+        if let Some(node) = self.node_mut(id)
+            && node.is_reachable
+        {
+            node.neighbours.clear();
+        }
+        for node in &mut self.nodes {
+            node.neighbours.retain(|other| *other != id);
+        }
+        self.topology_changed(ctx);
+        self.nodes.retain(|node| node.id() != id);
+        for tag in &mut self.tags {
+            tag.forget_node(id);
+        }
+        ctx.out.log(LogEvent::NodeRemoved { cluster, node: id });
+    }
+}

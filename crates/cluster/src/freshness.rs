@@ -1,0 +1,112 @@
+//! Which updates are newer than what is known (`clusterer`, sequence numbers); no wrap-around.
+
+use crate::packet::Stamp;
+
+/// The last accepted stamp of one kind of update of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Freshness {
+    last: Stamp,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self { last: Stamp { seq_no: -1, timestamp: 0 } }
+    }
+}
+
+impl Freshness {
+    /// The stored stamp; -1/0 when nothing was accepted yet.
+    pub(crate) fn stamp(self) -> Stamp {
+        self.last
+    }
+
+    /// Number 0 means that the originator has restarted.
+    pub(crate) fn is_fresh(self, stamp: Stamp) -> bool {
+        match (stamp.seq_no, self.last.seq_no) {
+            (0, 0) => stamp.timestamp > self.last.timestamp,
+            (0, _) => true,
+            (new, old) => new > old,
+        }
+    }
+
+    /// Takes over a stamp that is known to be the newest.
+    pub(crate) fn set(&mut self, stamp: Stamp) {
+        self.last = stamp;
+    }
+
+    /// As [`Freshness::accept`] for what another node tells about the originator.
+    ///
+    /// Deviation: numbers from before a restart, told by one who has not heard of it yet, are
+    /// refused by their time; OpenSIPS takes them and is deaf to the restarted node until it has
+    /// counted up again.
+    pub(crate) fn accept_hearsay(&mut self, stamp: Stamp) -> bool {
+        stamp.timestamp >= self.last.timestamp && self.accept(stamp)
+    }
+
+    pub(crate) fn accept(&mut self, stamp: Stamp) -> bool {
+        let is_fresh = self.is_fresh(stamp);
+        if is_fresh {
+            self.last = stamp;
+        }
+        is_fresh
+    }
+}
+
+/// An own counter: starts at -1 and is increased before use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counter(i32);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(-1)
+    }
+}
+
+impl Counter {
+    /// The next stamp to send.
+    pub(crate) fn next(&mut self, wire_secs: i32) -> Stamp {
+        self.0 = self.0.saturating_add(1);
+        Stamp { seq_no: self.0, timestamp: wire_secs }
+    }
+
+    /// The last number used, -1 when none was.
+    pub(crate) fn last(self) -> i32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(seq_no: i32, timestamp: i32) -> Stamp {
+        Stamp { seq_no, timestamp }
+    }
+
+    #[test]
+    fn a_higher_number_is_fresh_and_an_equal_or_lower_one_is_not() {
+        let mut f = Freshness::default();
+        assert!(f.accept(stamp(5, 1)));
+        assert!(!f.accept(stamp(5, 9)));
+        assert!(!f.accept(stamp(4, 9)));
+        assert!(f.accept(stamp(6, 0)));
+    }
+
+    #[test]
+    fn zero_means_a_restart_and_a_second_zero_needs_a_later_time() {
+        let mut f = Freshness::default();
+        assert!(f.accept(stamp(0, 100)));
+        assert!(!f.accept(stamp(0, 100)));
+        assert!(f.accept(stamp(0, 101)));
+        assert!(f.accept(stamp(7, 5)));
+        assert!(f.accept(stamp(0, 1)), "after a higher number the time does not matter");
+    }
+
+    #[test]
+    fn the_first_number_sent_is_zero() {
+        let mut c = Counter::default();
+        assert_eq!(c.last(), -1);
+        assert_eq!(c.next(42), stamp(0, 42));
+        assert_eq!(c.next(43), stamp(1, 43));
+    }
+}

@@ -1,0 +1,65 @@
+//! The cluster layer of OpenSIPS (`clusterer`) as a core: links, topology, routing, discovery,
+//! capabilities, sync, sharing tags, script messages and management commands.
+//!
+//! Does no I/O, reads no clock, resolves no names, runs no management command and stores nothing:
+//! [`ClusterNode`] takes packets, commands and the time, and hands out [`Output`]s.
+
+#![warn(clippy::indexing_slicing, clippy::panic)]
+
+mod capability;
+mod cluster;
+mod command;
+mod config;
+mod discovery;
+mod donor;
+mod error;
+mod event;
+mod family;
+mod flood;
+mod freshness;
+mod ids;
+mod link;
+mod list;
+mod log;
+mod message;
+mod node;
+mod node_info;
+mod outbox;
+mod packet;
+mod receive;
+mod recent_tags;
+mod routing;
+mod sharing_tag;
+mod sync;
+mod topology;
+mod url;
+
+pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
+pub use config::{
+    BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings, Timers,
+};
+pub use donor::SyncFlow;
+pub use error::{
+    CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
+};
+pub use event::{Event, SharingTagReason};
+pub use family::{Family, PacketKind};
+pub use ids::{ClusterId, ConnId, NodeId, Now};
+pub use limits::*;
+pub use link::LinkState;
+pub use list::{
+    CapabilityList, CapabilityRow, ClusterList, NodeCounts, NodeRow, SharingTagRow, TopologyList, TopologyRow,
+};
+pub use log::{LogEvent, LogLevel};
+pub use message::{AddrKind, Destination, RngSource, SentRequest, Tag};
+pub use node::{ClusterNode, DropReason, Verdict};
+pub use node_info::{NodeInfoError, parse_node_info};
+pub use outbox::{Output, SendClass, SendPacket};
+pub use packet::{
+    CapabilityEntry, CapabilityStateEntry, Chunks, Description, Extra, ExtraPacket, Internal, InternalPacket, NodeIds,
+    Stamp, TopologyEntry, decode_extra, decode_internal, encode_extra, encode_internal,
+};
+pub use recent_tags::{HeldReply, RecentTags, RecentTagsLimits};
+pub use url::{BinUrl, Transport, UrlError};
+
+mod limits;

@@ -1,0 +1,239 @@
+//! The state of the direct connection to one node, judged by pings; sends nothing itself.
+
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::config::Timers;
+use crate::ids::ConnId;
+use crate::limits::{CONNS_PER_NODE_MAX, PING_GAP_MIN, UNKNOWN_ID_STREAK_MAX};
+
+/// State of a link (`clusterer`, link states 0 to 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Pings are answered.
+    Up,
+    /// Given up; tried again every `node_timeout`.
+    Down,
+    /// The last ping could not be sent.
+    RetrySendFail,
+    /// To be pinged at once.
+    RestartPinging,
+    /// Pinged, waiting for the first pong.
+    Restarted,
+    /// A pong is missing, pinged again.
+    Retrying,
+}
+
+impl LinkState {
+    /// As the management interface shows it: `Up`, `Down` or `Probe`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "Up",
+            Self::Down => "Down",
+            _ => "Probe",
+        }
+    }
+}
+
+/// What is due on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send a ping; true asks for the node list.
+    Ping(bool),
+    /// No retries are left.
+    GoDown,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) state: LinkState,
+    entered: Instant,
+    last_ping: Option<Instant>,
+    is_awaiting_pong: bool,
+    /// Last packet of this node but pongs, over any hop.
+    last_recv: Option<Instant>,
+    /// Last packet that came on a connection of the node itself.
+    last_direct: Option<Instant>,
+    retries_left: i32,
+    unknown_id_streak: u32,
+    /// Connections the node sends on.
+    conns: SmallVec<[ConnId; 2]>,
+}
+
+impl Link {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            state: LinkState::RestartPinging,
+            entered: now,
+            last_ping: None,
+            is_awaiting_pong: false,
+            last_recv: None,
+            last_direct: None,
+            retries_left: 0,
+            unknown_id_streak: 0,
+            conns: SmallVec::new(),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == LinkState::Up
+    }
+
+    /// What comes next and when. Waits are measured from the last ping.
+    ///
+    /// Deviation: addressed packets sent do not stand in for pings (OpenSIPS 3.4 and later), so a
+    /// dead peer is noticed while traffic flows to it; packets that come directly from the peer do.
+    pub(crate) fn due(&self, timers: &Timers, retries: i32) -> (Instant, Step) {
+        let last = self.last_ping.unwrap_or(self.entered);
+        match self.state {
+            LinkState::RestartPinging => {
+                let gap =
+                    if self.unknown_id_streak > UNKNOWN_ID_STREAK_MAX { timers.ping_timeout } else { PING_GAP_MIN };
+                let earliest = self.last_ping.map_or(self.entered, |ping| ping + gap);
+                (earliest.max(self.entered), Step::Ping(true))
+            }
+            LinkState::RetrySendFail => (last + timers.ping_timeout, Step::Ping(true)),
+            LinkState::Up if self.is_awaiting_pong => {
+                let heard = self.last_direct.map_or(last, |direct| direct.max(last));
+                let step = if retries <= 0 { Step::GoDown } else { Step::Ping(true) };
+                (heard + timers.ping_timeout, step)
+            }
+            LinkState::Restarted => {
+                let step = if retries <= 0 { Step::GoDown } else { Step::Ping(true) };
+                (last + timers.ping_timeout, step)
+            }
+            LinkState::Retrying => {
+                let step = if self.retries_left > 0 { Step::Ping(true) } else { Step::GoDown };
+                (last + timers.ping_timeout, step)
+            }
+            LinkState::Up => (last + timers.ping_interval, Step::Ping(false)),
+            LinkState::Down => (last + timers.node_timeout, Step::Ping(true)),
+        }
+    }
+
+    /// The state after a ping was sent or could not be sent. Does not change the state itself, for
+    /// leaving UP has consequences that belong to the cluster.
+    pub(crate) fn after_ping(&mut self, now: Instant, retries: i32, was_sent: bool) -> LinkState {
+        let is_first_loss = self.is_awaiting_pong;
+        self.last_ping = Some(now);
+        self.is_awaiting_pong = true;
+        let give_up = if retries <= 0 { LinkState::Down } else { LinkState::RetrySendFail };
+        match (self.state, was_sent) {
+            (LinkState::RestartPinging | LinkState::Down, true) => LinkState::Restarted,
+            (LinkState::RestartPinging | LinkState::Down, false) => {
+                self.retries_left = retries;
+                give_up
+            }
+            (LinkState::RetrySendFail, _) => {
+                self.retries_left -= 1;
+                if was_sent {
+                    LinkState::Retrying
+                } else if self.retries_left <= 0 {
+                    LinkState::Down
+                } else {
+                    LinkState::RetrySendFail
+                }
+            }
+            (LinkState::Up, true) if !is_first_loss => LinkState::Up,
+            (LinkState::Up | LinkState::Restarted, true) => {
+                self.retries_left = retries - 1;
+                LinkState::Retrying
+            }
+            (LinkState::Up | LinkState::Restarted, false) => {
+                self.retries_left = retries;
+                give_up
+            }
+            (LinkState::Retrying, _) => {
+                self.retries_left -= 1;
+                if was_sent { LinkState::Retrying } else { LinkState::RetrySendFail }
+            }
+        }
+    }
+
+    /// The state after the transport reported that something queued for the node was not sent.
+    pub(crate) fn after_send_failure(&mut self, retries: i32) -> LinkState {
+        match self.state {
+            LinkState::Up => LinkState::RestartPinging,
+            LinkState::Restarted => {
+                self.retries_left = retries;
+                if retries <= 0 { LinkState::Down } else { LinkState::RetrySendFail }
+            }
+            LinkState::Retrying if self.retries_left <= 0 => LinkState::Down,
+            LinkState::Retrying => LinkState::RetrySendFail,
+            other => other,
+        }
+    }
+
+    /// Takes a pong; true when it brings the link up.
+    ///
+    /// A link that is not waiting for an answer to a ping of its own ignores pongs: they can be left
+    /// over from before a break (`clusterer`, dead node seen as up).
+    pub(crate) fn pong(&mut self, now: Instant, timers: &Timers) -> bool {
+        let was_awaiting = std::mem::take(&mut self.is_awaiting_pong);
+        self.unknown_id_streak = 0;
+        let within =
+            |moment: Option<Instant>| moment.is_some_and(|at| now.saturating_duration_since(at) <= timers.ping_timeout);
+        match self.state {
+            LinkState::Up => false,
+            LinkState::Restarted | LinkState::Retrying => {
+                let is_good = within(self.last_ping) || within(self.last_recv);
+                // A late pong must not stop the retries.
+                self.is_awaiting_pong = !is_good;
+                is_good
+            }
+            LinkState::RestartPinging | LinkState::RetrySendFail | LinkState::Down => {
+                was_awaiting && within(self.last_ping)
+            }
+        }
+    }
+
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.last_recv = Some(now);
+    }
+
+    /// Remembers that the node itself sent on this connection.
+    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) {
+        self.last_direct = Some(now);
+        if self.conns.contains(&conn) {
+            return;
+        }
+        if self.conns.len() >= CONNS_PER_NODE_MAX {
+            self.conns.remove(0);
+        }
+        self.conns.push(conn);
+    }
+
+    pub(crate) fn has_conn(&self, conn: ConnId) -> bool {
+        self.conns.contains(&conn)
+    }
+
+    /// Forgets a connection; true when the node was heard on it.
+    pub(crate) fn forget_conn(&mut self, conn: ConnId) -> bool {
+        let before = self.conns.len();
+        self.conns.retain(|known| *known != conn);
+        self.conns.len() != before
+    }
+
+    pub(crate) fn take_conns(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.conns).into_vec()
+    }
+
+    pub(crate) fn unknown_id(&mut self) {
+        self.unknown_id_streak = self.unknown_id_streak.saturating_add(1);
+    }
+
+    pub(crate) fn enter(&mut self, state: LinkState, now: Instant) {
+        self.state = state;
+        self.entered = now;
+        if state == LinkState::Up {
+            self.is_awaiting_pong = false;
+        }
+    }
+
+    /// True when a ping now would not repeat one just sent.
+    pub(crate) fn may_probe(&self, now: Instant) -> bool {
+        !self.is_awaiting_pong && self.last_ping.is_none_or(|at| now.saturating_duration_since(at) >= PING_GAP_MIN)
+    }
+}

@@ -1,0 +1,258 @@
+//! Script messages, management commands and module packets on their way out.
+
+use bytes::{Bytes, BytesMut};
+use tandem_bin::{PacketWriter, Trailer};
+
+use crate::cluster::{Cluster, Ctx, Node};
+use crate::error::{MiSendError, SendError};
+use crate::event::Event;
+use crate::family::Family;
+use crate::ids::{ClusterId, NodeId};
+use crate::limits::TAG_RANDOM_CHARS;
+use crate::outbox::SendClass;
+use crate::packet::{Extra, NodeIds};
+
+/// Tag of a script message: `<cluster>-<own id>-<24 random characters>`, opaque to receivers.
+pub type Tag = Bytes;
+
+/// Source of random bits, passed in by the owner; must be a good one, for tags are guessed at.
+pub trait RngSource {
+    /// 64 random bits.
+    fn next_u64(&mut self) -> u64;
+}
+
+impl<F: FnMut() -> u64> RngSource for F {
+    fn next_u64(&mut self) -> u64 {
+        self()
+    }
+}
+
+/// What `cluster_check_addr` compares with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddrKind {
+    /// The host of `sip_addr`.
+    Sip,
+    /// The address of the BIN listener.
+    Bin,
+}
+
+/// Where a module packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Every known enabled node.
+    All,
+    /// One node.
+    Node(NodeId),
+}
+
+/// A request that was tried to be sent; the tag exists in any case, as in OpenSIPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentRequest {
+    /// Tag that answers will carry.
+    pub tag: Tag,
+    /// To how many nodes it was sent.
+    pub result: Result<usize, SendError>,
+}
+
+impl SentRequest {
+    /// What the script function returns: 1, -1, -2 or -3.
+    #[must_use]
+    pub fn script_code(&self) -> i32 {
+        self.result.map_or_else(SendError::script_code, |_| 1)
+    }
+}
+
+const TAG_ALPHABET: &[u8; 57] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy123456";
+
+/// A new tag.
+pub(crate) fn new_tag(cluster: ClusterId, own: NodeId, rng: &mut dyn RngSource) -> Tag {
+    let mut tag = format!("{cluster}-{own}-").into_bytes();
+    let len = tag.len() + TAG_RANDOM_CHARS;
+    while tag.len() < len {
+        let mut bits = rng.next_u64();
+        // Ten draws of 6 bits each; values past the alphabet are dropped, so all are equally likely.
+        for _ in 0..10 {
+            let value = usize::try_from(bits & 63).unwrap_or_default();
+            bits >>= 6;
+            if let Some(letter) = TAG_ALPHABET.get(value)
+                && tag.len() < len
+            {
+                tag.push(*letter);
+            }
+        }
+    }
+    Bytes::from(tag)
+}
+
+/// Replaces the destination, the last int of an addressed packet.
+fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
+    let mut copy = BytesMut::from(packet.as_ref());
+    if let Some(last) = copy.last_chunk_mut::<4>() {
+        *last = destination.0.to_le_bytes();
+    }
+    copy.freeze()
+}
+
+impl Cluster {
+    /// One copy to every enabled node. The number of nodes sent to, or why there was none.
+    pub(crate) fn broadcast(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        class: SendClass,
+        packet: &Bytes,
+    ) -> Result<usize, SendError> {
+        let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
+        let mut sent = 0;
+        let mut has_error = false;
+        for id in receivers {
+            match self.route(ctx, id, class, readdress(packet, id)) {
+                Ok(()) => sent += 1,
+                Err(SendError::Failed) => has_error = true,
+                Err(_) => {}
+            }
+        }
+        match (sent, has_error) {
+            (0, true) => Err(SendError::Failed),
+            (0, false) => Err(SendError::Unreachable),
+            _ => Ok(sent),
+        }
+    }
+
+    /// To one node; a destination that is disabled here counts as sent.
+    pub(crate) fn send_to(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        destination: NodeId,
+        class: SendClass,
+        packet: Bytes,
+    ) -> Result<(), SendError> {
+        if !self.own.is_enabled {
+            return Err(SendError::Disabled);
+        }
+        match self.node(destination) {
+            None => Err(SendError::Failed),
+            Some(node) if !node.record.is_enabled => Ok(()),
+            Some(_) => self.route(ctx, destination, class, packet),
+        }
+    }
+
+    pub(crate) fn broadcast_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        msg: &[u8],
+        tag: &Tag,
+        include_self: bool,
+    ) -> Result<usize, SendError> {
+        if !self.own.is_enabled {
+            return Err(SendError::Disabled);
+        }
+        let own_id = ctx.settings.node_id;
+        let fields = Extra::GenericMsg { is_request: true, tag, msg };
+        let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
+        let result = self.broadcast(ctx, SendClass::Message, &packet);
+        if include_self {
+            self.local_message(ctx, msg, tag, true);
+        }
+        result
+    }
+
+    fn local_message(&self, ctx: &mut Ctx<'_>, msg: &[u8], tag: &[u8], is_request: bool) {
+        let cluster = self.id;
+        let src = ctx.settings.node_id;
+        let (msg, tag) = (Bytes::copy_from_slice(msg), Bytes::copy_from_slice(tag));
+        ctx.out.event(if is_request {
+            Event::RequestReceived { cluster, src, msg, tag }
+        } else {
+            Event::ReplyReceived { cluster, src, msg, tag }
+        });
+    }
+
+    pub(crate) fn send_message(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        destination: NodeId,
+        msg: &[u8],
+        tag: &[u8],
+        is_request: bool,
+    ) -> Result<(), SendError> {
+        if !self.own.is_enabled || tag.is_empty() {
+            return Err(SendError::Disabled);
+        }
+        if destination == ctx.settings.node_id {
+            if self.family == Family::V2_4 {
+                return Err(SendError::Failed);
+            }
+            self.local_message(ctx, msg, tag, is_request);
+            return Ok(());
+        }
+        let fields = Extra::GenericMsg { is_request, tag, msg };
+        let packet = self.extra(ctx, destination, fields).ok_or(SendError::Failed)?;
+        self.send_to(ctx, destination, SendClass::Message, packet)
+    }
+
+    pub(crate) fn send_mi(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        destination: NodeId,
+        command: &[u8],
+        params: &[&[u8]],
+    ) -> Result<(), MiSendError> {
+        if destination == ctx.settings.node_id {
+            return Err(MiSendError::LocalNode);
+        }
+        let fields = Extra::MiCmd { command, params: params.to_vec() };
+        let packet = self.extra(ctx, destination, fields).ok_or(MiSendError::SendError)?;
+        self.send_to(ctx, destination, SendClass::Message, packet).map_err(|error| match error {
+            SendError::Disabled => MiSendError::LocalNodeDisabled,
+            SendError::Unreachable => MiSendError::DestinationDown,
+            SendError::Failed => MiSendError::SendError,
+        })
+    }
+
+    pub(crate) fn broadcast_mi(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        command: &[u8],
+        params: &[&[u8]],
+    ) -> Result<usize, SendError> {
+        if !self.own.is_enabled {
+            return Err(SendError::Disabled);
+        }
+        let own_id = ctx.settings.node_id;
+        let fields = Extra::MiCmd { command, params: params.to_vec() };
+        let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
+        self.broadcast(ctx, SendClass::Message, &packet)
+    }
+
+    pub(crate) fn send_module_packet(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        destination: Destination,
+        capability: &str,
+        packet_type: i32,
+        version: u16,
+        body: &[u8],
+    ) -> Result<usize, SendError> {
+        let is_enabled = self.capability(capability.as_bytes()).map(|cap| cap.is_enabled);
+        match is_enabled {
+            None => return Err(SendError::Failed),
+            Some(false) => return Err(SendError::Disabled),
+            Some(true) if !self.own.is_enabled => return Err(SendError::Disabled),
+            Some(true) => {}
+        }
+        let own_id = ctx.settings.node_id;
+        let dst = match destination {
+            Destination::All => own_id,
+            Destination::Node(id) => id,
+        };
+        let room = body.len() + capability.len() + 32;
+        let mut writer = PacketWriter::with_capacity(capability.as_bytes(), packet_type, version, room);
+        writer.raw(body);
+        writer.trailer(Trailer { cluster_id: self.id.0, src_id: own_id.0, dst_id: dst.0 });
+        let packet = writer.finish().map_err(|_| SendError::Failed)?;
+        match destination {
+            Destination::All => self.broadcast(ctx, SendClass::Message, &packet),
+            Destination::Node(id) => self.send_to(ctx, id, SendClass::Message, packet).map(|()| 1),
+        }
+    }
+}

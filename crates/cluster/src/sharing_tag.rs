@@ -1,0 +1,131 @@
+//! Sharing tags: who is active, who has been told; no epochs and no leases, as OpenSIPS.
+
+use crate::cluster::{Cluster, Ctx};
+use crate::config::SharingTagConfig;
+use crate::error::SharingTagError;
+use crate::event::{Event, SharingTagReason};
+use crate::family::PacketKind;
+use crate::ids::NodeId;
+use crate::limits::SHARING_TAGS_MAX;
+use crate::outbox::SendClass;
+use crate::packet::{Extra, NodeIds};
+
+/// One tag of one cluster.
+#[derive(Debug)]
+pub(crate) struct SharingTag {
+    pub(crate) name: String,
+    pub(crate) is_active: bool,
+    /// Nodes that come up and are not in `told` have to be told.
+    has_to_announce: bool,
+    told: NodeIds,
+}
+
+impl SharingTag {
+    pub(crate) fn configured(config: SharingTagConfig) -> Self {
+        Self { name: config.name, is_active: config.is_active, has_to_announce: config.is_active, told: NodeIds::new() }
+    }
+
+    pub(crate) fn forget_node(&mut self, id: NodeId) {
+        self.told.retain(|told| *told != id);
+    }
+}
+
+impl Cluster {
+    /// The tag, created as backup when it is mentioned for the first time.
+    pub(crate) fn sharing_tag(&mut self, name: &str) -> Result<&mut SharingTag, SharingTagError> {
+        if let Some(index) = self.tags.iter().position(|tag| tag.name == name) {
+            return self.tags.get_mut(index).ok_or(SharingTagError::TooMany);
+        }
+        if self.tags.len() >= SHARING_TAGS_MAX {
+            return Err(SharingTagError::TooMany);
+        }
+        let config = SharingTagConfig { name: name.to_owned(), is_active: false };
+        self.tags.push(SharingTag::configured(config));
+        self.tags.last_mut().ok_or(SharingTagError::TooMany)
+    }
+
+    fn send_tag(&mut self, ctx: &mut Ctx<'_>, name: &str, to: NodeId) -> bool {
+        let fields = Extra::ShtagActive { tag_name: name.as_bytes() };
+        let Some(bytes) = self.extra(ctx, to, fields) else { return false };
+        self.route(ctx, to, SendClass::Message, bytes).is_ok()
+    }
+
+    /// A node came up: tell it the active tags it has not been told.
+    pub(crate) fn announce_tags_to(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        if self.family.number(PacketKind::ShtagActive).is_none() {
+            return;
+        }
+        let names: Vec<String> = self
+            .tags
+            .iter()
+            .filter(|tag| tag.is_active && tag.has_to_announce && !tag.told.contains(&id))
+            .map(|tag| tag.name.clone())
+            .collect();
+        for name in names {
+            let was_told = self.send_tag(ctx, &name, id);
+            if let Some(tag) = self.tags.iter_mut().find(|tag| tag.name == name)
+                && was_told
+                && !tag.told.contains(&id)
+            {
+                tag.told.push(id);
+            }
+        }
+    }
+
+    pub(crate) fn activate_tag(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        reason: SharingTagReason,
+    ) -> Result<(), SharingTagError> {
+        let tag = self.sharing_tag(name)?;
+        let was_active = std::mem::replace(&mut tag.is_active, true);
+        let told = if tag.has_to_announce { tag.told.clone() } else { NodeIds::new() };
+        let all: NodeIds = self
+            .nodes
+            .iter()
+            .filter(|node| node.record.is_enabled && !told.contains(&node.id()))
+            .map(crate::cluster::Node::id)
+            .collect();
+        let mut now_told = told;
+        let mut has_failed = false;
+        if self.family.number(PacketKind::ShtagActive).is_some() && self.own.is_enabled {
+            for id in all {
+                if self.send_tag(ctx, name, id) {
+                    now_told.push(id);
+                } else {
+                    has_failed = true;
+                }
+            }
+        }
+        let tag = self.sharing_tag(name)?;
+        if has_failed || tag.has_to_announce {
+            tag.has_to_announce = true;
+            tag.told = now_told;
+        }
+        if !was_active {
+            self.tag_changed(ctx, name, true, reason);
+        }
+        Ok(())
+    }
+
+    fn tag_changed(&self, ctx: &mut Ctx<'_>, name: &str, is_active: bool, reason: SharingTagReason) {
+        let cluster = self.id;
+        let state = if is_active { "active" } else { "backup" };
+        ctx.out.report("sharing_tags", format!("TAG <{name}>, cluster {cluster}, became {state} due to {reason}"));
+        let name = name.to_owned();
+        ctx.out.event(Event::SharingTagChanged { name, cluster, is_active, reason });
+    }
+
+    /// SHTAG_ACTIVE: another node has the tag now, whatever was before.
+    pub(crate) fn take_tag_active(&mut self, ctx: &mut Ctx<'_>, src: NodeId, name: &[u8]) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let Ok(tag) = self.sharing_tag(&name) else { return };
+        let was_active = std::mem::replace(&mut tag.is_active, false);
+        tag.has_to_announce = false;
+        tag.told.clear();
+        if was_active {
+            self.tag_changed(ctx, &name, false, SharingTagReason::Broadcast(src));
+        }
+    }
+}

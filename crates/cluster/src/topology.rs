@@ -1,0 +1,209 @@
+//! LS_UPDATE and FULL_TOP_UPDATE: what this node tells and what it takes over.
+
+use crate::cluster::{Cluster, Ctx};
+use crate::config::Provisioning;
+use crate::ids::NodeId;
+use crate::limits::NODES_MAX;
+use crate::link::LinkState;
+use crate::outbox::SendClass;
+use crate::packet::{Description, Internal, NodeIds, Stamp, TopologyEntry, encode_internal};
+
+impl Cluster {
+    /// Nodes that `id` did not list in its last pong.
+    pub(crate) fn nodes_unknown_to(&self, id: NodeId) -> NodeIds {
+        let Some(peer) = self.node(id) else { return NodeIds::new() };
+        self.nodes
+            .iter()
+            .map(super::cluster::Node::id)
+            .filter(|other| *other != id && !peer.ponged_nodes.contains(other))
+            .collect()
+    }
+
+    fn topology_entries<'a>(
+        &'a self,
+        own_id: NodeId,
+        destination: Option<NodeId>,
+        described: &[NodeId],
+    ) -> Vec<TopologyEntry<'a>> {
+        let mut entries = vec![TopologyEntry {
+            node_id: own_id,
+            description: None,
+            stamp: Stamp { seq_no: self.ls_counter.last(), timestamp: 0 },
+            neighbours: self.neighbours(),
+        }];
+        for node in self.nodes.iter().filter(|node| Some(node.id()) != destination) {
+            let description = described.contains(&node.id()).then(|| Description {
+                url: node.record.url.as_str().as_bytes(),
+                sip_addr: node.record.sip_addr.as_bytes(),
+                priority: node.record.priority,
+                no_ping_retries: node.record.no_ping_retries,
+            });
+            entries.push(TopologyEntry {
+                node_id: node.id(),
+                description,
+                stamp: node.ls.stamp(),
+                neighbours: node.neighbours.clone(),
+            });
+        }
+        entries.truncate(NODES_MAX);
+        entries
+    }
+
+    /// FULL_TOP_UPDATE to one node, or to all neighbours.
+    pub(crate) fn send_full_topology(&mut self, ctx: &mut Ctx<'_>, destination: Option<NodeId>, described: &[NodeId]) {
+        let receivers = match destination {
+            Some(id) => NodeIds::from_slice(&[id]),
+            None => self.neighbours(),
+        };
+        if receivers.is_empty() {
+            return;
+        }
+        let own_id = ctx.settings.node_id;
+        let stamp = self.top_counter.next(ctx.now.wire_secs());
+        let path = NodeIds::from_slice(&[own_id]);
+        let mut entries = self.topology_entries(own_id, destination, described);
+        if destination.is_none() {
+            // The repeat for all only has to correct what others hold about this node.
+            entries.truncate(1);
+        }
+        let packet = self.internal(ctx, Internal::FullTopUpdate { stamp, entries, path: path.clone() });
+        let bytes = encode_internal(&packet, self.family).ok();
+        // A full mesh near the limit of nodes does not fit a packet; the own links always do.
+        let bytes = bytes.or_else(|| {
+            let mut entries = self.topology_entries(own_id, destination, &[]);
+            entries.truncate(1);
+            let packet = self.internal(ctx, Internal::FullTopUpdate { stamp, entries, path });
+            encode_internal(&packet, self.family).ok()
+        });
+        let Some(bytes) = bytes else { return };
+        for id in receivers {
+            self.send_direct(ctx, id, SendClass::Internal, bytes.clone());
+        }
+    }
+
+    /// Takes an LS_UPDATE; false when it is stale or names an unknown node and must not be flooded.
+    pub(crate) fn take_link_update(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: NodeId,
+        stamp: Stamp,
+        neighbour: NodeId,
+        is_up: bool,
+    ) -> bool {
+        let is_own = neighbour == ctx.settings.node_id;
+        if !is_own && self.node(neighbour).is_none() {
+            return false;
+        }
+        let Some(node) = self.node_mut(source) else { return false };
+        if !node.ls.accept(stamp) {
+            return false;
+        }
+        if is_own {
+            self.other_side_sees_us(ctx, source, is_up);
+            return true;
+        }
+        let is_listed = node.neighbours.contains(&neighbour);
+        if is_up && !is_listed {
+            node.neighbours.push(neighbour);
+        } else if !is_up && is_listed {
+            node.neighbours.retain(|id| *id != neighbour);
+        }
+        if is_up != is_listed {
+            self.topology_changed(ctx);
+        }
+        true
+    }
+
+    fn other_side_sees_us(&mut self, ctx: &mut Ctx<'_>, source: NodeId, is_up: bool) {
+        let Some(node) = self.node(source) else { return };
+        let disagrees = match node.link.state {
+            LinkState::Down => is_up,
+            LinkState::Up => !is_up,
+            _ => false,
+        };
+        if disagrees && node.record.is_enabled {
+            self.set_link(ctx, source, LinkState::RestartPinging);
+        }
+    }
+
+    /// Takes a FULL_TOP_UPDATE; false when it is stale and must not be flooded.
+    pub(crate) fn take_full_topology(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: NodeId,
+        stamp: Stamp,
+        entries: &[TopologyEntry<'_>],
+    ) -> bool {
+        let Some(node) = self.node_mut(source) else { return false };
+        let was_known = node.top.stamp().seq_no >= 0;
+        if !node.top.accept(stamp) {
+            return false;
+        }
+        let has_restarted = was_known && stamp.seq_no == 0 && node.link.is_up();
+        if ctx.settings.provisioning == Provisioning::Script {
+            for entry in entries {
+                if let Some(description) = &entry.description {
+                    self.learn_node(ctx, entry.node_id, description);
+                }
+            }
+        }
+        let mut is_changed = false;
+        for (position, entry) in entries.iter().enumerate() {
+            if entry.node_id != ctx.settings.node_id {
+                let is_first = position == 0;
+                is_changed |= self.take_topology_entry(ctx, source, stamp, entry, is_first);
+            }
+        }
+        if is_changed {
+            self.topology_changed(ctx);
+        }
+        if has_restarted {
+            // It came back before its loss was noticed here, so the link never went up anew and it
+            // would not be told the topology.
+            let described = self.nodes_unknown_to(source);
+            self.send_full_topology(ctx, Some(source), &described);
+        }
+        true
+    }
+
+    fn take_topology_entry(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        originator: NodeId,
+        stamp: Stamp,
+        entry: &TopologyEntry<'_>,
+        is_first: bool,
+    ) -> bool {
+        let own_id = ctx.settings.node_id;
+        let is_originator = is_first && entry.node_id == originator;
+        let known: NodeIds = entry
+            .neighbours
+            .iter()
+            .copied()
+            .filter(|id| *id != own_id && *id != entry.node_id && self.node(*id).is_some())
+            .collect();
+        let Some(node) = self.node_mut(entry.node_id) else { return false };
+        if is_originator {
+            // Its own word, in the order of its own counter: the newest there is.
+            let timestamp = stamp.timestamp;
+            node.ls.set(Stamp { seq_no: entry.stamp.seq_no, timestamp });
+        } else if !node.ls.accept_hearsay(entry.stamp) {
+            return false;
+        }
+        let mut neighbours = known;
+        neighbours.sort_unstable();
+        neighbours.dedup();
+        // About its links to the sender of an update the entry of another node says nothing.
+        if !is_originator && node.neighbours.contains(&originator) && !neighbours.contains(&originator) {
+            neighbours.push(originator);
+        }
+        neighbours.sort_unstable();
+        node.neighbours.sort_unstable();
+        let is_changed = node.neighbours != neighbours;
+        node.neighbours = neighbours;
+        if entry.neighbours.contains(&own_id) {
+            self.other_side_sees_us(ctx, entry.node_id, true);
+        }
+        is_changed
+    }
+}

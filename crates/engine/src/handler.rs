@@ -1,0 +1,203 @@
+//! One worker: takes messages off the sockets, starts the script for requests, hands replies to the stateful layer, runs
+//! timers and posted work.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tandem_module::context::Context;
+use tandem_module::node::NodeRef;
+use tandem_module::run::{self, End};
+use tandem_module::stat::Stat;
+use tandem_module::transaction::Admission;
+use tandem_module::transport::{ConnId, Source};
+use tandem_module::worker::{Task, WorkerId};
+use tandem_net::{Closed, Handler, Inbound, Io, Mailbox};
+use tandem_script::ast::RouteKind;
+use tandem_script::vm::StartOptions;
+use tandem_sip::Method;
+
+use crate::timers::{self, Fired};
+use crate::transport::{module_proto, module_socket};
+use crate::workers::Pool;
+
+/// Queued tasks run before the sockets are looked at again.
+const TASKS_PER_TURN_MAX: usize = 1024;
+
+/// The loop's logic for one worker thread.
+pub(crate) struct Worker {
+    node: NodeRef,
+    pool: Arc<Pool>,
+    mailbox: Arc<Mailbox<Task>>,
+    inbox: VecDeque<Task>,
+    fired: Vec<Fired>,
+    counters: Counters,
+    number: u32,
+}
+
+struct Counters {
+    requests: Arc<Stat>,
+    replies: Arc<Stat>,
+    bad_messages: Arc<Stat>,
+    absorbed: Arc<Stat>,
+}
+
+impl Worker {
+    /// Sets the calling thread up as worker `index`.
+    pub(crate) fn enter(index: usize, node: NodeRef, pool: Arc<Pool>, mailbox: Arc<Mailbox<Task>>) -> Worker {
+        tandem_module::worker::enter(WorkerId(index as u16));
+        timers::enter(Instant::now());
+        let counters = Counters {
+            requests: node.stats.stat("core", "rcv_requests"),
+            replies: node.stats.stat("core", "rcv_replies"),
+            bad_messages: node.stats.stat("core", "bad_msg_hdr"),
+            absorbed: node.stats.stat("core", "absorbed_requests"),
+        };
+        Worker { node, pool, mailbox, inbox: VecDeque::new(), fired: Vec::new(), counters, number: 0 }
+    }
+
+    fn source(inbound: &Inbound) -> Source {
+        Source {
+            src: inbound.src,
+            dst: inbound.dst,
+            proto: module_proto(inbound.proto),
+            socket: module_socket(inbound.socket),
+            conn: inbound.conn.map(|conn| ConnId(conn.as_u64())),
+            at: inbound.at,
+        }
+    }
+
+    fn on_sip(&mut self, inbound: Inbound) {
+        let source = Self::source(&inbound);
+        self.number = self.number.wrapping_add(1);
+        match Context::receive(self.node, source, inbound.bytes) {
+            Ok(mut context) => {
+                context.number = self.number;
+                if context.is_request() { self.on_request(context) } else { self.on_reply(context) }
+            }
+            Err(error) => {
+                self.counters.bad_messages.inc();
+                tracing::debug!(src = %source.src, %error, "message dropped: it cannot be parsed");
+            }
+        }
+    }
+
+    fn on_request(&mut self, mut context: Box<Context>) {
+        self.counters.requests.inc();
+        if tandem_module::reply::is_local_ack(&context.message) {
+            self.counters.absorbed.inc();
+            return context.recycle();
+        }
+        if !has_mandatory_headers(&context) {
+            self.counters.bad_messages.inc();
+            // RFC 3261 §8.2.2: answered when there is enough of a request to answer, else dropped.
+            tandem_module::reply::reply_stateless(&mut context, 400, b"Bad Request");
+            return context.recycle();
+        }
+        if let Some(layer) = self.node.transactions()
+            && layer.admit(&mut context) == Admission::Absorbed
+        {
+            self.counters.absorbed.inc();
+            return context.recycle();
+        }
+        let Some(route) = self.node.program().main_route() else { return context.recycle() };
+        context.kind = RouteKind::Request;
+        let mut options = StartOptions::new(RouteKind::Request);
+        options.can_park = context.message.method() != Method::Ack;
+        run::start(context, route, options, Box::new(end_of_request));
+    }
+
+    fn on_reply(&mut self, context: Box<Context>) {
+        self.counters.replies.inc();
+        match self.node.transactions() {
+            Some(layer) => layer.on_reply(context),
+            None => crate::routes::stateless_reply(context),
+        }
+    }
+
+    fn run_queued(&mut self) {
+        let now = Instant::now();
+        for _ in 0..TASKS_PER_TURN_MAX {
+            match timers::next_queued() {
+                Some(task) => guarded(self.node, || task(now)),
+                None => return,
+            }
+        }
+        // More is waiting: come back at once, after the sockets had their turn.
+        let nothing: Task = Box::new(|_| {});
+        let _ = self.mailbox.push(nothing);
+    }
+}
+
+/// Runs `work`; a panic in it costs what it worked on and is counted, not the worker.
+fn guarded(node: NodeRef, work: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        node.stats.stat("core", "panics").inc();
+        tracing::error!("internal error while handling one message; only that message is lost. Please report it.");
+    }
+}
+
+fn end_of_request(mut context: Box<Context>, _: End) {
+    if let Some(layer) = context.node.transactions() {
+        layer.end_of_request(&mut context);
+    }
+    context.recycle();
+}
+
+/// The headers without which a request cannot be processed (RFC 3261 §8.1.1).
+fn has_mandatory_headers(context: &Context) -> bool {
+    let message = &context.message;
+    message.top_via().is_ok()
+        && message.from().is_ok()
+        && message.to().is_ok()
+        && message.call_id().is_ok()
+        && message.cseq().is_ok_and(|(_, _, method)| method == message.method_bytes())
+}
+
+impl Handler for Worker {
+    fn on_message(&mut self, inbound: Inbound, _io: &Io) {
+        guarded(self.node, || self.on_sip(inbound));
+        self.run_queued();
+    }
+
+    fn on_bin_packet(&mut self, inbound: Inbound, _io: &Io) {
+        guarded(self.node, || self.node.on_bin_packet(Self::source(&inbound), inbound.bytes));
+        self.run_queued();
+    }
+
+    fn on_connection_closed(&mut self, closed: Closed, _io: &Io) {
+        let info = &closed.info;
+        self.node.on_connection_closed(ConnId(info.conn.as_u64()), info.remote, module_proto(info.proto));
+        self.run_queued();
+    }
+
+    fn on_wakeup(&mut self, _io: &Io) {
+        self.mailbox.drain_into(&mut self.inbox);
+        let now = Instant::now();
+        while let Some(task) = self.inbox.pop_front() {
+            guarded(self.node, || task(now));
+        }
+        self.run_queued();
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        timers::next_deadline()
+    }
+
+    fn on_timeout(&mut self, now: Instant, _io: &Io) {
+        timers::take_due(now, &mut self.fired);
+        let mut due = std::mem::take(&mut self.fired);
+        for fired in due.drain(..) {
+            match fired {
+                Fired::Task(task) => guarded(self.node, || task(now)),
+                Fired::Keyed(class, key) => {
+                    if let Some(handler) = self.pool.class(class) {
+                        guarded(self.node, || handler.on_timer(key, now));
+                    }
+                }
+            }
+        }
+        self.fired = due;
+        self.run_queued();
+    }
+}

@@ -1,0 +1,15 @@
+//! Carries messages: loads a script, opens sockets, runs the worker threads, timers and the I/O runtime. It knows no
+//! module by name beyond the list it is given, and makes no protocol decision.
+
+mod handler;
+pub mod loader;
+mod names;
+mod resolver;
+mod routes;
+mod server;
+mod timers;
+mod transport;
+mod workers;
+
+pub use loader::{LoadOptions, Loaded, load};
+pub use server::{Server, StartError};

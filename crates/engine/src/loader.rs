@@ -1,0 +1,433 @@
+//! From the text of a script to a node that can be started: globals, modules and their parameters, the compiled program.
+//! All that is wrong with a script is reported at once.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tandem_module::declare::{ModuleDecl, ParamValues};
+use tandem_module::node::{Alias, NodeBuilder, NodeRef};
+use tandem_module::settings::Settings;
+use tandem_module::transport::Proto;
+use tandem_net::{ListenSpec, NetConfig};
+use tandem_script::ast::{Dialect, Item, Modparam, ModparamValue, Script, SocketDef, Span, Spanned};
+use tandem_script::diagnostic::{self, Diagnostic};
+use tandem_script::globals::{self, Globals};
+use tandem_script::program::Program;
+use tandem_script::regex::PosixRegex;
+use tandem_script::source::{self, SourceMap};
+use tandem_script::surface::ParamType;
+use tandem_script::vm::LogLevel;
+use tandem_script::{check, compile, dialect, names as spelling, parser};
+
+use crate::names::Names;
+
+/// Most worker threads a process starts.
+const WORKERS_MAX: usize = 64;
+
+/// How to load a script.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The rules to apply; detected when `None`.
+    pub dialect: Option<Dialect>,
+    /// Load although functions or modules are missing here; calling such a function then fails at run time.
+    pub permissive: bool,
+    /// Threads; as many as processors when `None`.
+    pub workers: Option<usize>,
+    /// Also report what is allowed but doubtful.
+    pub warnings: bool,
+    /// Output of the `-p` preprocessor to use in place of the text.
+    pub preprocessed: Option<Vec<u8>>,
+}
+
+/// A script that is ready to run.
+pub struct Loaded {
+    /// The node.
+    pub node: NodeRef,
+    /// Its listeners.
+    pub listeners: Vec<ListenSpec>,
+    /// Limits of the sockets.
+    pub net: NetConfig,
+    /// Global parameters, for logging and the process.
+    pub globals: Globals,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Source texts, to print the warnings.
+    pub sources: SourceMap,
+}
+
+/// A script that cannot run.
+pub struct Refused {
+    /// Errors and warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Source texts.
+    pub sources: SourceMap,
+}
+
+impl Refused {
+    /// All of it as text for a terminal.
+    pub fn render(&self) -> String {
+        diagnostic::render(&self.diagnostics, &self.sources)
+    }
+}
+
+/// A script as far as it can be taken without making a node.
+pub struct Checked {
+    /// Source texts.
+    pub sources: SourceMap,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The dialect.
+    pub dialect: Dialect,
+    globals: Globals,
+    builder: NodeBuilder,
+    params: HashMap<&'static str, ParamValues>,
+    param_spans: HashMap<(&'static str, &'static str), Vec<Span>>,
+    program: Option<Program>,
+}
+
+/// Reads a script and its includes.
+pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) {
+    let (sources, diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
+    match &options.preprocessed {
+        Some(output) => (sources.with_preprocessed(output), diagnostics),
+        None => (sources, diagnostics),
+    }
+}
+
+/// Loads a script for running.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
+    let (sources, diagnostics) = read(path, options);
+    finish(check(sources, diagnostics, options), options)
+}
+
+/// Loads a script from text (tests, the demo).
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text(name: &str, text: &str, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
+    finish(check(SourceMap::from_text(name, text), Vec::new(), options), options)
+}
+
+/// Parses, checks and compiles; opens and starts nothing.
+pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &LoadOptions) -> Checked {
+    let (script, found) = parser::parse(&sources);
+    diagnostics.extend(found);
+    let dialect = options.dialect.unwrap_or_else(|| dialect::detect(&script));
+    let (globals, found) = globals::evaluate(&script, dialect);
+    diagnostics.extend(found);
+    let mut builder = NodeBuilder::default();
+    builder.add_module(tandem_modules::CORE);
+    load_modules(&script, &mut builder, options, &mut diagnostics);
+    let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
+    check_dependencies(&script, &builder, &mut diagnostics);
+    let check_options = check::CheckOptions { warnings: options.warnings, is_permissive: options.permissive, about_function: Some(about_function) };
+    diagnostics.extend(check::check(&script, dialect, builder.surface(), &check_options));
+    let mut program = None;
+    if !diagnostic::has_errors(&diagnostics) {
+        let (compiled, found) = compile::compile(&script, dialect, builder.surface(), &sources);
+        diagnostics.extend(found);
+        program = compiled;
+    }
+    diagnostic::sort(&mut diagnostics);
+    Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, program }
+}
+
+fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
+    let Checked { sources, mut diagnostics, dialect, globals, mut builder, params, param_spans, program } = checked;
+    let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
+        return Err(Box::new(Refused { diagnostics, sources }));
+    };
+    let settings = settings(&globals, dialect);
+    let surface = builder.surface().clone();
+    let none = ParamValues::default();
+    for module in builder.modules().to_vec() {
+        let values = params.get(module.name).unwrap_or(&none);
+        let mut names = Names { program: &mut program, surface: &surface };
+        if let Err(error) = builder.setup(module, values, &mut names, &settings) {
+            let span = error.param.and_then(|(param, at)| {
+                param_spans.get(&(module.name, param)).and_then(|spans| spans.get(at).or(spans.last())).copied()
+            });
+            let text = format!("module {}: {error}", module.name);
+            diagnostics.push(Diagnostic::error("module-parameter", span.unwrap_or_default(), text));
+        }
+    }
+    let (listeners, found) = listeners(&globals);
+    diagnostics.extend(found);
+    if diagnostic::has_errors(&diagnostics) {
+        diagnostic::sort(&mut diagnostics);
+        return Err(Box::new(Refused { diagnostics, sources }));
+    }
+    let node = builder.build(settings, Arc::new(program));
+    node.add_aliases(globals.aliases.iter().map(|alias| Alias {
+        proto: alias.proto.as_deref().and_then(|proto| Proto::from_name(proto.as_bytes())),
+        host: alias.host.to_ascii_lowercase(),
+        port: alias.port,
+        accept_subdomain: alias.accept_subdomain,
+    }));
+    let net = net_config(&globals, options);
+    Ok(Loaded { node, listeners, net, globals, diagnostics, sources })
+}
+
+/// The base name of `loadmodule "dir/name.so"`.
+fn module_name(text: &str) -> String {
+    let base = PathBuf::from(text).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    base.strip_suffix(".so").unwrap_or(&base).to_owned()
+}
+
+fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOptions, diagnostics: &mut Vec<Diagnostic>) {
+    for item in &script.items {
+        let Item::LoadModule(Spanned { node: text, span }) = item else { continue };
+        let name = module_name(text);
+        if builder.modules().iter().any(|module| module.name == name) {
+            diagnostics.push(Diagnostic::error("module-twice", *span, format!("module '{name}' is loaded twice")));
+            continue;
+        }
+        match tandem_modules::named(&name) {
+            Some(module) => builder.add_module(module),
+            None => diagnostics.push(missing_module(&name, *span, options)),
+        }
+    }
+}
+
+fn missing_module(name: &str, span: Span, options: &LoadOptions) -> Diagnostic {
+    let is_known = tandem_modules::known::has_module(name);
+    let text = if is_known {
+        format!("module '{name}' is known to OpenSIPS, not yet here")
+    } else {
+        format!("there is no module '{name}'")
+    };
+    if is_known && options.permissive {
+        return Diagnostic::warning("module-missing", span, text);
+    }
+    let all = tandem_modules::ALL.iter().map(|module| module.name);
+    Diagnostic::error("module-missing", span, text).with_nearest(spelling::nearest(name, all))
+}
+
+type ParamTables = (HashMap<&'static str, ParamValues>, HashMap<(&'static str, &'static str), Vec<Span>>);
+
+fn apply_modparams(
+    script: &Script,
+    builder: &NodeBuilder,
+    options: &LoadOptions,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> ParamTables {
+    let mut tables: ParamTables = (HashMap::new(), HashMap::new());
+    let mut loaded: Vec<&'static ModuleDecl> = Vec::new();
+    let mut skipped: Vec<String> = Vec::new();
+    for item in &script.items {
+        match item {
+            Item::LoadModule(name) => {
+                let name = module_name(&name.node);
+                match builder.modules().iter().find(|module| module.name == name) {
+                    Some(module) => loaded.push(module),
+                    None => skipped.push(name),
+                }
+            }
+            Item::Modparam(param) => apply_modparam(param, &loaded, &skipped, options, &mut tables, diagnostics),
+            Item::Global(_) | Item::Route(_) => {}
+        }
+    }
+    tables
+}
+
+fn apply_modparam(
+    param: &Modparam,
+    loaded: &[&'static ModuleDecl],
+    skipped: &[String],
+    options: &LoadOptions,
+    tables: &mut ParamTables,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let pattern = format!("^({})$", param.modules.node);
+    let Ok(regex) = PosixRegex::new(pattern.as_bytes()) else {
+        let text = format!("'{}' is not a valid regular expression over module names", param.modules.node);
+        diagnostics.push(Diagnostic::error("modparam-module", param.modules.span, text));
+        return;
+    };
+    let hits: Vec<_> = loaded.iter().filter(|module| regex.is_match(module.name.as_bytes())).collect();
+    if hits.is_empty() {
+        if skipped.iter().any(|name| regex.is_match(name.as_bytes())) {
+            // The missing module has been reported already.
+            return;
+        }
+        let text = format!("no module loaded so far matches '{}'", param.modules.node);
+        let nearest = spelling::nearest(&param.modules.node, loaded.iter().map(|module| module.name));
+        let hint = "modparam must follow the loadmodule of its module";
+        let error = Diagnostic::error("modparam-module", param.modules.span, text);
+        diagnostics.push(error.with_note(hint).with_nearest(nearest));
+        return;
+    }
+    for module in hits {
+        let name = param.name.node.as_str();
+        let Some(spec) = module.params.iter().find(|spec| spec.name == name) else {
+            diagnostics.push(unknown_param(module, param, options));
+            continue;
+        };
+        let fits = match (&param.value.node, spec.ty) {
+            (ModparamValue::Int(_), ParamType::Text) | (ModparamValue::Text(_), ParamType::Int) => false,
+            (ModparamValue::Int(_) | ModparamValue::Text(_), _) => true,
+        };
+        if !fits {
+            let wanted = if spec.ty == ParamType::Int { "a number" } else { "a string" };
+            let text = format!("parameter '{name}' of module {} takes {wanted}", module.name);
+            diagnostics.push(Diagnostic::error("modparam-type", param.value.span, text));
+            continue;
+        }
+        let spans = tables.1.entry((module.name, spec.name)).or_default();
+        if !spec.is_repeatable {
+            spans.clear();
+        }
+        spans.push(param.value.span);
+        tables.0.entry(module.name).or_default().set(spec, param.value.node.clone());
+    }
+}
+
+fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -> Diagnostic {
+    let name = &param.name.node;
+    if tandem_modules::known::has_param(module.name, name) {
+        let text = format!("parameter '{name}' of module {} is known to OpenSIPS, not yet here", module.name);
+        return if options.permissive {
+            Diagnostic::warning("modparam-missing", param.name.span, text)
+        } else {
+            Diagnostic::error("modparam-missing", param.name.span, text)
+        };
+    }
+    let text = format!("module {} has no parameter '{name}'", module.name);
+    let nearest = spelling::nearest(name, module.params.iter().map(|spec| spec.name));
+    Diagnostic::error("modparam-unknown", param.name.span, text).with_nearest(nearest)
+}
+
+fn check_dependencies(script: &Script, builder: &NodeBuilder, diagnostics: &mut Vec<Diagnostic>) {
+    let span_of = |name: &str| {
+        script.items.iter().find_map(|item| match item {
+            Item::LoadModule(text) if module_name(&text.node) == name => Some(text.span),
+            _ => None,
+        })
+    };
+    for module in builder.modules() {
+        for needed in module.depends {
+            if !builder.modules().iter().any(|other| other.name == *needed) {
+                let text = format!("module '{}' needs module '{needed}'", module.name);
+                let span = span_of(module.name).unwrap_or_default();
+                diagnostics.push(
+                    Diagnostic::error("module-depends", span, text).with_note(format!("add: loadmodule \"{needed}.so\"")),
+                );
+            }
+        }
+    }
+}
+
+/// What OpenSIPS knows of a function that is not here.
+fn about_function(name: &str) -> Option<String> {
+    let modules = tandem_modules::known::modules_with_function(name);
+    if modules.is_empty() {
+        return None;
+    }
+    let here = modules.iter().find(|module| tandem_modules::named(module).is_some());
+    Some(match here {
+        Some(module) if tandem_modules::named(module).is_some_and(|decl| decl.functions.iter().any(|function| function.spec.name == name)) => {
+            format!("it is a function of module {module}: loadmodule \"{module}.so\"")
+        }
+        Some(module) => format!("function '{name}' of module {module} is known to OpenSIPS, not yet here"),
+        None => format!("it is a function of module {}, which is known to OpenSIPS, not yet here", modules.join(", ")),
+    })
+}
+
+fn log_level(level: i32) -> LogLevel {
+    match level {
+        i32::MIN..=-3 => LogLevel::Alert,
+        -2 => LogLevel::Critical,
+        -1 | 0 => LogLevel::Error,
+        1 => LogLevel::Warning,
+        2 => LogLevel::Notice,
+        3 => LogLevel::Info,
+        4.. => LogLevel::Debug,
+    }
+}
+
+fn settings(globals: &Globals, dialect: Dialect) -> Settings {
+    let defaults = Settings::default();
+    let trimmed = |line: &String| line.trim_end_matches(['\r', '\n']).to_owned();
+    let server = globals.server_header.as_ref().map(trimmed).or(defaults.server_header);
+    Settings {
+        log_level: AtomicI32::new(if globals.debug_mode { 4 } else { globals.log_level }),
+        xlog_level: AtomicI32::new(globals.xlog_level),
+        xlog_default_level: log_level(globals.xlog_print_level),
+        log_prefix: globals.log_prefix.clone(),
+        server_header: server.filter(|_| globals.server_signature),
+        user_agent_header: globals.user_agent_header.as_ref().map_or(defaults.user_agent_header, trimmed),
+        asserts_enabled: globals.enable_asserts,
+        translates_503: !globals.disable_503_translation,
+        while_loops_max: globals.max_while_loops,
+        xlog_bytes_max: globals.xlog_buf_size as usize,
+        is_multihomed: globals.mhomed,
+        accept_aliases: globals.tcp_accept_aliases,
+        advertised: (globals.advertised_address.clone(), globals.advertised_port),
+        db_default_url: globals.db_default_url.clone(),
+        is_v2_4: dialect == Dialect::V2_4,
+    }
+}
+
+fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
+    let mut specs = Vec::new();
+    let mut diagnostics = Vec::new();
+    if globals.sockets.is_empty() {
+        let text = "the script has no socket= (listen= in 2.4): nothing to listen on";
+        diagnostics.push(Diagnostic::error("no-socket", Span::default(), text));
+    }
+    for Spanned { node: socket, span } in &globals.sockets {
+        match listen_specs(socket) {
+            Ok(list) => specs.extend(list),
+            Err(text) => diagnostics.push(Diagnostic::error("socket", *span, text)),
+        }
+    }
+    (specs, diagnostics)
+}
+
+fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {
+    let proto: tandem_net::Proto =
+        socket.proto.parse().map_err(|()| format!("transport '{}' is not available here", socket.proto))?;
+    let ips: Vec<IpAddr> =
+        tandem_net::resolve_host(&socket.host).map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?;
+    if ips.is_empty() {
+        return Err(format!("'{}' has no address on this host", socket.host));
+    }
+    let ports: Vec<u16> = if socket.ports.is_empty() {
+        vec![proto.default_port()]
+    } else {
+        socket.ports.iter().flat_map(|(first, last)| *first..=*last).collect()
+    };
+    let mut specs = Vec::new();
+    for ip in ips {
+        for port in &ports {
+            let mut spec = ListenSpec::new(proto, ip, *port);
+            spec.advertised =
+                socket.advertised.as_ref().map(|(host, shown)| (host.clone(), shown.unwrap_or(*port)));
+            spec.tag = socket.tag.clone();
+            spec.tos = socket.tos.and_then(|tos| u8::try_from(tos).ok());
+            spec.reuse_port = socket.options.iter().any(|option| option == "reuse_port");
+            specs.push(spec);
+        }
+    }
+    Ok(specs)
+}
+
+fn net_config(globals: &Globals, options: &LoadOptions) -> NetConfig {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = options.workers.unwrap_or(if globals.debug_mode { 1 } else { processors });
+    let mut net = NetConfig { workers: workers.clamp(1, WORKERS_MAX), ..NetConfig::default() };
+    net.connections_max = globals.tcp_connections_max as usize;
+    for stream in [&mut net.sip, &mut net.bin] {
+        stream.connect_timeout = Duration::from_millis(u64::from(globals.tcp_connect_timeout_ms));
+        stream.lifetime = Duration::from_secs(u64::from(globals.tcp_connection_lifetime_secs));
+        stream.message_time_max = Duration::from_secs(u64::from(globals.tcp_max_msg_time_secs));
+    }
+    net
+}

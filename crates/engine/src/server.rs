@@ -1,0 +1,176 @@
+//! Starts and stops a server: sockets, workers, the I/O runtime, modules in order.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tandem_module::declare::SetupError;
+use tandem_module::node::NodeRef;
+use tandem_module::transport::Socket;
+use tandem_module::worker::{Task, WorkerId, Workers};
+use tandem_net::{BindError, Mailbox, Network};
+
+use crate::handler::Worker;
+use crate::loader::Loaded;
+use crate::resolver::SystemResolver;
+use crate::routes;
+use crate::transport::{NetTransport, module_proto, module_socket};
+use crate::workers::{MAILBOX_MAX, Pool};
+
+/// Threads of the I/O runtime (databases, HTTP): they wait, they do not compute.
+const IO_THREADS: usize = 1;
+/// How often the end of a drain is looked for.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// How long ending the workers may take.
+const JOIN_MAX: Duration = Duration::from_secs(2);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be opened.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// A module refuses.
+    #[error("module {module}: {error}")]
+    Module {
+        /// Its name.
+        module: &'static str,
+        /// Why.
+        error: SetupError,
+    },
+    /// The system refuses a thread or the runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    node: NodeRef,
+    network: Arc<Network>,
+    threads: Vec<JoinHandle<()>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Server {
+    /// Opens the sockets, starts modules and workers. Returns when requests are being served.
+    ///
+    /// # Errors
+    /// [`StartError`]; everything opened is closed again.
+    pub fn start(loaded: Loaded) -> Result<Server, StartError> {
+        let Loaded { node, listeners, net, .. } = loaded;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("tandem-io")
+            .enable_all()
+            .build()?;
+        let network = Network::bind(net, listeners)?;
+        let sockets = network.listeners().iter().map(|listener| {
+            let spec = listener.spec();
+            Socket::new(
+                module_socket(listener.id()),
+                module_proto(spec.proto),
+                listener.local(),
+                spec.advertised.clone(),
+                spec.tag.clone(),
+            )
+        });
+        node.set_sockets(sockets.collect());
+        let mailboxes: Vec<Arc<Mailbox<Task>>> =
+            (0..network.workers()).map(|worker| Arc::new(Mailbox::new(MAILBOX_MAX, network.waker(worker)))).collect();
+        let pool = Arc::new(Pool::new(mailboxes.clone(), runtime.handle().clone()));
+        node.set_workers(pool.clone());
+        node.set_transport(Arc::new(NetTransport::new(network.clone())));
+        node.set_resolver(Arc::new(SystemResolver::default()));
+        register_statistics(node, &network, &pool);
+        let mut server = Server { node, network, threads: Vec::new(), runtime: Some(runtime) };
+        server.start_modules(|module| (module.init)(node))?;
+        routes::connect_events(node).map_err(|error| StartError::Module { module: "core", error })?;
+        server.start_workers(&pool, &mailboxes)?;
+        pool.post(WorkerId(0), Box::new(move |_| routes::run_startup(node)));
+        server.start_modules(|module| (module.start)(node))?;
+        routes::start_timers(node);
+        Ok(server)
+    }
+
+    fn start_modules(
+        &self,
+        step: impl Fn(&'static tandem_module::ModuleDecl) -> Result<(), SetupError>,
+    ) -> Result<(), StartError> {
+        let _entered = self.runtime.as_ref().map(tokio::runtime::Runtime::enter);
+        for module in self.node.modules() {
+            step(module).map_err(|error| StartError::Module { module: module.name, error })?;
+        }
+        Ok(())
+    }
+
+    fn start_workers(&mut self, pool: &Arc<Pool>, mailboxes: &[Arc<Mailbox<Task>>]) -> Result<(), StartError> {
+        for (index, mailbox) in mailboxes.iter().enumerate() {
+            let (node, pool, mailbox, network) = (self.node, pool.clone(), mailbox.clone(), self.network.clone());
+            let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
+                run_worker(index, node, &pool, &mailbox, &network);
+            })?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// The node.
+    pub fn node(&self) -> NodeRef {
+        self.node
+    }
+
+    /// Stops: waits up to `drain` for suspended scripts, then ends modules, workers and the runtime.
+    pub fn stop(mut self, drain: Duration) {
+        let end = Instant::now() + drain;
+        while !self.node.parked.is_empty() && Instant::now() < end {
+            std::thread::park_timeout(DRAIN_STEP);
+        }
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        {
+            let _entered = self.runtime.as_ref().map(tokio::runtime::Runtime::enter);
+            for module in self.node.modules().iter().rev() {
+                (module.stop)(self.node);
+            }
+        }
+        self.network.shutdown();
+        let end = Instant::now() + JOIN_MAX;
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(JOIN_MAX);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.runtime.is_some() {
+            self.shut_down();
+        }
+    }
+}
+
+/// The life of a worker thread.
+fn run_worker(index: usize, node: NodeRef, pool: &Arc<Pool>, mailbox: &Arc<Mailbox<Task>>, network: &Arc<Network>) {
+    let mut worker = Worker::enter(index, node, pool.clone(), mailbox.clone());
+    if let Err(error) = tandem_net::run_worker(index, network, &mut worker) {
+        tracing::error!(%error, index, "a worker ended");
+    }
+}
+
+fn register_statistics(node: NodeRef, network: &Arc<Network>, pool: &Arc<Pool>) {
+    let pool = pool.clone();
+    node.stats.computed("core", "dropped_work", move || pool.dropped.load(std::sync::atomic::Ordering::Relaxed) as i64);
+    node.stats.computed("core", "parked_runs", move || node.parked.len() as i64);
+    let network = network.clone();
+    node.stats.computed("net", "connections", move || network.connection_count() as i64);
+}

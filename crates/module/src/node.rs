@@ -1,0 +1,390 @@
+//! The process as modules see it: settings, sockets, services, module states. One `Node` lives as long as its process,
+//! so a reference to it is `'static` and travels freely between threads.
+
+use std::any::{Any, TypeId};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use tandem_script::program::Program;
+use tandem_script::surface::Surface;
+
+use crate::cachedb::CacheRegistry;
+use crate::context::Context;
+use crate::db::DbRegistry;
+use crate::declare::{Function, ModuleDecl, ParamValues, ScriptNames, Setup, SetupError, State, Variable};
+use crate::event::EventBus;
+use crate::mi::MiRegistry;
+use crate::run::ParkingLot;
+use crate::settings::Settings;
+use crate::stat::StatRegistry;
+use crate::transaction::TransactionLayer;
+use crate::transport::{ConnId, Proto, Resolver, Socket, SocketId, Source, Transport};
+use crate::worker::Workers;
+
+/// A node that lives as long as the process.
+pub type NodeRef = &'static Node;
+
+/// A name that counts as "myself" beside the sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Protocol; any when `None`.
+    pub proto: Option<Proto>,
+    /// Host, lower case.
+    pub host: String,
+    /// Port; any when `None`.
+    pub port: Option<u16>,
+    /// Whether names below it count, too.
+    pub accept_subdomain: bool,
+}
+
+/// Called when `loose_route()` has taken off our Route header, with its parameters (OpenSIPS: rr callbacks).
+pub type RouteHook = fn(&mut Context, params: &[u8]);
+
+/// Takes a cluster packet in.
+pub type BinSink = Box<dyn Fn(NodeRef, Source, bytes::Bytes) + Send + Sync>;
+
+/// Told of a closed connection.
+pub type CloseSink = Box<dyn Fn(NodeRef, ConnId, SocketAddr, Proto) + Send + Sync>;
+
+/// The process.
+pub struct Node {
+    /// Global parameters.
+    pub settings: Settings,
+    /// Events.
+    pub events: EventBus,
+    /// Management commands.
+    pub mi: MiRegistry,
+    /// Statistics.
+    pub stats: StatRegistry,
+    /// SQL databases.
+    pub db: DbRegistry,
+    /// Key-value stores.
+    pub caches: CacheRegistry,
+    /// Parked script runs.
+    pub parked: ParkingLot,
+    program: ArcSwap<Program>,
+    surface: Surface,
+    functions: Vec<Function>,
+    variables: Vec<Variable>,
+    modules: Vec<&'static ModuleDecl>,
+    states: HashMap<TypeId, State>,
+    sockets: OnceLock<Vec<Socket>>,
+    aliases: RwLock<Vec<Alias>>,
+    transport: OnceLock<Arc<dyn Transport>>,
+    resolver: OnceLock<Arc<dyn Resolver>>,
+    workers: OnceLock<Arc<dyn Workers>>,
+    transactions: OnceLock<Arc<dyn TransactionLayer>>,
+    route_hooks: RwLock<Vec<RouteHook>>,
+    bin_sink: OnceLock<BinSink>,
+    close_sinks: RwLock<Vec<CloseSink>>,
+    started: Instant,
+    started_unix: i64,
+}
+
+impl Node {
+    /// The state that a module kept under its type.
+    pub fn state<T: Any + Send + Sync>(&'static self) -> Option<&'static T> {
+        self.states.get(&TypeId::of::<T>()).and_then(|state| state.downcast_ref())
+    }
+
+    /// The running program.
+    pub fn program(&self) -> Arc<Program> {
+        self.program.load_full()
+    }
+
+    /// Puts a new program in place; runs in flight keep the one they began with.
+    pub fn set_program(&self, program: Arc<Program>) {
+        self.program.store(program);
+    }
+
+    /// What scripts may use.
+    pub fn surface(&self) -> &Surface {
+        &self.surface
+    }
+
+    /// The function of that index.
+    pub(crate) fn function(&self, id: tandem_script::surface::FunctionId) -> Option<&Function> {
+        self.functions.get(usize::from(id.0))
+    }
+
+    /// The variable of that index.
+    pub(crate) fn variable(&self, id: tandem_script::surface::VariableId) -> Option<&Variable> {
+        self.variables.get(usize::from(id.0))
+    }
+
+    /// Loaded modules in order.
+    pub fn modules(&self) -> &[&'static ModuleDecl] {
+        &self.modules
+    }
+
+    /// Whether a module is loaded.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.modules.iter().any(|module| module.name == name)
+    }
+
+    /// All listeners; empty before they are open.
+    pub fn sockets(&self) -> &[Socket] {
+        self.sockets.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// A listener.
+    pub fn socket(&self, id: SocketId) -> Option<&Socket> {
+        self.sockets().get(usize::from(id.0))
+    }
+
+    /// Told once when the listeners are open.
+    pub fn set_sockets(&self, sockets: Vec<Socket>) {
+        let _ = self.sockets.set(sockets);
+    }
+
+    /// The listener to send from to a peer of that family: `preferred` when it fits, else the first that does.
+    pub fn socket_towards(&self, proto: Proto, to: SocketAddr, preferred: Option<SocketId>) -> Option<&Socket> {
+        let fits = |socket: &&Socket| socket.proto == proto && socket.addr.is_ipv4() == to.is_ipv4();
+        let preferred = preferred.and_then(|id| self.socket(id));
+        if let Some(socket) = preferred.as_ref().filter(|socket| fits(socket)) {
+            return Some(socket);
+        }
+        if self.settings.is_multihomed
+            && let Some(ip) = self.transport().and_then(|transport| transport.local_address(to))
+            && let Some(socket) = self.sockets().iter().find(|socket| fits(socket) && socket.addr.ip() == ip)
+        {
+            return Some(socket);
+        }
+        // Same address as the preferred one, another protocol: keeps multi-address hosts consistent.
+        let same_ip = preferred.map(|socket| socket.addr.ip());
+        let mut fitting = self.sockets().iter().filter(fits);
+        fitting.clone().find(|socket| Some(socket.addr.ip()) == same_ip).or_else(|| fitting.next())
+    }
+
+    /// The listener written as `proto:ip[:port]` or `proto:host[:port]`, or by its tag.
+    pub fn socket_named(&self, text: &[u8]) -> Option<&Socket> {
+        let text = std::str::from_utf8(text).ok()?;
+        self.sockets().iter().find(|socket| {
+            socket.text.eq_ignore_ascii_case(text)
+                || socket.tag.as_deref() == Some(text)
+                || socket.text.rsplit_once(':').is_some_and(|(host, port)| {
+                    port.parse() == Ok(socket.proto.default_port()) && host.eq_ignore_ascii_case(text)
+                })
+                || socket.advertised.as_ref().is_some_and(|(host, port)| {
+                    format!("{}:{host}:{port}", socket.proto.name()).eq_ignore_ascii_case(text)
+                })
+        })
+    }
+
+    /// Whether host and port are this server (OpenSIPS: check_self()). IPv6 hosts may be in brackets. Port 0 or `None` matches any.
+    pub fn is_myself(&self, host: &[u8], port: Option<u16>) -> bool {
+        let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
+        let port = port.filter(|port| *port != 0);
+        let Ok(host) = std::str::from_utf8(host) else { return false };
+        let ip = host.parse::<IpAddr>().ok();
+        let by_socket = self.sockets().iter().any(|socket| {
+            let bound = ip == Some(socket.addr.ip()) && port.is_none_or(|port| port == socket.addr.port());
+            let shown = socket.advertised.as_ref().is_some_and(|(shown, shown_port)| {
+                shown.eq_ignore_ascii_case(host) && port.is_none_or(|port| port == *shown_port)
+            });
+            bound || shown
+        });
+        by_socket || self.aliases.read().iter().any(|alias| alias.matches(host, port))
+    }
+
+    /// Adds names that count as "myself".
+    pub fn add_aliases(&self, aliases: impl IntoIterator<Item = Alias>) {
+        self.aliases.write().extend(aliases);
+    }
+
+    /// The sockets' sending side.
+    pub fn transport(&self) -> Option<&Arc<dyn Transport>> {
+        self.transport.get()
+    }
+
+    /// Set once by the engine.
+    pub fn set_transport(&self, transport: Arc<dyn Transport>) {
+        let _ = self.transport.set(transport);
+    }
+
+    /// The resolver.
+    pub fn resolver(&self) -> Option<&Arc<dyn Resolver>> {
+        self.resolver.get()
+    }
+
+    /// Set once by the engine.
+    pub fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        let _ = self.resolver.set(resolver);
+    }
+
+    /// The worker threads.
+    pub fn workers(&self) -> Option<&Arc<dyn Workers>> {
+        self.workers.get()
+    }
+
+    /// Set once by the engine.
+    pub fn set_workers(&self, workers: Arc<dyn Workers>) {
+        let _ = self.workers.set(workers);
+    }
+
+    /// The stateful layer; `None` without module `tm`.
+    pub fn transactions(&self) -> Option<&Arc<dyn TransactionLayer>> {
+        self.transactions.get()
+    }
+
+    /// Set once by module `tm`.
+    pub fn set_transactions(&self, layer: Arc<dyn TransactionLayer>) {
+        let _ = self.transactions.set(layer);
+    }
+
+    /// Adds a hook for `loose_route()`.
+    pub fn add_route_hook(&self, hook: RouteHook) {
+        self.route_hooks.write().push(hook);
+    }
+
+    /// The hooks.
+    pub fn route_hooks(&self) -> Vec<RouteHook> {
+        self.route_hooks.read().clone()
+    }
+
+    /// Set once by module `clusterer`.
+    pub fn set_bin_sink(&self, sink: BinSink) {
+        let _ = self.bin_sink.set(sink);
+    }
+
+    /// A cluster packet came in; dropped when nobody wants it.
+    pub fn on_bin_packet(&'static self, source: Source, packet: bytes::Bytes) {
+        if let Some(sink) = self.bin_sink.get() {
+            sink(self, source, packet);
+        }
+    }
+
+    /// Adds one who is told of closed connections.
+    pub fn add_close_sink(&self, sink: CloseSink) {
+        self.close_sinks.write().push(sink);
+    }
+
+    /// A connection ended or could not be made.
+    pub fn on_connection_closed(&'static self, conn: ConnId, peer: SocketAddr, proto: Proto) {
+        for sink in self.close_sinks.read().iter() {
+            sink(self, conn, peer, proto);
+        }
+    }
+
+    /// When the process started.
+    pub fn started(&self) -> (Instant, i64) {
+        (self.started, self.started_unix)
+    }
+}
+
+impl Alias {
+    fn matches(&self, host: &str, port: Option<u16>) -> bool {
+        let port_fits = match (self.port, port) {
+            (Some(own), Some(port)) => own == port,
+            _ => true,
+        };
+        let host_fits = self.host.eq_ignore_ascii_case(host)
+            || (self.accept_subdomain
+                && host.len() > self.host.len()
+                && host.to_ascii_lowercase().ends_with(&format!(".{}", self.host)));
+        port_fits && host_fits
+    }
+}
+
+/// Wall clock in Unix milliseconds.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as i64)
+}
+
+/// Wall clock in Unix seconds.
+pub fn unix_secs() -> i64 {
+    unix_ms() / 1000
+}
+
+/// Collects modules and their states, then makes the node.
+#[derive(Default)]
+pub struct NodeBuilder {
+    surface: Surface,
+    functions: Vec<Function>,
+    variables: Vec<Variable>,
+    modules: Vec<&'static ModuleDecl>,
+    states: HashMap<TypeId, State>,
+}
+
+impl NodeBuilder {
+    /// Adds a module's functions and variables to the surface. Call for `core` first.
+    pub fn add_module(&mut self, module: &'static ModuleDecl) {
+        for function in module.functions {
+            self.surface.add_function(module.name, function.spec);
+            self.functions.push(*function);
+        }
+        for variable in module.variables {
+            self.surface.add_variable(module.name, variable.spec);
+            self.variables.push(*variable);
+        }
+        self.modules.push(module);
+    }
+
+    /// The surface so far, for the compiler.
+    pub fn surface(&self) -> &Surface {
+        &self.surface
+    }
+
+    /// The modules so far.
+    pub fn modules(&self) -> &[&'static ModuleDecl] {
+        &self.modules
+    }
+
+    /// Runs the setup of one module.
+    ///
+    /// # Errors
+    /// What its parameters lack.
+    pub fn setup(
+        &mut self,
+        module: &'static ModuleDecl,
+        params: &ParamValues,
+        names: &mut dyn ScriptNames,
+        settings: &Settings,
+    ) -> Result<(), SetupError> {
+        let mut setup = Setup::new(params, names, settings, &mut self.states);
+        (module.setup)(&mut setup)
+    }
+
+    /// Makes the node. It is never freed.
+    pub fn build(self, settings: Settings, program: Arc<Program>) -> NodeRef {
+        let node = Node {
+            settings,
+            events: EventBus::default(),
+            mi: MiRegistry::default(),
+            stats: StatRegistry::default(),
+            db: DbRegistry::default(),
+            caches: CacheRegistry::default(),
+            parked: ParkingLot::default(),
+            program: ArcSwap::new(program),
+            surface: self.surface,
+            functions: self.functions,
+            variables: self.variables,
+            modules: self.modules,
+            states: self.states,
+            sockets: OnceLock::new(),
+            aliases: RwLock::new(Vec::new()),
+            transport: OnceLock::new(),
+            resolver: OnceLock::new(),
+            workers: OnceLock::new(),
+            transactions: OnceLock::new(),
+            route_hooks: RwLock::new(Vec::new()),
+            bin_sink: OnceLock::new(),
+            close_sinks: RwLock::new(Vec::new()),
+            started: Instant::now(),
+            started_unix: unix_secs(),
+        };
+        for module in &node.modules {
+            for event in module.events {
+                node.events.declare(event.name);
+            }
+            for stat in module.stats {
+                node.stats.stat(module.name, stat.name);
+            }
+        }
+        Box::leak(Box::new(node))
+    }
+}

@@ -1,0 +1,75 @@
+//! Global parameters of the script that modules and the core read at run time. Evaluated elsewhere, plain data here.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use tandem_script::vm::LogLevel;
+
+/// Global parameters (script-language specification §12) as far as they have an effect at run time.
+#[derive(Debug)]
+pub struct Settings {
+    /// `log_level`; can be changed at run time.
+    pub log_level: AtomicI32,
+    /// `xlog_level`; can be changed at run time.
+    pub xlog_level: AtomicI32,
+    /// `xlog_print_level` (4.0) or `xlog_default_level` (2.4).
+    pub xlog_default_level: LogLevel,
+    /// `log_prefix`.
+    pub log_prefix: String,
+    /// `server_header`: the complete line without line end; `None` when `server_signature` is off.
+    pub server_header: Option<String>,
+    /// `user_agent_header`: the complete line without line end.
+    pub user_agent_header: String,
+    /// `enable_asserts`.
+    pub asserts_enabled: bool,
+    /// `disable_503_translation`.
+    pub translates_503: bool,
+    /// `max_while_loops`.
+    pub while_loops_max: u32,
+    /// `xlog_buf_size` in bytes.
+    pub xlog_bytes_max: usize,
+    /// `mhomed`.
+    pub is_multihomed: bool,
+    /// `tcp_accept_aliases`: 0 never, 1 on request, 2 always.
+    pub accept_aliases: u8,
+    /// `advertised_address` and `advertised_port`.
+    pub advertised: (Option<String>, Option<u16>),
+    /// `db_default_url`.
+    pub db_default_url: Option<String>,
+    /// Whether the script is in the 2.4 dialect.
+    pub is_v2_4: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            log_level: AtomicI32::new(2),
+            xlog_level: AtomicI32::new(2),
+            xlog_default_level: LogLevel::Notice,
+            log_prefix: String::new(),
+            server_header: Some(concat!("Server: Tandem/", env!("CARGO_PKG_VERSION")).to_owned()),
+            user_agent_header: concat!("User-Agent: Tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
+            asserts_enabled: false,
+            translates_503: true,
+            while_loops_max: 10_000,
+            xlog_bytes_max: 4096,
+            is_multihomed: false,
+            accept_aliases: 0,
+            advertised: (None, None),
+            db_default_url: None,
+            is_v2_4: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether `xlog` lines of that level are printed. 2.4 compares with `log_level`, later versions with `xlog_level`.
+    pub fn wants_xlog(&self, level: LogLevel) -> bool {
+        let threshold = if self.is_v2_4 { &self.log_level } else { &self.xlog_level };
+        level as i32 <= threshold.load(Ordering::Relaxed)
+    }
+
+    /// Whether log lines of that level are printed.
+    pub fn wants_log(&self, level: LogLevel) -> bool {
+        level as i32 <= self.log_level.load(Ordering::Relaxed)
+    }
+}

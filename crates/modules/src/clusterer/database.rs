@@ -1,0 +1,151 @@
+//! Node records from SQL: loading at start and on command, storing the state that a command sets.
+
+use std::time::{Duration, Instant};
+
+use tandem_cluster::{ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
+use tandem_module::db::{DbError, DbOp, DbRows, DbValue, Statement};
+use tandem_module::mi::{MiError, MiReply};
+use tandem_module::worker::WorkerId;
+use tandem_module::{NodeRef, SetupError};
+
+use super::params::{self, Configuration, TableNames};
+use super::service::{Clusterer, now};
+
+/// Pause before a database that was out of reach at start is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Loads the records and starts the core with them. A database that is out of reach is asked again until it answers:
+/// SIP is served meanwhile, cluster functions return -3.
+pub(super) fn begin(node: NodeRef, clusterer: &'static Clusterer) -> Result<(), SetupError> {
+    let Some(names) = clusterer.configuration.database.as_ref() else { return Ok(()) };
+    node.db.open(&names.url).map_err(|error| SetupError::param("db_url", error.to_string()))?;
+    load_and_begin(node, clusterer);
+    Ok(())
+}
+
+fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
+    let Some(workers) = node.workers() else { return };
+    workers.spawn(Box::pin(async move {
+        match load(node, &clusterer.configuration).await {
+            Ok(config) => {
+                if let Err(error) = clusterer.begin(node, config) {
+                    tracing::error!("the node table cannot be used: {error}");
+                }
+            }
+            Err(error) => {
+                tracing::error!("cluster nodes cannot be loaded, trying again in {} s: {error}", RETRY.as_secs());
+                if let Some(workers) = node.workers() {
+                    workers.after(WorkerId(0), Instant::now() + RETRY, Box::new(move |_| load_and_begin(node, clusterer)));
+                }
+            }
+        }
+    }));
+}
+
+/// `clusterer:reload`.
+pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
+    if clusterer.configuration.database.is_none() {
+        return MiReply::Now(Err(MiError::new(400, "Non-DB mode")));
+    }
+    MiReply::Later(Box::pin(async move {
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!("reload of the node table failed: {error}");
+            MiError::new(500, "Failed to reload")
+        };
+        let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
+        match clusterer.with(node, |core| core.reload(config.clusters, now())) {
+            Some(Ok(())) => Ok(serde_json::json!("OK")),
+            Some(Err(error)) => Err(failed(&error)),
+            None => Err(failed(&"the table was never loaded")),
+        }
+    }))
+}
+
+/// Stores the state that `set_status` has set; for the own node in all clusters.
+pub(super) fn store_state(node: NodeRef, clusterer: &Clusterer, cluster: ClusterId, id: Option<NodeId>, is_enabled: bool) {
+    let Some(names) = clusterer.configuration.database.clone() else { return };
+    let own = clusterer.configuration.core.node_id;
+    let id = id.unwrap_or(own);
+    let [_, cluster_col, node_col, _, state_col, ..] = &names.columns;
+    let mut keys = vec![(node_col.clone(), DbOp::Eq, DbValue::Int(id.0.into()))];
+    if id != own {
+        keys.push((cluster_col.clone(), DbOp::Eq, DbValue::Int(cluster.0.into())));
+    }
+    let values = vec![(state_col.clone(), DbValue::Int(is_enabled.into()))];
+    let statement = Statement::Update { table: names.table.clone(), values, keys };
+    let (Ok(db), Some(workers)) = (node.db.open(&names.url), node.workers()) else { return };
+    workers.spawn(Box::pin(async move {
+        if let Err(error) = db.run(statement).await {
+            tracing::error!("the state of node {id} was not stored: {error}");
+        }
+    }));
+}
+
+/// Why the table cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error("{0}")]
+    Database(#[from] DbError),
+    #[error("no row of table '{0}' has the id of this node ({1})")]
+    NoOwnRow(String, NodeId),
+    #[error("row {0}: {1}")]
+    Row(usize, String),
+}
+
+async fn load(node: NodeRef, configuration: &Configuration) -> Result<ClusterNodeConfig, LoadError> {
+    let mut configuration = configuration.clone();
+    let Some(names) = configuration.database.clone() else { return Ok(configuration.core) };
+    let db = node.db.open(&names.url)?;
+    let statement = Statement::Select {
+        table: names.table.clone(),
+        columns: names.columns.to_vec(),
+        keys: Vec::new(),
+        order: None,
+        limit: None,
+    };
+    let rows = db.run(statement).await?;
+    configuration.core.clusters = clusters_of(&rows, configuration.core.node_id, &names)?;
+    params::apply(&mut configuration);
+    Ok(configuration.core)
+}
+
+fn clusters_of(rows: &DbRows, own: NodeId, names: &TableNames) -> Result<Vec<ClusterConfig>, LoadError> {
+    let mut records = Vec::new();
+    for (at, row) in rows.rows.iter().enumerate() {
+        records.push(record(row).map_err(|reason| LoadError::Row(at + 1, reason))?);
+    }
+    let own_rows = records.iter().filter(|(_, record)| record.node_id == own);
+    let mut clusters: Vec<ClusterConfig> =
+        own_rows.map(|(cluster, record)| ClusterConfig::new(*cluster, record.clone(), Vec::new())).collect();
+    if clusters.is_empty() {
+        return Err(LoadError::NoOwnRow(names.table.clone(), own));
+    }
+    for (id, record) in records {
+        if record.node_id != own
+            && let Some(cluster) = clusters.iter_mut().find(|cluster| cluster.cluster_id == id)
+        {
+            cluster.nodes.push(record);
+        }
+    }
+    Ok(clusters)
+}
+
+/// One row in the order of [`TableNames::columns`].
+fn record(row: &[DbValue]) -> Result<(ClusterId, NodeConfig), String> {
+    let int = |at: usize| row.get(at).and_then(DbValue::as_int).and_then(|int| i32::try_from(int).ok());
+    let text = |at: usize| {
+        row.get(at).and_then(DbValue::to_text).map(|text| String::from_utf8_lossy(&text).into_owned()).filter(|text| !text.is_empty())
+    };
+    let cluster = int(1).ok_or("no cluster_id")?;
+    let id = int(2).ok_or("no node_id")?;
+    let url = text(3).ok_or("no url")?.parse().map_err(|error: tandem_cluster::UrlError| error.to_string())?;
+    let mut record = NodeConfig::new(NodeId(id), url);
+    record.db_id = int(0).unwrap_or(-1);
+    record.is_enabled = int(4).unwrap_or(1) != 0;
+    record.no_ping_retries = int(5).unwrap_or(3);
+    record.priority = int(6).unwrap_or(50);
+    record.sip_addr = text(7).unwrap_or_default();
+    record.is_seed = text(8).is_some_and(|flags| flags.starts_with("seed"));
+    record.description = text(9);
+    Ok((ClusterId(cluster), record))
+}

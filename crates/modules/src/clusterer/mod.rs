@@ -1,0 +1,71 @@
+//! Module `clusterer`: the cluster, as scripts and operators see it. The protocol is in `tandem-cluster`; here are its
+//! parameters, functions, events and commands, and the way between the core and the sockets.
+
+mod database;
+mod functions;
+mod management;
+mod params;
+mod service;
+mod variable;
+
+pub use service::Clusterer;
+
+use tandem_module::ModuleDecl;
+use tandem_script::surface::{EventSpec, StatSpec};
+
+/// The table of the module.
+pub static MODULE: ModuleDecl = ModuleDecl {
+    name: "clusterer",
+    doc: "the cluster",
+    params: params::PARAMS,
+    functions: functions::FUNCTIONS,
+    variables: variable::VARIABLES,
+    events: EVENTS,
+    commands: management::COMMANDS,
+    stats: STATS,
+    depends: &["proto_bin"],
+    setup: params::setup,
+    init: service::init,
+    start: service::start,
+    ..ModuleDecl::EMPTY
+};
+
+/// A script request of another node.
+pub const REQUEST_RECEIVED: &str = "E_CLUSTERER_REQ_RECEIVED";
+/// An answer of another node.
+pub const REPLY_RECEIVED: &str = "E_CLUSTERER_RPL_RECEIVED";
+/// A node became reachable or unreachable.
+pub const NODE_STATE_CHANGED: &str = "E_CLUSTERER_NODE_STATE_CHANGED";
+/// A sharing tag became active or backup here.
+pub const SHARING_TAG_CHANGED: &str = "E_CLUSTERER_SHARING_TAG_CHANGED";
+
+const EVENTS: &[EventSpec] = &[
+    EventSpec {
+        name: REQUEST_RECEIVED,
+        params: &["cluster_id", "src_id", "msg", "tag"],
+        doc: "a node sent a request with cluster_send_req() or cluster_broadcast_req()",
+    },
+    EventSpec {
+        name: REPLY_RECEIVED,
+        params: &["cluster_id", "src_id", "msg", "tag"],
+        doc: "a node answered with cluster_send_rpl()",
+    },
+    EventSpec {
+        name: NODE_STATE_CHANGED,
+        params: &["cluster_id", "node_id", "new_state"],
+        doc: "a node became reachable (1) or unreachable (0)",
+    },
+    EventSpec {
+        name: SHARING_TAG_CHANGED,
+        params: &["name", "cluster", "state", "reason"],
+        doc: "a sharing tag became active or backup on this node",
+    },
+];
+
+const STATS: &[StatSpec] = &[
+    StatSpec { name: "clusterer_nodes", doc: "other nodes over all clusters" },
+    StatSpec { name: "clusterer_nodes_up", doc: "links that are up" },
+    StatSpec { name: "clusterer_nodes_down", doc: "links that are not" },
+    StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
+    StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
+];

@@ -1,0 +1,229 @@
+//! Parameters of the module, in both dialects' names, and the configuration made of them.
+
+use std::time::Duration;
+
+use tandem_cluster::{
+    ClusterConfig, ClusterId, ClusterNodeConfig, Family, NodeConfig, NodeId, Provisioning, SharingTagConfig, SyncSettings, Timers,
+    parse_node_info,
+};
+use tandem_module::SetupError;
+use tandem_module::declare::{ParamValues, Setup};
+use tandem_script::surface::{ParamSpec, ParamType};
+
+use super::service::Clusterer;
+
+const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    ParamSpec { name, ty: ParamType::Int, default, is_repeatable: false, doc }
+}
+
+const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    ParamSpec { name, ty: ParamType::Text, default, is_repeatable: false, doc }
+}
+
+const fn list(name: &'static str, doc: &'static str) -> ParamSpec {
+    ParamSpec { name, ty: ParamType::Text, default: "", is_repeatable: true, doc }
+}
+
+pub(super) const PARAMS: &[ParamSpec] = &[
+    int("my_node_id", "", "id of this node"),
+    int("current_id", "", "id of this node (name of 2.4)"),
+    list("my_node_info", "own record: cluster_id=1, url=bin:host[:port][, sip_addr=..., flags=seed, ...]; one per cluster"),
+    list("current_info", "own record (name of 2.4)"),
+    list("neighbor_node_info", "entry point: cluster_id=1, node_id=2, url=bin:host[:port]; repeatable"),
+    list("neighbor_info", "entry point (name of 2.4)"),
+    int("db_mode", "1", "1: nodes come from the database; 0: from the script, others are learned"),
+    text("db_url", "", "database of the node table"),
+    text("db_table", "clusterer", "the node table"),
+    text("db_bridge_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
+    text("db_bridges_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
+    list("sharing_tag", "name/cluster_id=active or =backup; repeatable"),
+    list("cluster_family", "cluster_id=2.4 or =3.3: version family spoken in a cluster (Tandem only)"),
+    int("ping_interval", "4", "seconds between pings"),
+    int("ping_timeout", "1000", "milliseconds to wait for a pong"),
+    int("node_timeout", "60", "seconds between attempts to reach a node that is down"),
+    int("seed_fallback_interval", "5", "seconds a seed node waits for a donor"),
+    int("sync_timeout", "15", "seconds of silence that end a sync"),
+    int("sync_packet_size", "32768", "bytes a sync packet should not exceed"),
+    int("dispatch_jobs", "1", "accepted, no effect: packets are always spread over the workers"),
+    int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
+    int("enable_rerouting", "1", "reach nodes over others when the direct link is down"),
+    text("id_col", "id", "column"),
+    text("cluster_id_col", "cluster_id", "column"),
+    text("node_id_col", "node_id", "column"),
+    text("url_col", "url", "column"),
+    text("state_col", "state", "column"),
+    text("no_ping_retries_col", "no_ping_retries", "column"),
+    text("priority_col", "priority", "column"),
+    text("sip_addr_col", "sip_addr", "column"),
+    text("flags_col", "flags", "column"),
+    text("description_col", "description", "column"),
+];
+
+/// Where node records come from in database mode.
+#[derive(Clone, Debug)]
+pub(super) struct TableNames {
+    pub(super) url: String,
+    pub(super) table: String,
+    /// id, cluster_id, node_id, url, state, no_ping_retries, priority, sip_addr, flags, description.
+    pub(super) columns: [String; 10],
+}
+
+/// Everything the parameters say.
+#[derive(Clone, Debug)]
+pub(super) struct Configuration {
+    pub(super) core: ClusterNodeConfig,
+    pub(super) database: Option<TableNames>,
+    pub(super) families: Vec<(ClusterId, Family)>,
+    pub(super) tags: Vec<(ClusterId, SharingTagConfig)>,
+}
+
+pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
+    let configuration = read(setup)?;
+    setup.state(Clusterer::new(configuration));
+    Ok(())
+}
+
+fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
+    let params = setup.params;
+    let id = if params.is_set("my_node_id") { params.int("my_node_id", 0) } else { params.int("current_id", 0) };
+    if id <= 0 {
+        return Err(SetupError::new("my_node_id (current_id in 2.4) must be set to a number above 0"));
+    }
+    let id = NodeId(id);
+    let families = families(params)?;
+    let tags = sharing_tags(params)?;
+    let mut core = ClusterNodeConfig::new(id, Vec::new());
+    core.timers = timers(params)?;
+    core.sync = SyncSettings {
+        seed_fallback_interval: secs(params, "seed_fallback_interval", 5)?,
+        sync_timeout: secs(params, "sync_timeout", 15)?,
+        sync_packet_size: positive(params, "sync_packet_size", 32_768)? as usize,
+        ..SyncSettings::default()
+    };
+    core.is_rerouting_enabled = params.int("enable_rerouting", 1) != 0;
+    let database = if params.int("db_mode", 1) == 0 {
+        core.clusters = script_clusters(params, id)?;
+        None
+    } else {
+        core.provisioning = Provisioning::Database;
+        Some(database(setup)?)
+    };
+    let mut configuration = Configuration { core, database, families, tags };
+    apply(&mut configuration);
+    configuration.core.check().map_err(|error| SetupError::new(error.to_string()))?;
+    Ok(configuration)
+}
+
+/// Puts families and tags into the clusters they are meant for.
+pub(super) fn apply(configuration: &mut Configuration) {
+    for cluster in &mut configuration.core.clusters {
+        if let Some((_, family)) = configuration.families.iter().find(|(id, _)| *id == cluster.cluster_id) {
+            cluster.family = *family;
+        }
+        let tags = configuration.tags.iter().filter(|(id, _)| *id == cluster.cluster_id);
+        cluster.sharing_tags = tags.map(|(_, tag)| tag.clone()).collect();
+    }
+}
+
+fn script_clusters(params: &ParamValues, id: NodeId) -> Result<Vec<ClusterConfig>, SetupError> {
+    let own_param = if params.is_set("my_node_info") { "my_node_info" } else { "current_info" };
+    let mut clusters: Vec<ClusterConfig> = Vec::new();
+    for (at, line) in params.all(own_param).iter().enumerate() {
+        let (cluster, record) =
+            parse_node_info(line, Some(id)).map_err(|error| SetupError::param_at(own_param, at, format!("{error} in \"{line}\"")))?;
+        clusters.push(ClusterConfig::new(cluster, record, Vec::new()));
+    }
+    if clusters.is_empty() {
+        return Err(SetupError::new("db_mode=0 needs my_node_info (current_info in 2.4): \"cluster_id=1, url=bin:192.0.2.1:5555\""));
+    }
+    for param in ["neighbor_node_info", "neighbor_info"] {
+        for (at, line) in params.all(param).iter().enumerate() {
+            let (cluster, record) =
+                parse_node_info(line, None).map_err(|error| SetupError::param_at(param, at, format!("{error} in \"{line}\"")))?;
+            add_neighbour(&mut clusters, cluster, record).map_err(|message| SetupError::param_at(param, at, message))?;
+        }
+    }
+    Ok(clusters)
+}
+
+fn add_neighbour(clusters: &mut [ClusterConfig], id: ClusterId, record: NodeConfig) -> Result<(), String> {
+    let found = clusters.iter_mut().find(|cluster| cluster.cluster_id == id);
+    let cluster = found.ok_or_else(|| format!("this node is not in cluster {id}: my_node_info does not name it"))?;
+    if record.node_id == cluster.own.node_id {
+        return Err(format!("node {} is this node itself", record.node_id));
+    }
+    if cluster.nodes.iter().any(|node| node.node_id == record.node_id) {
+        return Err(format!("node {} of cluster {id} is given twice", record.node_id));
+    }
+    cluster.nodes.push(record);
+    Ok(())
+}
+
+fn database(setup: &Setup<'_>) -> Result<TableNames, SetupError> {
+    let params = setup.params;
+    let url = params.text("db_url").or_else(|| setup.settings.db_default_url.clone());
+    let url = url.ok_or_else(|| SetupError::new("db_mode=1 needs db_url; or set db_mode=0 and my_node_info"))?;
+    let column = |name: &str| params.text_or(&format!("{name}_col"), name);
+    let names =
+        ["id", "cluster_id", "node_id", "url", "state", "no_ping_retries", "priority", "sip_addr", "flags", "description"];
+    Ok(TableNames { url, table: params.text_or("db_table", "clusterer"), columns: names.map(column) })
+}
+
+fn timers(params: &ParamValues) -> Result<Timers, SetupError> {
+    Ok(Timers {
+        ping_interval: secs(params, "ping_interval", 4)?,
+        ping_timeout: Duration::from_millis(positive(params, "ping_timeout", 1000)?),
+        node_timeout: secs(params, "node_timeout", 60)?,
+    })
+}
+
+fn secs(params: &ParamValues, name: &'static str, default: i32) -> Result<Duration, SetupError> {
+    if name == "seed_fallback_interval" && params.int(name, default) == 0 {
+        return Ok(Duration::ZERO);
+    }
+    positive(params, name, default).map(Duration::from_secs)
+}
+
+fn positive(params: &ParamValues, name: &'static str, default: i32) -> Result<u64, SetupError> {
+    match params.int(name, default) {
+        value @ 1.. => Ok(value.unsigned_abs().into()),
+        value => Err(SetupError::param(name, format!("{name} must be above 0, not {value}"))),
+    }
+}
+
+fn families(params: &ParamValues) -> Result<Vec<(ClusterId, Family)>, SetupError> {
+    let mut families = Vec::new();
+    for (at, line) in params.all("cluster_family").iter().enumerate() {
+        let parsed = line.split_once('=').and_then(|(cluster, family)| {
+            let family = match family.trim() {
+                "2.4" => Family::V2_4,
+                "3.0" | "3.1" => Family::V3_0,
+                "3.2" => Family::V3_2,
+                "3.3" | "3.4" | "3.5" | "3.6" | "4.0" => Family::V3_3,
+                _ => return None,
+            };
+            Some((ClusterId(cluster.trim().parse().ok()?), family))
+        });
+        let wrong = || SetupError::param_at("cluster_family", at, format!("\"{line}\" is not cluster_id=2.4 or cluster_id=3.3"));
+        families.push(parsed.ok_or_else(wrong)?);
+    }
+    Ok(families)
+}
+
+fn sharing_tags(params: &ParamValues) -> Result<Vec<(ClusterId, SharingTagConfig)>, SetupError> {
+    let mut tags = Vec::new();
+    for (at, line) in params.all("sharing_tag").iter().enumerate() {
+        let parsed = line.split_once('=').and_then(|(tag, state)| {
+            let (name, cluster) = tag.trim().rsplit_once('/')?;
+            let is_active = match state.trim() {
+                "active" => true,
+                "backup" => false,
+                _ => return None,
+            };
+            Some((ClusterId(cluster.trim().parse().ok()?), SharingTagConfig { name: name.trim().to_owned(), is_active }))
+        });
+        let wrong = || SetupError::param_at("sharing_tag", at, format!("\"{line}\" is not name/cluster_id=active or =backup"));
+        tags.push(parsed.ok_or_else(wrong)?);
+    }
+    Ok(tags)
+}

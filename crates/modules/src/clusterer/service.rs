@@ -1,0 +1,402 @@
+//! The way between the core and the world: packets in, outputs out, timers, events. One lock around the core; packets
+//! are sent under it, so that their order is that of the core; events are raised after it is let go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::RngCore as _;
+use smallvec::{SmallVec, smallvec};
+use tandem_cluster::{
+    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Output, SendPacket, Verdict,
+};
+use tandem_module::context::write_log;
+use tandem_module::event::{Event, EventFilter};
+use tandem_module::mi::{MiParams, MiReply, MiResult};
+use tandem_module::node::{self, NodeRef};
+use tandem_module::stat::Stat;
+use tandem_module::transport::{Proto, Source};
+use tandem_module::worker::{self, TimerClass, TimerHandler};
+use tandem_module::{SetupError, declare};
+use tandem_script::value::{Text, Value};
+use tandem_script::vm::LogLevel;
+
+use super::params::Configuration;
+use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management};
+
+/// Outputs worked off at once; a core that never ends is a defect and must not stop a worker.
+const OUTPUTS_MAX: usize = 100_000;
+/// Lines kept per status/report identifier.
+const REPORTS_MAX: usize = 200;
+
+/// State of the module.
+pub struct Clusterer {
+    pub(super) configuration: Configuration,
+    core: Mutex<Option<ClusterNode>>,
+    timer: Mutex<Timer>,
+    reports: Mutex<hashbrown::HashMap<String, std::collections::VecDeque<(i64, String)>>>,
+    counters: std::sync::OnceLock<Counters>,
+}
+
+#[derive(Default)]
+struct Timer {
+    class: Option<TimerClass>,
+    armed: Option<Instant>,
+}
+
+struct Counters {
+    held: Arc<Stat>,
+    dropped: Arc<Stat>,
+}
+
+/// The moment, for the core.
+pub(super) fn now() -> Now {
+    Now { mono: Instant::now(), unix_secs: node::unix_secs() }
+}
+
+impl Clusterer {
+    pub(super) fn new(configuration: Configuration) -> Clusterer {
+        Clusterer {
+            configuration,
+            core: Mutex::new(None),
+            timer: Mutex::new(Timer::default()),
+            reports: Mutex::default(),
+            counters: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Runs `work` on the core and does what it asks for. `None` before the node records are loaded.
+    pub(super) fn with<T>(&self, node: NodeRef, work: impl FnOnce(&mut ClusterNode) -> T) -> Option<T> {
+        let mut events: SmallVec<[CoreEvent; 4]> = SmallVec::new();
+        let mut closes: SmallVec<[SocketAddr; 1]> = SmallVec::new();
+        let (result, deadline) = {
+            let mut guard = self.core.lock();
+            let core = guard.as_mut()?;
+            let result = work(core);
+            drain(node, core, &mut events, &mut closes);
+            (result, core.poll_timeout())
+        };
+        self.arm(node, deadline);
+        for to in closes {
+            if let Some(transport) = node.transport() {
+                transport.close_bin(to);
+            }
+        }
+        for event in events {
+            self.on_event(node, event);
+        }
+        Some(result)
+    }
+
+    /// Reads from the core without asking for its outputs.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&ClusterNode) -> T) -> Option<T> {
+        self.core.lock().as_ref().map(work)
+    }
+
+    pub(super) fn begin(&self, node: NodeRef, configuration: tandem_cluster::ClusterNodeConfig) -> Result<(), SetupError> {
+        let rng = Box::new(|| rand::rng().next_u64());
+        let core = ClusterNode::new(configuration, rng, now()).map_err(|error| SetupError::new(error.to_string()))?;
+        *self.core.lock() = Some(core);
+        self.with(node, |_| ());
+        Ok(())
+    }
+
+    fn arm(&self, node: NodeRef, deadline: Option<Instant>) {
+        let (Some(deadline), Some(workers)) = (deadline, node.workers()) else { return };
+        let mut timer = self.timer.lock();
+        let Some(class) = timer.class else { return };
+        // A timer that fires too early only looks again; one per tenth of a millisecond would be waste.
+        if timer.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        timer.armed = Some(deadline);
+        drop(timer);
+        workers.arm(class, 0, deadline);
+    }
+
+    fn on_packet(&self, node: NodeRef, source: Source, packet: &Bytes) {
+        let Some(conn) = source.conn else { return };
+        let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, now()));
+        if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
+            counters.dropped.inc();
+            tracing::debug!(src = %source.src, ?reason, "cluster packet dropped");
+        }
+    }
+
+    fn on_event(&self, node: NodeRef, event: CoreEvent) {
+        match event {
+            CoreEvent::RequestReceived { cluster, src, msg, tag } => {
+                raise_message(node, REQUEST_RECEIVED, cluster, src, &msg, &tag);
+            }
+            CoreEvent::ReplyReceived { cluster, src, msg, tag } => self.on_reply(node, cluster, src, msg, &tag),
+            CoreEvent::NodeStateChanged { cluster, node: id, is_up } => {
+                let params = smallvec![
+                    ("cluster_id", Value::Int(cluster.0)),
+                    ("node_id", Value::Int(id.0)),
+                    ("new_state", Value::Int(i32::from(is_up))),
+                ];
+                node.events.raise(node, Event { name: NODE_STATE_CHANGED, params }, None);
+            }
+            CoreEvent::SharingTagChanged { name, cluster, is_active, reason } => {
+                let params = smallvec![
+                    ("name", Value::Text(Text::from(name))),
+                    ("cluster", Value::Int(cluster.0)),
+                    ("state", Value::from(if is_active { "active" } else { "backup" })),
+                    ("reason", Value::Text(Text::from(reason.to_string()))),
+                ];
+                node.events.raise(node, Event { name: SHARING_TAG_CHANGED, params }, None);
+            }
+            CoreEvent::MiCommand { cluster, src, command, params } => run_command(node, cluster, src, &command, &params),
+            CoreEvent::Report { identifier, text } => self.report(identifier, text),
+            CoreEvent::Log(event) => {
+                let level = match event.level() {
+                    CoreLevel::Debug => LogLevel::Debug,
+                    CoreLevel::Info => LogLevel::Info,
+                    CoreLevel::Warning => LogLevel::Warning,
+                    CoreLevel::Error => LogLevel::Error,
+                };
+                if node.settings.wants_log(level) {
+                    write_log(level, &event.to_string());
+                }
+            }
+            CoreEvent::ModulePacket { .. }
+            | CoreEvent::SyncRequested { .. }
+            | CoreEvent::SyncReady { .. }
+            | CoreEvent::SyncAborted { .. }
+            | CoreEvent::SyncChunk { .. }
+            | CoreEvent::SyncDone { .. }
+            | CoreEvent::SyncTimeout { .. } => {
+                // Only for capabilities that a module has registered; none does yet.
+                tracing::debug!(?event, "cluster event of a capability without owner");
+            }
+        }
+    }
+
+    /// Held first, raised second: a script that begins to wait in between finds it in either place, and never in both.
+    fn on_reply(&self, node: NodeRef, cluster: ClusterId, src: NodeId, msg: Bytes, tag: &Bytes) {
+        let held = HeldReply { cluster, src, msg: msg.clone() };
+        let is_held = self.with(node, |core| core.hold_reply(tag, held, now())).unwrap_or(false);
+        let woken = raise_message(node, REPLY_RECEIVED, cluster, src, &msg, tag);
+        if !is_held {
+            return;
+        }
+        if woken == 0 {
+            if let Some(counters) = self.counters.get() {
+                counters.held.inc();
+            }
+            return;
+        }
+        self.with(node, |core| {
+            let mut rest = core.take_held_replies(tag, now());
+            rest.pop();
+            for reply in rest {
+                core.hold_reply(tag, reply, now());
+            }
+        });
+    }
+
+    /// The oldest reply held for the tag that `filter` asks for.
+    fn claim(&self, node: NodeRef, filter: &EventFilter) -> Option<Arc<Event>> {
+        let (_, tag) = filter.equal.iter().find(|(name, _)| name.eq_ignore_case(b"tag"))?;
+        self.with(node, |core| {
+            let mut found = None;
+            for reply in core.take_held_replies(tag, now()) {
+                let event = Arc::new(message_event(REPLY_RECEIVED, reply.cluster, reply.src, &reply.msg, tag));
+                if found.is_none() && filter.matches(&event) {
+                    found = Some(event);
+                } else {
+                    core.hold_reply(tag, reply, now());
+                }
+            }
+            found
+        })
+        .flatten()
+    }
+
+    fn report(&self, identifier: String, text: String) {
+        tracing::info!("{identifier}: {text}");
+        let mut reports = self.reports.lock();
+        let lines = reports.entry(identifier).or_default();
+        if lines.len() >= REPORTS_MAX {
+            lines.pop_front();
+        }
+        lines.push_back((node::unix_secs(), text));
+    }
+
+    /// Reports per identifier: Unix time and text, oldest first.
+    pub(super) fn reports(&self) -> Vec<(String, Vec<(i64, String)>)> {
+        let reports = self.reports.lock();
+        let mut all: Vec<_> = reports.iter().map(|(name, lines)| (name.clone(), lines.iter().cloned().collect())).collect();
+        all.sort();
+        all
+    }
+}
+
+/// Works off what the core asks for; events and closes are left for after the lock.
+fn drain(node: NodeRef, core: &mut ClusterNode, events: &mut SmallVec<[CoreEvent; 4]>, closes: &mut SmallVec<[SocketAddr; 1]>) {
+    for _ in 0..OUTPUTS_MAX {
+        let Some(output) = core.poll_output() else { return };
+        match output {
+            Output::Send(packet) => send(node, core, &packet),
+            Output::SendOnConnection { conn, bytes } => {
+                if let Some(transport) = node.transport()
+                    && let Err(error) = transport.send_on(tandem_module::transport::ConnId(conn.0), &bytes)
+                {
+                    tracing::debug!(%error, "an answer on a cluster connection was not sent");
+                }
+            }
+            Output::CloseConnectionsTo { to, .. } => closes.push(to),
+            Output::Resolve { url } => resolve(node, url),
+            Output::Event(event) => events.push(event),
+        }
+    }
+    tracing::error!("the cluster core asks for too much at once; the rest comes with the next event");
+}
+
+fn send(node: NodeRef, core: &mut ClusterNode, packet: &SendPacket) {
+    let proto = match packet.transport {
+        tandem_cluster::Transport::Bin => Proto::Bin,
+        tandem_cluster::Transport::Bins => Proto::Bins,
+    };
+    let from = packet.local_ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    let sent = node.transport().map(|transport| transport.send_bin(proto, packet.to, from, &packet.bytes));
+    if !matches!(sent, Some(Ok(()))) {
+        tracing::debug!(node = packet.node.0, to = %packet.to, "a cluster packet was not sent");
+        core.handle_undelivered(packet.cluster, packet.node, &packet.bytes, now());
+    }
+}
+
+fn resolve(node: NodeRef, url: tandem_cluster::BinUrl) {
+    let Some(workers) = node.workers() else { return };
+    let (host, port) = (url.host().to_owned(), url.port());
+    let text = url.as_str().to_owned();
+    let resolver = node.resolver().cloned();
+    workers.spawn(Box::pin(async move {
+        let query = tandem_module::transport::NameQuery { host, port: Some(port), proto: Some(Proto::Bin), is_secure: false };
+        let found = match resolver {
+            Some(resolver) => resolver.lookup(query).await,
+            None => Vec::new(),
+        };
+        let addr = found.first().map(|(_, addr)| *addr);
+        if let Some(clusterer) = node.state::<Clusterer>() {
+            clusterer.with(node, |core| core.handle_resolved(&text, addr, now()));
+        }
+    }));
+}
+
+fn message_event(name: &'static str, cluster: ClusterId, src: NodeId, msg: &Bytes, tag: &[u8]) -> Event {
+    let params = smallvec![
+        ("cluster_id", Value::Int(cluster.0)),
+        ("src_id", Value::Int(src.0)),
+        ("msg", Value::Text(Text::share(msg))),
+        ("tag", Value::Text(Text::copy(tag))),
+    ];
+    Event { name, params }
+}
+
+fn raise_message(node: NodeRef, name: &'static str, cluster: ClusterId, src: NodeId, msg: &Bytes, tag: &[u8]) -> usize {
+    if !node.events.has_listeners(name) {
+        return 0;
+    }
+    node.events.raise(node, message_event(name, cluster, src, msg, tag), None)
+}
+
+/// Runs a management command for another node; only the log tells the result (OpenSIPS: clusterer, cluster_send_mi).
+fn run_command(node: NodeRef, cluster: ClusterId, src: NodeId, command: &[u8], params: &[Bytes]) {
+    let name = String::from_utf8_lossy(command).into_owned();
+    let text = |param: &Bytes| serde_json::Value::String(String::from_utf8_lossy(param).into_owned());
+    let params = if params.is_empty() { MiParams::None } else { MiParams::Positional(params.iter().map(text).collect()) };
+    let tell = move |name: &str, result: &MiResult| match result {
+        Ok(_) => tracing::info!("command '{name}' of node {src} in cluster {cluster}: done"),
+        Err(error) => tracing::warn!("command '{name}' of node {src} in cluster {cluster}: {} {}", error.code, error.message),
+    };
+    match node.mi.run(&name, params) {
+        MiReply::Now(result) => tell(&name, &result),
+        MiReply::Later(future) => {
+            if let Some(workers) = node.workers() {
+                workers.spawn(Box::pin(async move { tell(&name, &future.await) }));
+            }
+        }
+    }
+}
+
+struct Tick(NodeRef);
+
+impl TimerHandler for Tick {
+    fn on_timer(&self, _key: u64, at: Instant) {
+        let Some(clusterer) = self.0.state::<Clusterer>() else { return };
+        {
+            let mut timer = clusterer.timer.lock();
+            if timer.armed.is_some_and(|armed| armed > at) {
+                // An older, later one was replaced by an earlier one that has not fired yet.
+                return;
+            }
+            timer.armed = None;
+        }
+        clusterer.with(self.0, |core| core.handle_timeout(now()));
+    }
+}
+
+pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
+    let Some(clusterer) = node.state::<Clusterer>() else { return Ok(()) };
+    let _ = clusterer.counters.set(Counters {
+        held: node.stats.stat("clusterer", "held_replies"),
+        dropped: node.stats.stat("clusterer", "dropped_packets"),
+    });
+    let count = |pick: fn(tandem_cluster::NodeCounts) -> usize| {
+        move || clusterer.read(|core| pick(core.node_counts())).unwrap_or_default() as i64
+    };
+    node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
+    node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
+    node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
+    if let Some(workers) = node.workers() {
+        clusterer.timer.lock().class = Some(workers.add_timer_class(Arc::new(Tick(node))));
+    }
+    node.events.set_held(REPLY_RECEIVED, Arc::new(move |filter| clusterer.claim(node, filter)));
+    node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
+    node.add_close_sink(Box::new(move |node, conn, peer, proto| {
+        if matches!(proto, Proto::Bin | Proto::Bins) {
+            clusterer.with(node, |core| {
+                core.handle_connection_closed(ConnId(conn.0), now());
+                core.handle_outgoing_closed(peer, now());
+            });
+        }
+    }));
+    management::register(node, clusterer);
+    Ok(())
+}
+
+pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
+    let Some(clusterer) = node.state::<Clusterer>() else { return Ok(()) };
+    let configuration = &clusterer.configuration;
+    tracing::warn!(
+        "cluster links are plain BIN: whoever reaches the BIN port can join and run commands; keep it on a private network or behind a firewall"
+    );
+    check_listeners(node, &configuration.core)?;
+    match &configuration.database {
+        None => clusterer.begin(node, configuration.core.clone()),
+        Some(_) => database::begin(node, clusterer),
+    }
+}
+
+/// Other nodes reach this one at its URL: without a listener there it would never be heard of.
+fn check_listeners(node: NodeRef, core: &tandem_cluster::ClusterNodeConfig) -> Result<(), declare::SetupError> {
+    for cluster in &core.clusters {
+        let Some(addr) = cluster.own.addr else { continue };
+        let fits = |socket: &tandem_module::transport::Socket| {
+            matches!(socket.proto, Proto::Bin | Proto::Bins)
+                && socket.addr.port() == addr.port()
+                && (socket.addr.ip() == addr.ip() || socket.addr.ip().is_unspecified())
+        };
+        if !node.sockets().iter().any(fits) {
+            let url = cluster.own.url.as_str();
+            return Err(SetupError::new(format!(
+                "cluster {}: this node's url is {url}, but no socket listens there; add socket={url} (listen={url} in 2.4)",
+                cluster.cluster_id
+            )));
+        }
+    }
+    Ok(())
+}

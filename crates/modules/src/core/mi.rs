@@ -1,0 +1,247 @@
+//! Management commands of the core: statistics, process facts, log levels, events, caches. Transports are elsewhere.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Map, Value as Json, json};
+use tandem_module::cachedb::{CacheError, CacheReply};
+use tandem_module::declare::SetupError;
+use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
+use tandem_module::node::NodeRef;
+use tandem_script::surface::CommandSpec;
+
+use super::table::command;
+
+pub(super) static COMMANDS: &[CommandSpec] = &[
+    command("get_statistics", &["statistics"], "values of statistics: names, `group:` or `all`"),
+    command("list_statistics", &["statistics?"], "names of the statistics, or of the given groups"),
+    command("reset_statistics", &["statistics"], "sets the named statistics to zero"),
+    command("reset_all_statistics", &[], "sets all statistics that can be reset to zero"),
+    command("uptime", &[], "the time now, since when the process runs, and for how many seconds"),
+    command("version", &[], "name and version"),
+    command("pwd", &[], "working directory"),
+    command("arg", &[], "command line"),
+    command("which", &["command?"], "names of all commands, or of those that begin with the given text"),
+    command("help", &["mi_cmd"], "what a command does"),
+    command("ps", &[], "the process and its workers"),
+    command("log_level", &["level?", "pid?"], "shows or sets the log level"),
+    command("xlog_level", &["level?"], "shows or sets the xlog level"),
+    command("events_list", &[], "names of all events"),
+    command("cache_store", &["system", "attr", "value", "expire?"], "stores a value in a cache engine"),
+    command("cache_fetch", &["system", "attr"], "reads a value of a cache engine"),
+    command("cache_remove", &["system", "attr"], "removes a value of a cache engine"),
+];
+
+pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
+    for spec in COMMANDS {
+        let name = spec.name;
+        node.mi.register(*spec, move |request| run(node, name, request));
+    }
+    Ok(())
+}
+
+fn run(node: NodeRef, name: &str, request: &MiRequest) -> MiReply {
+    match name {
+        "cache_store" | "cache_fetch" | "cache_remove" => cache(node, name, request),
+        _ => MiReply::Now(now(node, name, request)),
+    }
+}
+
+fn now(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
+    match name {
+        "get_statistics" => get_statistics(node, request),
+        "list_statistics" => Ok(list_statistics(node, request)),
+        "reset_statistics" => reset_statistics(node, request),
+        "reset_all_statistics" => {
+            for (group, name, _) in node.stats.snapshot() {
+                node.stats.reset(&format!("{group}:{name}"));
+            }
+            Ok(json!("OK"))
+        }
+        "uptime" => Ok(uptime(node)),
+        "version" => Ok(json!({ "Server": server_name(node) })),
+        "pwd" => {
+            let dir = std::env::current_dir().map_err(|error| MiError::new(500, error.to_string()))?;
+            Ok(json!({ "WD": dir.to_string_lossy() }))
+        }
+        "arg" => Ok(std::env::args_os().map(|arg| json!(arg.to_string_lossy())).collect()),
+        "which" => which(node, request),
+        "help" => help(node, request),
+        "ps" => Ok(processes(node)),
+        "log_level" => level(node, request, "Log level", true),
+        "xlog_level" => level(node, request, "xLog level", false),
+        "events_list" => Ok(events(node)),
+        _ => Err(MiError::new(-32601, "Method not found")),
+    }
+}
+
+/// The `statistics` parameter: one name, or a list of names.
+fn names(request: &MiRequest) -> Result<Vec<String>, MiError> {
+    let positional = match &request.params {
+        MiParams::Positional(list) if list.len() > 1 => Some(list.clone()),
+        _ => None,
+    };
+    let list = match (positional, request.param("statistics")) {
+        (Some(list), _) => list,
+        (None, Some(Json::Array(list))) => list.clone(),
+        (None, Some(one)) => vec![one.clone()],
+        (None, None) => Vec::new(),
+    };
+    list.into_iter()
+        .map(|name| match name {
+            Json::String(name) => Ok(name),
+            _ => Err(MiError::bad("statistics")),
+        })
+        .collect()
+}
+
+fn get_statistics(node: NodeRef, request: &MiRequest) -> MiResult {
+    let names = names(request)?;
+    let mut found = Map::new();
+    for (group, name, value) in node.stats.snapshot() {
+        let full = format!("{group}:{name}");
+        let is_wanted = names.iter().any(|wanted| match wanted.strip_suffix(':') {
+            Some(of_group) => of_group == group,
+            None => wanted == "all" || *wanted == name || *wanted == full,
+        });
+        if is_wanted {
+            found.insert(full, json!(value));
+        }
+    }
+    if found.is_empty() { Err(MiError::new(404, "Statistics Not Found")) } else { Ok(Json::Object(found)) }
+}
+
+fn list_statistics(node: NodeRef, request: &MiRequest) -> Json {
+    let groups = names(request).unwrap_or_default();
+    let mut found = Map::new();
+    for (group, name, _) in node.stats.snapshot() {
+        if groups.is_empty() || groups.iter().any(|wanted| wanted.trim_end_matches(':') == group) {
+            found.insert(format!("{group}:{name}"), json!("counter"));
+        }
+    }
+    Json::Object(found)
+}
+
+fn reset_statistics(node: NodeRef, request: &MiRequest) -> MiResult {
+    let mut count = 0;
+    for name in names(request)? {
+        count += usize::from(node.stats.reset(&name));
+    }
+    if count == 0 { Err(MiError::new(404, "Statistics Not Found")) } else { Ok(json!("OK")) }
+}
+
+fn date(unix_secs: i64) -> String {
+    super::process_vars::local_time(unix_secs)
+        .and_then(|moment| super::process_vars::format_time(moment, "%a %b %e %H:%M:%S %Y"))
+        .unwrap_or_default()
+}
+
+fn uptime(node: NodeRef) -> Json {
+    let (_, started) = node.started();
+    let now = tandem_module::node::unix_secs();
+    json!({ "Now": date(now), "Up since": date(started), "Up time": format!("{} [sec]", (now - started).max(0)) })
+}
+
+fn server_name(node: NodeRef) -> String {
+    match &node.settings.server_header {
+        Some(line) => line.split_once(':').map_or(line.as_str(), |(_, name)| name).trim().to_owned(),
+        None => concat!("Tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+fn which(node: NodeRef, request: &MiRequest) -> MiResult {
+    let begin = request.text_opt("command")?.unwrap_or_default();
+    Ok(node.mi.list().iter().filter(|spec| spec.name.starts_with(&begin)).map(|spec| json!(spec.name)).collect())
+}
+
+fn help(node: NodeRef, request: &MiRequest) -> MiResult {
+    let name = request.text("mi_cmd")?;
+    let spec = node.mi.list().into_iter().find(|spec| spec.name == name || spec.aliases.contains(&name.as_str()));
+    let Some(spec) = spec else { return Err(MiError::new(404, "unknown MI command")) };
+    let owner = node.modules().iter().find(|module| module.commands.iter().any(|other| other.name == spec.name));
+    Ok(json!({
+        "Help": spec.doc,
+        "Parameters": spec.params,
+        "Exported by": owner.map_or("core", |module| module.name),
+    }))
+}
+
+fn processes(node: NodeRef) -> Json {
+    let pid = std::process::id();
+    let count = node.workers().map_or(0, |workers| workers.count());
+    let workers = (0..count).map(|at| json!({ "ID": at + 1, "PID": pid, "Type": format!("SIP worker {at}") }));
+    let main = json!({ "ID": 0, "PID": pid, "Type": "attendant" });
+    json!({ "Processes": std::iter::once(main).chain(workers).collect::<Vec<_>>() })
+}
+
+fn level(node: NodeRef, request: &MiRequest, shown: &str, is_log: bool) -> MiResult {
+    let level = if is_log { &node.settings.log_level } else { &node.settings.xlog_level };
+    if let Some(wanted) = request.int_opt("level")? {
+        let wanted = i32::try_from(wanted).map_err(|_| MiError::bad("level"))?;
+        level.store(wanted.clamp(-3, 4), Ordering::Relaxed);
+        return Ok(json!({ format!("New {}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
+    }
+    if is_log {
+        let count = node.workers().map_or(0, |workers| workers.count());
+        let value = level.load(Ordering::Relaxed);
+        let pid = std::process::id();
+        let list: Vec<Json> =
+            (0..count.max(1)).map(|at| json!({ "PID": pid, shown: value, "Type": format!("SIP worker {at}") })).collect();
+        return Ok(json!({ "Processes": list }));
+    }
+    Ok(json!({ shown: level.load(Ordering::Relaxed) }))
+}
+
+fn events(node: NodeRef) -> Json {
+    let mut names = node.events.names();
+    names.sort_unstable();
+    let list: Vec<Json> = names.iter().enumerate().map(|(at, name)| json!({ "name": name, "id": at })).collect();
+    json!({ "Events": list })
+}
+
+fn cache_error(error: &CacheError) -> MiError {
+    match error {
+        CacheError::NotFound => MiError::new(404, "no such key"),
+        error => MiError::new(500, error.to_string()),
+    }
+}
+
+fn answer<T: Send + 'static>(
+    reply: CacheReply<T>,
+    then: impl FnOnce(Result<T, CacheError>) -> MiResult + Send + 'static,
+) -> MiReply {
+    match reply {
+        CacheReply::Now(result) => MiReply::Now(then(result)),
+        CacheReply::Later(future) => MiReply::Later(Box::pin(async move { then(future.await) })),
+    }
+}
+
+fn cache(node: NodeRef, name: &str, request: &MiRequest) -> MiReply {
+    let arguments = (|| Ok::<_, MiError>((request.text("system")?, request.text("attr")?)))();
+    let (system, key) = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => return MiReply::Now(Err(error)),
+    };
+    let Some(engine) = node.caches.engine(system.as_bytes()) else {
+        return MiReply::Now(Err(MiError::new(404, "no such cache system")));
+    };
+    match name {
+        "cache_store" => {
+            let arguments = (|| Ok::<_, MiError>((request.text("value")?, request.int_opt("expire")?)))();
+            let (value, expire) = match arguments {
+                Ok(arguments) => arguments,
+                Err(error) => return MiReply::Now(Err(error)),
+            };
+            let expire = expire.and_then(|secs| u32::try_from(secs).ok()).unwrap_or(0);
+            answer(engine.store(key.as_bytes(), value.as_bytes(), expire), |result| {
+                result.map(|()| json!("OK")).map_err(|error| cache_error(&error))
+            })
+        }
+        "cache_fetch" => answer(engine.fetch(key.as_bytes()), move |result| {
+            let value = result.map_err(|error| cache_error(&error))?;
+            Ok(json!({ "key": key, "value": String::from_utf8_lossy(&value) }))
+        }),
+        _ => answer(engine.remove(key.as_bytes()), |result| {
+            result.map(|_| json!("OK")).map_err(|error| cache_error(&error))
+        }),
+    }
+}

@@ -1,0 +1,60 @@
+//! Module `core`: the functions, variables and management commands that need no loadmodule, in the names of both dialects.
+//! What the VM handles itself (`$var`, `$avp`, `xlog`, `assert`, ...) is not here.
+
+mod auth_vars;
+mod branches;
+mod cache;
+mod flags;
+mod forward;
+mod header_vars;
+mod mi;
+mod misc;
+mod process_vars;
+mod request_vars;
+mod sockets;
+pub(crate) mod table;
+mod tables;
+mod uri_functions;
+
+#[cfg(test)]
+mod tests;
+
+use tandem_module::ModuleDecl;
+use tandem_script::surface::{EventSpec, StatSpec};
+
+/// The table of the module.
+pub static MODULE: ModuleDecl = ModuleDecl {
+    name: "core",
+    doc: "functions, variables and MI commands that need no loadmodule",
+    functions: tables::FUNCTIONS,
+    variables: tables::VARIABLES,
+    events: EVENTS,
+    commands: mi::COMMANDS,
+    stats: STATS,
+    setup: |setup| {
+        setup.state(misc::State::default());
+        setup.state(process_vars::Levels::new(setup.settings));
+        Ok(())
+    },
+    init: mi::init,
+    ..ModuleDecl::EMPTY
+};
+
+static EVENTS: &[EventSpec] = &[EventSpec {
+    name: "E_CORE_LOG",
+    params: &["time", "pid", "level", "module", "function", "prefix", "message"],
+    doc: "known so that scripts may name it; never raised",
+}];
+
+static STATS: &[StatSpec] = &[
+    StatSpec { name: "rcv_requests", doc: "requests received" },
+    StatSpec { name: "rcv_replies", doc: "replies received" },
+    StatSpec { name: "fwd_requests", doc: "requests forwarded statelessly" },
+    StatSpec { name: "fwd_replies", doc: "replies forwarded statelessly" },
+    StatSpec { name: "drop_requests", doc: "requests dropped before they were forwarded" },
+    StatSpec { name: "drop_replies", doc: "replies dropped" },
+    StatSpec { name: "err_requests", doc: "bogus requests" },
+    StatSpec { name: "err_replies", doc: "bogus replies" },
+    StatSpec { name: "bad_URIs_rcvd", doc: "URIs that could not be parsed" },
+    StatSpec { name: "bad_msg_hdr", doc: "messages whose headers could not be parsed" },
+];

@@ -1,0 +1,71 @@
+//! What OpenSIPS 4.0 has: names of modules, parameters, functions and commands, as plain data, so that what is missing here
+//! is reported as missing and not as unknown. No behaviour.
+
+use std::sync::OnceLock;
+
+use hashbrown::HashMap;
+
+const TABLE: &str = include_str!("opensips-4.0.tsv");
+
+/// Modules of older versions that scripts still load.
+const OLDER: &[&str] = &[
+    "avpops", "event_route", "uri", "siptrace", "mi_json", "seas", "sms", "event_jsonrpc", "mi_xmlrpc_ng", "xmpp", "textops",
+    "event_routing", "memcached", "db_cachedb", "cachedb_cassandra", "mi_xmlrpc", "sip_i", "lua", "python", "sst",
+];
+
+/// What is known of one module.
+#[derive(Clone, Debug, Default)]
+pub struct KnownModule {
+    /// Its name.
+    pub name: &'static str,
+    /// Parameters.
+    pub params: Vec<&'static str>,
+    /// Functions.
+    pub functions: Vec<&'static str>,
+    /// Management commands.
+    pub commands: Vec<&'static str>,
+}
+
+/// All modules of OpenSIPS 4.0, in order of name.
+pub fn modules() -> &'static [KnownModule] {
+    static ALL: OnceLock<Vec<KnownModule>> = OnceLock::new();
+    ALL.get_or_init(|| TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(parse_line).collect())
+}
+
+fn parse_line(line: &'static str) -> Option<KnownModule> {
+    let mut fields = line.split('\t');
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let mut list = || fields.next().unwrap_or_default().split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    Some(KnownModule { name, params: list(), functions: list(), commands: list() })
+}
+
+fn by_name() -> &'static HashMap<&'static str, &'static KnownModule> {
+    static MAP: OnceLock<HashMap<&'static str, &'static KnownModule>> = OnceLock::new();
+    MAP.get_or_init(|| modules().iter().map(|module| (module.name, module)).collect())
+}
+
+/// Whether OpenSIPS has or had such a module.
+pub fn has_module(name: &str) -> bool {
+    by_name().contains_key(name) || OLDER.contains(&name)
+}
+
+/// Whether the module has such a parameter there.
+pub fn has_param(module: &str, param: &str) -> bool {
+    by_name().get(module).is_some_and(|module| module.params.contains(&param))
+}
+
+/// The modules that have a function of that name there.
+pub fn modules_with_function(function: &str) -> Vec<&'static str> {
+    modules().iter().filter(|module| module.functions.contains(&function)).map(|module| module.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_knows_a_module_with_its_parameters_and_functions() {
+        assert!(super::has_module("dispatcher"));
+        assert!(super::has_param("tm", "fr_timeout"));
+        assert!(super::modules_with_function("t_relay").contains(&"tm"));
+        assert!(!super::has_module("no_such_module"));
+    }
+}

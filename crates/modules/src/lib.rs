@@ -1,0 +1,83 @@
+//! One folder per OpenSIPS module, each with the table that declares it. Modules reach each other only through services of
+//! `tandem-module` or through the public items of the other module's folder; they open no sockets and block no thread.
+
+pub mod acc;
+pub mod auth;
+pub mod auth_db;
+pub mod avpops;
+pub mod cachedb_local;
+pub mod cfgutils;
+pub mod clusterer;
+pub mod core;
+pub mod db_sqlite;
+pub mod dialog;
+pub mod event_route;
+pub mod event_routing;
+pub mod httpd;
+pub mod known;
+pub mod maxfwd;
+pub mod mi_fifo;
+pub mod mi_http;
+pub mod proto_bin;
+pub mod proto_tcp;
+pub mod proto_udp;
+pub mod registrar;
+pub mod rr;
+pub mod signaling;
+pub mod sipmsgops;
+pub mod sl;
+pub mod sqlops;
+pub mod statistics;
+#[cfg(test)]
+pub mod test_rig;
+pub mod textops;
+pub mod tm;
+pub mod uri;
+pub mod usrloc;
+
+// The test rig is also a part of integration tests, where this crate has its own name.
+#[cfg(test)]
+extern crate self as tandem_modules;
+
+use tandem_module::ModuleDecl;
+
+/// The part that is always there, first of all.
+pub static CORE: &ModuleDecl = &core::MODULE;
+
+/// Every module that `loadmodule` can name.
+pub static ALL: &[&ModuleDecl] = &[
+    &signaling::MODULE,
+    &sl::MODULE,
+    &tm::MODULE,
+    &rr::MODULE,
+    &maxfwd::MODULE,
+    &sipmsgops::MODULE,
+    &textops::MODULE,
+    &uri::MODULE,
+    &usrloc::MODULE,
+    &registrar::MODULE,
+    &auth::MODULE,
+    &auth_db::MODULE,
+    &db_sqlite::MODULE,
+    &sqlops::MODULE,
+    &avpops::MODULE,
+    &cachedb_local::MODULE,
+    &event_route::MODULE,
+    &event_routing::MODULE,
+    &clusterer::MODULE,
+    &proto_udp::MODULE,
+    &proto_tcp::MODULE,
+    &proto_bin::MODULE,
+    &acc::MODULE,
+    &dialog::MODULE,
+    &cfgutils::MODULE,
+    &httpd::MODULE,
+    &mi_fifo::MODULE,
+    &mi_http::MODULE,
+    &statistics::MODULE,
+];
+
+/// The module of that name: the base name of `loadmodule`, without `.so`.
+pub fn named(name: &str) -> Option<&'static ModuleDecl> {
+    ALL.iter().copied().find(|module| module.name == name)
+}

@@ -1,0 +1,319 @@
+//! Static checks of a script against what the loaded modules offer. It finds errors and doubtful places; it compiles nothing.
+
+mod arguments;
+mod routes;
+#[cfg(test)]
+pub(crate) mod test_surface;
+mod variables;
+pub(crate) mod visit;
+mod warnings;
+
+use hashbrown::HashSet;
+
+use crate::ast::{
+    ArgKind, Call, CallKind, Compare, CompareRight, Dialect, Function, Item, RouteKind, RouteName, Script, Span,
+    Spanned, Var,
+};
+use crate::diagnostic::{Diagnostic, sort};
+use crate::format::Format;
+use crate::names::nearest;
+use crate::pvar::Scope;
+use crate::regex::PosixRegex;
+use crate::source::SourceMap;
+use crate::surface::Surface;
+
+use routes::{Reached, RouteTable};
+use visit::{Visitor, walk_route};
+
+/// Arguments of a `route()` call.
+pub const ROUTE_ARGUMENTS_MAX: usize = 8;
+
+/// What to look for.
+#[derive(Clone, Copy, Default)]
+pub struct CheckOptions {
+    /// Also report what is allowed but doubtful (unreachable code, routes never called, ...).
+    pub warnings: bool,
+    /// Unknown functions are warnings, not errors (`--permissive`).
+    pub is_permissive: bool,
+    /// What else is known about the name of an unknown function, for example the OpenSIPS module it belongs to.
+    pub about_function: Option<fn(&str) -> Option<String>>,
+}
+
+/// Checks a script that was parsed without errors; partial trees are checked as far as they go. The diagnostics come sorted.
+pub fn check(script: &Script, dialect: Dialect, surface: &Surface, options: &CheckOptions) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let table = RouteTable::new(script, &mut diagnostics);
+    let lists = Lists::new(script);
+    let mut reached = Reached::default();
+    for (index, route) in table.routes().iter().enumerate() {
+        let mut checker = Checker {
+            surface,
+            scope: Scope { surface, dialect },
+            options,
+            table: &table,
+            lists: &lists,
+            reached: &mut reached,
+            diagnostics: &mut diagnostics,
+            route: index,
+        };
+        walk_route(route, &mut checker);
+    }
+    routes::check_kinds(&table, &reached, surface, &mut diagnostics);
+    if options.warnings {
+        warnings::check(script, &table, &reached, dialect, &mut diagnostics);
+    }
+    sort(&mut diagnostics);
+    diagnostics
+}
+
+/// Drops warnings that the script itself silences: `# tandem:allow(code)` on the same line or on the line before.
+pub fn silence(diagnostics: &mut Vec<Diagnostic>, sources: &SourceMap) {
+    diagnostics.retain(|diagnostic| {
+        if diagnostic.is_error() {
+            return true;
+        }
+        let mark = format!("tandem:allow({})", diagnostic.code);
+        let here = sources.excerpt(diagnostic.span).text;
+        let before = sources.line_before(diagnostic.span);
+        let is_comment = before.trim_start().starts_with('#');
+        !(here.contains(&mark) || is_comment && before.contains(&mark))
+    });
+}
+
+/// Names that the script defines outside of its routes.
+struct Lists {
+    blacklists: HashSet<String>,
+    /// All texts of module parameters, where modules may define lists and name routes.
+    parameters: Vec<String>,
+    is_stateless_forward_off: bool,
+}
+
+impl Lists {
+    fn new(script: &Script) -> Lists {
+        let (globals, _) = crate::globals::evaluate(script, Dialect::V4_0);
+        let text = |item: &Item| match item {
+            Item::Modparam(modparam) => match &modparam.value.node {
+                crate::ast::ModparamValue::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                crate::ast::ModparamValue::Int(_) => None,
+            },
+            _ => None,
+        };
+        Lists {
+            blacklists: globals.blacklists.into_iter().map(|(name, _)| name).collect(),
+            parameters: script.items.iter().filter_map(text).collect(),
+            is_stateless_forward_off: globals.disable_stateless_fwd,
+        }
+    }
+
+    fn has_blacklist(&self, name: &str) -> bool {
+        name == "all" || self.blacklists.contains(name) || self.parameters.iter().any(|text| text.contains(name))
+    }
+}
+
+struct Checker<'a> {
+    surface: &'a Surface,
+    scope: Scope<'a>,
+    options: &'a CheckOptions,
+    table: &'a RouteTable<'a>,
+    lists: &'a Lists,
+    reached: &'a mut Reached,
+    diagnostics: &'a mut Vec<Diagnostic>,
+    /// Index of the route being walked.
+    route: usize,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) {
+        self.report(Diagnostic::error(code, span, message));
+    }
+
+    /// A text that is a format; an error names the variable in it that is wrong.
+    fn format(&mut self, text: &[u8], span: Span) {
+        if !text.contains(&b'$') {
+            return;
+        }
+        self.check_context(text, span);
+        match Format::parse_in(text, self.scope) {
+            Ok(_) => {}
+            Err(error) => {
+                let diagnostic = self.variable_error(&error, span);
+                let diagnostic = if has_lone_dollar(text) {
+                    diagnostic.with_suggestion("write `$$` for a dollar sign")
+                } else {
+                    diagnostic
+                };
+                self.report(diagnostic);
+            }
+        }
+    }
+
+    /// A route that is called, resumed or named here.
+    fn use_route(&mut self, kind: RouteKind, name: &str, span: Span, is_followed: bool) {
+        match self.table.find(kind, name) {
+            Some(target) => self.reached.add_use(self.route, target, span, is_followed),
+            None => {
+                let word = routes::word(kind);
+                let error = Diagnostic::error("undefined-route", span, format!("there is no `{word}[{name}]`"));
+                let error = error.with_nearest(nearest(name, self.table.names(kind)));
+                let error = match self.table.other_kind(kind, name) {
+                    Some(other) => error
+                        .with_note(format!("there is a `{}[{name}]`, but it cannot be used here", routes::word(other))),
+                    None => error,
+                };
+                self.report(error);
+            }
+        }
+    }
+
+    fn xlog(&mut self, level: Option<&crate::ast::Arg>, format: &Spanned<Vec<u8>>) {
+        if let Some(ArgKind::Text(text)) = level.map(|level| &level.kind)
+            && !matches!(text.get(2), Some(b'A' | b'C' | b'E' | b'W' | b'N' | b'I' | b'D'))
+        {
+            let span = level.map_or(format.span, |level| level.span);
+            let shown = String::from_utf8_lossy(text).into_owned();
+            let levels = ["L_ALERT", "L_CRIT", "L_ERR", "L_WARN", "L_NOTICE", "L_INFO", "L_DBG"];
+            let with_prefix = format!("L_{}", shown.to_ascii_uppercase());
+            let meant =
+                levels.into_iter().find(|level| *level == with_prefix).or_else(|| nearest(&with_prefix, levels));
+            let error = Diagnostic::error("xlog-level", span, format!("`{shown}` is no log level")).with_nearest(meant);
+            self.report(error.with_note("the third letter of the level decides: A, C, E, W, N, I or D"));
+        }
+        if format.node.is_empty() {
+            self.error("empty-format", format.span, "the text of `xlog` is empty");
+        }
+        self.format(&format.node, format.span);
+    }
+
+    fn unknown_function(&mut self, function: &Function) {
+        let name = function.name.node.as_str();
+        let span = function.name.span;
+        let about = self.options.about_function.and_then(|about| about(name));
+        let error = match about {
+            Some(about) => {
+                Diagnostic::error("missing-function", span, format!("the function `{name}` is not here yet"))
+                    .with_note(about)
+            }
+            None => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))
+                .with_nearest(nearest(name, self.surface.function_names()))
+                .with_note("functions come with the modules that the script loads"),
+        };
+        let mut error = error;
+        if self.options.is_permissive {
+            error.severity = crate::diagnostic::Severity::Warning;
+        }
+        self.report(error);
+    }
+}
+
+/// Whether a dollar sign stands in the text that neither begins a variable nor is doubled.
+fn has_lone_dollar(text: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(offset) = text.get(at..).and_then(|rest| memchr::memchr(b'$', rest)) {
+        let next = text.get(at + offset + 1).copied().unwrap_or(b' ');
+        if !(next.is_ascii_alphabetic() || matches!(next, b'(' | b'$')) {
+            return true;
+        }
+        at += offset + 2;
+    }
+    false
+}
+
+impl Visitor for Checker<'_> {
+    fn call(&mut self, call: &Call) {
+        match &call.kind {
+            CallKind::Xlog { level, format, .. } => self.xlog(level.as_ref(), format),
+            CallKind::Route { name, args } => {
+                match &name.node {
+                    RouteName::Text(text) if text.contains('$') => {
+                        self.format(text.as_bytes(), name.span);
+                        self.reached.has_dynamic_calls = true;
+                    }
+                    RouteName::Text(text) => self.use_route(RouteKind::Request, text, name.span, true),
+                    RouteName::Var(_) => self.reached.has_dynamic_calls = true,
+                }
+                if args.len() > ROUTE_ARGUMENTS_MAX {
+                    self.error(
+                        "argument-count",
+                        call.span,
+                        format!("a route takes at most {ROUTE_ARGUMENTS_MAX} arguments"),
+                    );
+                }
+            }
+            CallKind::Async { resume, .. } => self.use_route(RouteKind::Request, &resume.node, resume.span, true),
+            CallKind::Launch { report, value, .. } => {
+                if let Some(report) = report {
+                    self.use_route(RouteKind::Request, &report.node, report.span, false);
+                }
+                if let Some(value) = value {
+                    self.format(&value.node, value.span);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn function(&mut self, function: &Function, is_async: bool) {
+        self.check_function(function, is_async);
+    }
+
+    fn var(&mut self, var: &Var, is_target: bool) {
+        if is_target {
+            self.target_variable(var);
+        } else {
+            self.read_variable(var);
+        }
+    }
+
+    fn compare(&mut self, compare: &Compare) {
+        use crate::ast::CompareOp::{Match, NotMatch};
+        match (&compare.right, compare.op) {
+            (CompareRight::Text(text), Match | NotMatch) => {
+                if let Err(error) = PosixRegex::new(&text.node) {
+                    self.error("bad-regex", text.span, format!("this regular expression is broken: {}", error.0));
+                }
+            }
+            (CompareRight::Network(network), _) if !is_network(&network.node) => {
+                self.error(
+                    "bad-network",
+                    network.span,
+                    format!("`{}` is no network: the length or mask does not fit the address", network.node),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn each(&mut self, iterator: &Var, list: &Var) {
+        let is_allowed = ["$var(", "$avp(", "$json(", "$(var(", "$(avp(", "$(json("]
+            .iter()
+            .any(|begin| iterator.text.starts_with(begin));
+        if !is_allowed {
+            self.error("for-iterator", iterator.span, "the iterator of `for` must be a `$var`, `$avp` or `$json`");
+        }
+        if !list.text.contains("[*]") {
+            let warning =
+                Diagnostic::warning("for-list", list.span, "`for` goes over all values only of a variable with `[*]`");
+            let name = list.text.trim_start_matches(['$', '(']).trim_end_matches(')');
+            self.report(warning.with_suggestion(format!("write `$({name}[*])`")));
+        }
+    }
+}
+
+/// Whether an address with an optional length or mask is a network.
+fn is_network(text: &str) -> bool {
+    use std::net::IpAddr;
+    let Some((address, mask)) = text.split_once('/') else { return text.parse::<IpAddr>().is_ok() };
+    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    match mask.parse::<u8>() {
+        Ok(length) => length <= bits,
+        Err(_) => mask.parse::<IpAddr>().is_ok_and(|mask| mask.is_ipv4() == address.is_ipv4()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Script variables as compiled: class, argument, index, transformations; the process-wide numbering of `$var` names.
+//! Parsing is in `parse`, reading and writing in [`crate::vm`].
+
+mod parse;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::ast::Dialect;
+use crate::avp::AvpName;
+use crate::format::Format;
+use crate::surface::{Surface, VariableId};
+use crate::transform::Transform;
+use crate::vm::MessageContext;
+
+pub(crate) use parse::{parse_at, parse_code_nested};
+pub use parse::{parse_code, parse_exact};
+pub use slots::{VARS_MAX, var_slot};
+
+/// Variables inside variables (dynamic names, indexes, transformation arguments) that are accepted.
+pub const VAR_NESTING_MAX: usize = 8;
+/// Transformations one variable may have.
+pub const TRANSFORMS_MAX: usize = 32;
+
+/// What a variable is parsed against.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The variable classes that exist.
+    pub surface: &'a Surface,
+    /// The rules for failing transformations.
+    pub dialect: Dialect,
+}
+
+/// A variable that cannot be parsed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct VarError {
+    /// What is wrong.
+    pub message: String,
+    /// Byte offset in the text that was parsed.
+    pub at: usize,
+    /// The unknown variable class, when that is what is wrong.
+    pub unknown: Option<String>,
+}
+
+impl VarError {
+    pub(crate) fn new(at: usize, message: impl Into<String>) -> VarError {
+        VarError { message: message.into(), at, unknown: None }
+    }
+}
+
+/// A variable, ready to be read or written.
+#[derive(Clone, Debug)]
+pub struct CompiledVar {
+    pub(crate) source: Box<str>,
+    pub(crate) context: Option<MessageContext>,
+    pub(crate) class: VarClass,
+    pub(crate) name: VarName,
+    pub(crate) index: VarIndex,
+    pub(crate) transforms: Vec<Transform>,
+    pub(crate) dialect: Dialect,
+    pub(crate) is_writable: bool,
+}
+
+impl CompiledVar {
+    /// The variable as written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it can stand on the left of an assignment: a writable class, no transformation, no message context.
+    pub fn is_writable(&self) -> bool {
+        self.is_writable && self.transforms.is_empty() && self.context.is_none()
+    }
+
+    /// Whether it has transformations.
+    pub fn has_transforms(&self) -> bool {
+        !self.transforms.is_empty()
+    }
+
+    /// Whether it is written with `[*]`.
+    pub fn is_all(&self) -> bool {
+        matches!(self.index, VarIndex::All)
+    }
+
+    /// The AVP name, for `$avp(name)` with a constant name.
+    pub fn avp_name(&self) -> Option<AvpName> {
+        match &self.class {
+            VarClass::Avp => match &self.name {
+                VarName::Avp(name) => Some(*name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether this is an `$avp`.
+    pub fn is_avp(&self) -> bool {
+        matches!(self.class, VarClass::Avp)
+    }
+
+    /// The class of the host that reads it; `None` for those the VM handles itself.
+    pub fn host_class(&self) -> Option<VariableId> {
+        match self.class {
+            VarClass::Host(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The constant argument in parentheses, if it has one.
+    pub fn constant_name(&self) -> Option<Vec<u8>> {
+        match &self.name {
+            VarName::Text(text) => Some(text.to_vec()),
+            VarName::Avp(name) => Some(name.name()),
+            _ => None,
+        }
+    }
+}
+
+/// The class of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VarClass {
+    /// `$var(name)`, by slot.
+    Var(u32),
+    Avp,
+    /// `$rc`, `$retcode`.
+    Rc,
+    Return,
+    Param,
+    Route(RouteField),
+    /// `$rT`.
+    TopRouteKind,
+    CfgLine,
+    CfgFile,
+    /// `$$`.
+    Dollar,
+    Host(VariableId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteField {
+    Whole,
+    Name,
+    Type,
+}
+
+/// The argument in parentheses.
+#[derive(Clone, Debug)]
+pub(crate) enum VarName {
+    None,
+    Text(Box<[u8]>),
+    Avp(AvpName),
+    Var(Box<CompiledVar>),
+    Format(Arc<Format>),
+}
+
+/// The index as written.
+#[derive(Clone, Debug)]
+pub(crate) enum VarIndex {
+    None,
+    At(i32),
+    All,
+    Append,
+    Var(Box<CompiledVar>),
+}
+
+/// Names of the classes the VM handles itself, without the dollar sign.
+pub const BUILTIN_NAMES: [&str; 13] = [
+    "var",
+    "avp",
+    "rc",
+    "retcode",
+    "return",
+    "param",
+    "route",
+    "route.name",
+    "route.type",
+    "rT",
+    "cfg_line",
+    "cfg_file",
+    "$",
+];

@@ -1,0 +1,14 @@
+//! Many real cluster cores on a virtual network and clock, driven by a seed.
+//!
+//! Opens no sockets and reads no clock; knows nothing of SIP. Everything that happens follows from
+//! the seed, so a failure is replayed by its seed.
+
+mod check;
+mod history;
+mod network;
+mod rng;
+
+pub use check::Disagreement;
+pub use history::{Failure, History, HistorySettings, chain, run_history};
+pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
+pub use rng::SplitMix64;

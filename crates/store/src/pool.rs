@@ -1,0 +1,242 @@
+//! A bounded pool of connections of any SQL engine: limits on connections, waiting queries and time; reconnects by
+//! connecting anew. Knows no SQL and no engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tandem_module::db::{BoxFuture, DbError, DbRows, Statement};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Limits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Most connections open at a time.
+    pub connections_max: usize,
+    /// Most statements running or waiting; beyond, [`DbError::Overloaded`] at once.
+    pub waiting_max: usize,
+    /// Greatest time from `run()` to the result: waiting, connecting and the statement itself. Beyond,
+    /// [`DbError::Timeout`], and the connection is given up.
+    pub timeout: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> PoolLimits {
+        PoolLimits { connections_max: 4, waiting_max: 10_000, timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What came of a statement, and of the connection.
+pub struct Outcome {
+    /// Rows or refusal.
+    pub result: Result<DbRows, DbError>,
+    /// Whether the connection can be used again.
+    pub is_reusable: bool,
+}
+
+/// What a pool asks of an engine.
+pub trait Engine: Send + Sync + 'static {
+    /// A connection. Dropping it closes it.
+    type Connection: Send + 'static;
+
+    /// Connects.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, DbError>> + Send;
+
+    /// Runs a statement; must stop working on it soon after `deadline`, when nobody waits any more.
+    fn execute(&self, connection: &mut Self::Connection, statement: &Statement, deadline: Instant) -> impl Future<Output = Outcome> + Send;
+}
+
+/// A pool.
+pub struct Pool<E: Engine> {
+    inner: Arc<Inner<E>>,
+    handle: Handle,
+}
+
+struct Inner<E: Engine> {
+    engine: E,
+    limits: PoolLimits,
+    permits: Semaphore,
+    idle: Mutex<Vec<E::Connection>>,
+    pending: AtomicUsize,
+}
+
+impl<E: Engine> Pool<E> {
+    /// A pool without connections: they are made when needed.
+    pub fn new(engine: E, limits: PoolLimits, handle: Handle) -> Pool<E> {
+        let connections_max = limits.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        let inner = Inner { engine, limits, permits: Semaphore::new(connections_max), idle: Mutex::new(Vec::new()), pending: AtomicUsize::new(0) };
+        Pool { inner: Arc::new(inner), handle }
+    }
+
+    /// Runs a statement. It starts at once, inside the runtime of the pool; the future only waits for the result, so
+    /// any executor may poll it, and dropping it does not take the statement back.
+    pub fn run(&self, statement: Statement) -> BoxFuture<Result<DbRows, DbError>> {
+        let Some(place) = Place::take(&self.inner) else {
+            return Box::pin(std::future::ready(Err(DbError::Overloaded)));
+        };
+        let task = self.handle.spawn(async move { place.0.run(statement).await });
+        Box::pin(async move { task.await.unwrap_or_else(|_| Err(DbError::Unavailable("the program is stopping".into()))) })
+    }
+
+    /// Statements running or waiting now.
+    pub fn pending(&self) -> usize {
+        self.inner.pending.load(Ordering::Relaxed)
+    }
+
+    /// Connections open and unused now.
+    pub fn idle(&self) -> usize {
+        self.inner.idle.lock().len()
+    }
+}
+
+/// A place among the waiting, given back when dropped.
+struct Place<E: Engine>(Arc<Inner<E>>);
+
+impl<E: Engine> Place<E> {
+    fn take(inner: &Arc<Inner<E>>) -> Option<Place<E>> {
+        if inner.pending.fetch_add(1, Ordering::Relaxed) >= inner.limits.waiting_max {
+            inner.pending.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Place(inner.clone()))
+    }
+}
+
+impl<E: Engine> Drop for Place<E> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<E: Engine> Inner<E> {
+    async fn run(&self, statement: Statement) -> Result<DbRows, DbError> {
+        let deadline = Instant::now() + self.limits.timeout;
+        // When time is up the inner future is dropped, and its connection with it: what an engine has left half done
+        // must not meet the next statement.
+        let timeout_ms = u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX);
+        tokio::time::timeout_at(deadline, self.run_within(&statement, deadline)).await.unwrap_or(Err(DbError::Timeout(timeout_ms)))
+    }
+
+    async fn run_within(&self, statement: &Statement, deadline: Instant) -> Result<DbRows, DbError> {
+        let _permit = self.permits.acquire().await.map_err(|_| DbError::Unavailable("the pool is closed".into()))?;
+        let idle = self.idle.lock().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => self.engine.connect().await?,
+        };
+        let outcome = self.engine.execute(&mut connection, statement, deadline).await;
+        if outcome.is_reusable {
+            self.idle.lock().push(connection);
+        }
+        outcome.result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+    use tokio::sync::Notify;
+
+    #[derive(Default)]
+    struct Fake {
+        connects: AtomicU32,
+        running: AtomicU32,
+        running_max: AtomicU32,
+        broken: AtomicU32,
+        release: Notify,
+        hangs: bool,
+    }
+
+    impl Engine for Arc<Fake> {
+        type Connection = u32;
+
+        async fn connect(&self) -> Result<u32, DbError> {
+            Ok(self.connects.fetch_add(1, Ordering::SeqCst))
+        }
+
+        async fn execute(&self, connection: &mut u32, _: &Statement, _: Instant) -> Outcome {
+            let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.running_max.fetch_max(running, Ordering::SeqCst);
+            if self.hangs {
+                self.release.notified().await;
+            }
+            tokio::task::yield_now().await;
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            let is_reusable = self.broken.load(Ordering::SeqCst) == 0;
+            Outcome { result: Ok(DbRows { affected: u64::from(*connection), ..DbRows::default() }), is_reusable }
+        }
+    }
+
+    fn pool(fake: &Arc<Fake>, connections_max: usize, waiting_max: usize) -> Pool<Arc<Fake>> {
+        Pool::new(fake.clone(), PoolLimits { connections_max, waiting_max, timeout: Duration::from_secs(5) }, Handle::current())
+    }
+
+    fn statement() -> Statement {
+        Statement::Raw(b"select 1".to_vec())
+    }
+
+    #[tokio::test]
+    async fn connections_are_reused_and_bounded() {
+        let fake = Arc::new(Fake::default());
+        let pool = pool(&fake, 3, 1000);
+        let all: Vec<_> = (0..200).map(|_| pool.run(statement())).collect();
+        for one in all {
+            one.await.unwrap();
+        }
+        assert!(fake.running_max.load(Ordering::SeqCst) <= 3);
+        assert!(fake.connects.load(Ordering::SeqCst) <= 3);
+        assert_eq!(pool.pending(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded_and_waiting_ends() {
+        let fake = Arc::new(Fake { hangs: true, ..Fake::default() });
+        let pool = pool(&fake, 1, 2);
+        let (first, second) = (pool.run(statement()), pool.run(statement()));
+        assert!(matches!(pool.run(statement()).await, Err(DbError::Overloaded)));
+        assert!(matches!(first.await, Err(DbError::Timeout(5000))));
+        assert!(matches!(second.await, Err(DbError::Timeout(5000))));
+        assert_eq!((pool.pending(), pool.idle()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_replaced() {
+        let fake = Arc::new(Fake::default());
+        let pool = pool(&fake, 1, 10);
+        assert_eq!(pool.run(statement()).await.unwrap().affected, 0);
+        fake.broken.store(1, Ordering::SeqCst);
+        assert_eq!(pool.run(statement()).await.unwrap().affected, 0);
+        assert_eq!(pool.run(statement()).await.unwrap().affected, 1);
+        fake.broken.store(0, Ordering::SeqCst);
+        assert_eq!(pool.run(statement()).await.unwrap().affected, 2);
+        assert_eq!(pool.run(statement()).await.unwrap().affected, 2);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_future_still_runs_its_statement() {
+        let fake = Arc::new(Fake::default());
+        let pool = pool(&fake, 1, 10);
+        drop(pool.run(statement()));
+        while pool.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fake.connects.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn the_future_may_be_polled_outside_the_runtime_and_survives_its_end() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let fake = Arc::new(Fake { hangs: true, ..Fake::default() });
+        let pool = Pool::new(fake.clone(), PoolLimits::default(), runtime.handle().clone());
+        let future = pool.run(statement());
+        runtime.shutdown_background();
+        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(matches!(other.block_on(future), Err(DbError::Unavailable(_))));
+    }
+}

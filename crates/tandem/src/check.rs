@@ -1,0 +1,38 @@
+//! `tandem check`: the diagnostics of a script, as text or JSON, with an exit code for CI.
+
+use std::process::ExitCode;
+
+use tandem_engine::loader::{self, LoadOptions};
+use tandem_script::diagnostic::{self, Severity};
+
+use crate::cli::{CheckArgs, OutputForm};
+
+/// Runs it: 0 when the script is fine, 1 when it is not.
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    let options = LoadOptions {
+        dialect: args.dialect.map(Into::into),
+        permissive: args.permissive,
+        warnings: true,
+        ..LoadOptions::default()
+    };
+    let (sources, found) = loader::read(&args.file, &options);
+    let checked = loader::check(sources, found, &options);
+    match args.format {
+        OutputForm::Json => println!("{:#}", diagnostic::to_json(&checked.diagnostics, &checked.sources)),
+        OutputForm::Text => {
+            print!("{}", diagnostic::render(&checked.diagnostics, &checked.sources));
+            println!("{}", summary(&args.file.display().to_string(), &checked.diagnostics));
+        }
+    }
+    let is_bad = diagnostic::has_errors(&checked.diagnostics) || (args.strict && !checked.diagnostics.is_empty());
+    if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn summary(file: &str, diagnostics: &[diagnostic::Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let warnings = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning).count();
+    match (errors, warnings) {
+        (0, 0) => format!("{file}: fine"),
+        _ => format!("{file}: {errors} errors, {warnings} warnings"),
+    }
+}

@@ -1,0 +1,28 @@
+//! The program: `tandem -f opensips.cfg`, and its sub-commands. It parses the command line and starts what the libraries
+//! provide; no protocol logic here.
+
+mod check;
+mod cli;
+mod ctl;
+mod demo;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+// The server allocates and frees from several threads at once for weeks; jemalloc keeps that cheap and unfragmented.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.command {
+        Some(cli::Command::Check(args)) => check::run(&args),
+        Some(cli::Command::Demo(args)) => demo::run(&args),
+        Some(cli::Command::Ctl(args)) => ctl::run(&args),
+        None => serve::run(&cli.server),
+    }
+}
