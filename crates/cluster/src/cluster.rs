@@ -286,6 +286,7 @@ impl Cluster {
         let described = self.nodes_unknown_to(id);
         self.send_full_topology(ctx, Some(id), &described);
         self.send_full_capabilities(ctx, Some(id), true);
+        self.repeat_capabilities_soon(ctx.now.mono);
         self.repeat_topology_soon(ctx.now.mono);
         self.topology_changed(ctx);
     }

@@ -2,6 +2,15 @@
 
 use crate::packet::Stamp;
 
+/// A number 0 this much older than the last update, or less, is a late copy that came another way.
+///
+/// Deviation: OpenSIPS takes every such copy for a restart and floods it once more.
+const LATE_COPY_SECS: i64 = 2;
+
+/// Stamps with one number whose times differ by no more than this mean the same state: the time of
+/// a number learned from a full topology is that of the topology.
+const SAME_STATE_SECS: i64 = 10;
+
 /// The last accepted stamp of one kind of update of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Freshness {
@@ -21,12 +30,23 @@ impl Freshness {
     }
 
     /// Number 0 means that the originator has restarted.
+    ///
+    /// Deviation: so does a lower number with a later time. OpenSIPS is deaf to a restarted node
+    /// whose number 0 it missed until that node has counted up again.
     pub(crate) fn is_fresh(self, stamp: Stamp) -> bool {
+        let age = i64::from(self.last.timestamp) - i64::from(stamp.timestamp);
         match (stamp.seq_no, self.last.seq_no) {
             (0, 0) => stamp.timestamp > self.last.timestamp,
+            (0, old) if old > 0 => !(0..=LATE_COPY_SECS).contains(&age),
             (0, _) => true,
-            (new, old) => new > old,
+            (new, old) => new > old || stamp.timestamp > self.last.timestamp,
         }
+    }
+
+    /// True when the stamp means the state that is stored.
+    pub(crate) fn is_same_state(self, stamp: Stamp) -> bool {
+        let apart = i64::from(self.last.timestamp) - i64::from(stamp.timestamp);
+        stamp.seq_no == self.last.seq_no && apart.abs() <= SAME_STATE_SECS
     }
 
     /// Takes over a stamp that is known to be the newest.
@@ -86,7 +106,7 @@ mod tests {
     #[test]
     fn a_higher_number_is_fresh_and_an_equal_or_lower_one_is_not() {
         let mut f = Freshness::default();
-        assert!(f.accept(stamp(5, 1)));
+        assert!(f.accept(stamp(5, 9)));
         assert!(!f.accept(stamp(5, 9)));
         assert!(!f.accept(stamp(4, 9)));
         assert!(f.accept(stamp(6, 0)));
@@ -99,7 +119,18 @@ mod tests {
         assert!(!f.accept(stamp(0, 100)));
         assert!(f.accept(stamp(0, 101)));
         assert!(f.accept(stamp(7, 5)));
-        assert!(f.accept(stamp(0, 1)), "after a higher number the time does not matter");
+        assert!(f.accept(stamp(0, 1)), "a clock set back does not hide a restart");
+        assert!(f.accept(stamp(1, 1)));
+        assert!(!f.accept(stamp(0, 1)), "a late copy");
+    }
+
+    #[test]
+    fn a_lower_number_with_a_later_time_is_a_restart_whose_zero_was_missed() {
+        let mut f = Freshness::default();
+        assert!(f.accept(stamp(9, 100)));
+        assert!(f.accept(stamp(2, 130)));
+        assert!(!f.accept_hearsay(stamp(9, 100)), "from before the restart");
+        assert!(f.accept_hearsay(stamp(3, 130)));
     }
 
     #[test]

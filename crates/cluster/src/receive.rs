@@ -204,7 +204,9 @@ impl Cluster {
             self.topology_changed(ctx);
         }
         let is_accepted = self.take_capabilities(ctx, source, stamp, entries);
-        if is_accepted && require_reply {
+        // Deviation: also to an update that is stale, as after two restarts within one second. Only
+        // the copy that came directly asks for a reply.
+        if require_reply {
             self.send_full_capabilities(ctx, Some(source), false);
         }
         is_accepted

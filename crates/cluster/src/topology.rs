@@ -38,12 +38,14 @@ impl Cluster {
                 priority: node.record.priority,
                 no_ping_retries: node.record.no_ping_retries,
             });
-            entries.push(TopologyEntry {
-                node_id: node.id(),
-                description,
-                stamp: node.ls.stamp(),
-                neighbours: node.neighbours.clone(),
-            });
+            let mut neighbours = node.neighbours.clone();
+            // Deviation: OpenSIPS leaves its own links out, so that who has no other source never
+            // learns them. The link is taken to be up in both directions when it is up here.
+            if node.is_neighbour() && neighbours.len() < NODES_MAX {
+                neighbours.push(own_id);
+            }
+            let stamp = node.ls.stamp();
+            entries.push(TopologyEntry { node_id: node.id(), description, stamp, neighbours });
         }
         entries.truncate(NODES_MAX);
         entries
@@ -183,17 +185,28 @@ impl Cluster {
             .filter(|id| *id != own_id && *id != entry.node_id && self.node(*id).is_some())
             .collect();
         let Some(node) = self.node_mut(entry.node_id) else { return false };
+        let mut has_same_stamp = false;
         if is_originator {
             // Its own word, in the order of its own counter: the newest there is.
-            let timestamp = stamp.timestamp;
-            node.ls.set(Stamp { seq_no: entry.stamp.seq_no, timestamp });
+            let old = node.ls.stamp();
+            let seq_no = entry.stamp.seq_no;
+            let timestamp =
+                if seq_no == old.seq_no { old.timestamp } else { stamp.timestamp };
+            node.ls.set(Stamp { seq_no, timestamp });
+        } else if node.ls.is_same_state(entry.stamp) {
+            has_same_stamp = true;
         } else if !node.ls.accept_hearsay(entry.stamp) {
             return false;
         }
         let mut neighbours = known;
+        if has_same_stamp {
+            // Deviation: OpenSIPS drops it. Everybody leaves out the links to itself, so the views
+            // of the same state add up to the truth.
+            neighbours.extend_from_slice(&node.neighbours);
+        }
         neighbours.sort_unstable();
         neighbours.dedup();
-        // About its links to the sender of an update the entry of another node says nothing.
+        // About links to the originator the entry of another node says nothing.
         if !is_originator && node.neighbours.contains(&originator) && !neighbours.contains(&originator) {
             neighbours.push(originator);
         }

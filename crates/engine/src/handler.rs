@@ -111,7 +111,7 @@ impl Worker {
         self.counters.replies.inc();
         match self.node.transactions() {
             Some(layer) => layer.on_reply(context),
-            None => crate::routes::stateless_reply(context),
+            None => tandem_module::reply::forward_stateless(context),
         }
     }
 

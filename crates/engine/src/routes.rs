@@ -8,12 +8,10 @@ use tandem_module::declare::SetupError;
 use tandem_module::event::Event;
 use tandem_module::node::NodeRef;
 use tandem_module::run::{self, End};
-use tandem_module::transport::Destination;
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::{EventMode, RouteKind};
 use tandem_script::value::Text;
 use tandem_script::vm::{RouteId, StartOptions};
-use tandem_sip::write_reply_upstream;
 
 /// Connects every event that has a route in the program, and checks that the events exist.
 ///
@@ -95,49 +93,4 @@ fn tick(node: NodeRef, worker: WorkerId, name: Box<str>, span: Duration, at: Ins
 
 fn run_timer(node: NodeRef, route: RouteId) {
     run::start(Context::dummy(node, RouteKind::Timer), route, StartOptions::new(RouteKind::Timer), Box::new(recycle));
-}
-
-/// Forwards a reply by its next Via after the global reply route, keeping no state (RFC 3261 §16.7 without transactions).
-pub(crate) fn stateless_reply(mut context: Box<Context>) {
-    context.kind = RouteKind::OnReply;
-    let code = context.message.status().unwrap_or_default();
-    context.reply_code = code;
-    match context.node.program().global_onreply() {
-        None => forward(context),
-        Some(route) => {
-            let mut options = StartOptions::new(RouteKind::OnReply);
-            options.can_park = false;
-            run::start(
-                context,
-                route,
-                options,
-                Box::new(move |context, end| if end.is_dropped && code < 200 { context.recycle() } else { forward(context) }),
-            );
-        }
-    }
-}
-
-fn forward(context: Box<Context>) {
-    if let Some(to) = next_via(&context) {
-        let mut out = Vec::with_capacity(context.message.buffer().len());
-        write_reply_upstream(&context.message, &context.edits.lumps, true, to.proto.is_reliable(), &mut out);
-        if let Some(transport) = context.node.transport()
-            && let Err(error) = transport.send(&to, &out)
-        {
-            tracing::debug!(%error, "a reply could not be forwarded");
-        }
-    }
-    context.recycle();
-}
-
-fn next_via(context: &Context) -> Option<Destination> {
-    let mut vias = context.message.vias();
-    let own = vias.next()?.ok()?;
-    if !context.node.is_myself(own.host, own.port) {
-        return None;
-    }
-    let via = vias.next()?.ok()?;
-    let (proto, addr) = tandem_module::reply::via_destination(&via)?;
-    let socket = context.node.socket_towards(proto, addr, Some(context.source.socket))?;
-    Some(Destination { proto, addr, socket: socket.id, conn: None })
 }

@@ -4,9 +4,15 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
-use tandem_sip::{HeaderKind, Message, Method, ParseError, ReplyOut, Rport, ViaFix, build_reply};
+use tandem_script::ast::RouteKind;
+use tandem_script::vm::StartOptions;
+use tandem_sip::{HeaderKind, Message, Method, ParseError, ReplyOut, Rport, ViaFix, build_reply, write_reply_upstream};
 
 use crate::context::Context;
+use crate::edits::Edits;
+use crate::node::NodeRef;
+use crate::run;
+use crate::transaction::StoredRequest;
 use crate::transport::{Destination, Source};
 
 /// Bytes of a To tag made here.
@@ -95,24 +101,99 @@ pub fn write_reply(
     body: Option<(&[u8], &[u8])>,
     out: &mut Vec<u8>,
 ) -> Result<(), ParseError> {
-    let request = &context.message;
-    let fix = via_fix(request, &context.source, context.edits.force_rport).unwrap_or_default();
-    let lumps = &context.edits.lumps;
-    let has_server = lumps.reply_headers().iter().any(|line| {
-        line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"server:"))
-    });
-    let server = context.node.settings.server_header.as_deref().filter(|_| !has_server).map(str::as_bytes);
-    let reply = ReplyOut {
-        status: code,
-        reason,
-        to_tag,
-        headers: server.as_slice(),
-        lumps: Some(lumps),
-        content_type: body.map(|(kind, _)| kind),
-        body: body.map(|(_, body)| body).unwrap_or_default(),
-        via_fix: fix,
+    let request = Parts { node: context.node, message: &context.message, source: &context.source, edits: &context.edits };
+    request.write(code, reason, to_tag, body, out)
+}
+
+/// The same for the stored request of a transaction.
+///
+/// # Errors
+/// When the request has no usable Via.
+pub fn write_reply_to(
+    node: NodeRef,
+    request: &StoredRequest,
+    code: u16,
+    reason: &[u8],
+    to_tag: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Result<(), ParseError> {
+    let request = Parts { node, message: &request.message, source: &request.source, edits: &request.edits };
+    request.write(code, reason, to_tag, None, out)
+}
+
+struct Parts<'a> {
+    node: NodeRef,
+    message: &'a Message,
+    source: &'a Source,
+    edits: &'a Edits,
+}
+
+impl Parts<'_> {
+    fn write(
+        &self,
+        code: u16,
+        reason: &[u8],
+        to_tag: Option<&[u8]>,
+        body: Option<(&[u8], &[u8])>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ParseError> {
+        let lumps = &self.edits.lumps;
+        let has_server = lumps.reply_headers().iter().any(|line| {
+            line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"server:"))
+        });
+        let server = self.node.settings.server_header.as_deref().filter(|_| !has_server).map(str::as_bytes);
+        let reply = ReplyOut {
+            status: code,
+            reason,
+            to_tag,
+            headers: server.as_slice(),
+            lumps: Some(lumps),
+            content_type: body.map(|(kind, _)| kind),
+            body: body.map(|(_, body)| body).unwrap_or_default(),
+            via_fix: via_fix(self.message, self.source, self.edits.force_rport).unwrap_or_default(),
+        };
+        build_reply(self.message, &reply, out)
+    }
+}
+
+/// Forwards a reply by its next Via after the global reply route, keeping no state (RFC 3261 §16.7 without transactions).
+pub fn forward_stateless(mut context: Box<Context>) {
+    context.kind = RouteKind::OnReply;
+    let code = context.message.status().unwrap_or_default();
+    context.reply_code = code;
+    let Some(route) = context.node.program().global_onreply() else { return forward(context) };
+    let mut options = StartOptions::new(RouteKind::OnReply);
+    options.can_park = false;
+    let after = move |context: Box<Context>, end: run::End| {
+        if end.is_dropped && code < 200 { context.recycle() } else { forward(context) }
     };
-    build_reply(request, &reply, out)
+    run::start(context, route, options, Box::new(after));
+}
+
+fn forward(context: Box<Context>) {
+    if let Some(to) = next_via(&context) {
+        let mut out = Vec::with_capacity(context.message.buffer().len());
+        write_reply_upstream(&context.message, &context.edits.lumps, true, to.proto.is_reliable(), &mut out);
+        if let Some(transport) = context.node.transport()
+            && let Err(error) = transport.send(&to, &out)
+        {
+            tracing::debug!(%error, "a reply could not be forwarded");
+        }
+    }
+    context.recycle();
+}
+
+/// The hop after our own Via; `None` when the topmost one is not ours, so that nobody can bounce replies off us.
+fn next_via(context: &Context) -> Option<Destination> {
+    let mut vias = context.message.vias();
+    let own = vias.next()?.ok()?;
+    if !context.node.is_myself(own.host, own.port) {
+        return None;
+    }
+    let via = vias.next()?.ok()?;
+    let (proto, addr) = via_destination(&via)?;
+    let socket = context.node.socket_towards(proto, addr, Some(context.source.socket))?;
+    Some(Destination { proto, addr, socket: socket.id, conn: None })
 }
 
 /// Answers statelessly (OpenSIPS: sl, sl_send_reply()). ACK is never answered. False when it could not be sent.
