@@ -190,8 +190,8 @@ impl Cluster {
             // Its own word, in the order of its own counter: the newest there is.
             let old = node.ls.stamp();
             let seq_no = entry.stamp.seq_no;
-            let timestamp =
-                if seq_no == old.seq_no { old.timestamp } else { stamp.timestamp };
+            let is_same = seq_no == old.seq_no && old.timestamp != 0;
+            let timestamp = if is_same { old.timestamp } else { stamp.timestamp };
             node.ls.set(Stamp { seq_no, timestamp });
         } else if node.ls.is_same_state(entry.stamp) {
             has_same_stamp = true;

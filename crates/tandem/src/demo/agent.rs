@@ -185,7 +185,7 @@ impl Agent {
         let contact = reply.name_addrs(HeaderKind::Contact).next().and_then(Result::ok);
         let contact = contact.ok_or_else(|| anyhow!("200 without Contact"))?;
         let to = reply.value_of(HeaderKind::To).map(text).unwrap_or_default();
-        let mut routes: Vec<String> = reply.values_of(HeaderKind::RecordRoute).map(|value| text(value.text)).collect();
+        let mut routes: Vec<String> = reply.values_of(HeaderKind::RecordRoute).map(|value| text(value.bytes)).collect();
         routes.reverse();
         let call = Call {
             ringing: ringing.unwrap_or_else(|| start.elapsed()),
