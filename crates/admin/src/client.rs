@@ -96,8 +96,11 @@ impl FromStr for Target {
         match scheme {
             "http" => {
                 let rest = rest.strip_prefix("//").ok_or_else(bad)?;
-                let (authority, path) = rest.split_once('/').map_or((rest, "mi"), |(authority, path)| (authority, path));
-                let (credentials, authority) = authority.rsplit_once('@').map_or((None, authority), |(left, right)| (Some(left.to_owned()), right));
+                let (authority, path) =
+                    rest.split_once('/').map_or((rest, "mi"), |(authority, path)| (authority, path));
+                let (credentials, authority) = authority
+                    .rsplit_once('@')
+                    .map_or((None, authority), |(left, right)| (Some(left.to_owned()), right));
                 let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 if authority.is_empty() || text.contains(char::is_control) || text.contains(' ') {
                     return Err(bad());
@@ -144,7 +147,10 @@ pub async fn call(target: &Target, method: &str, params: MiParams, timeout: Dura
         members.insert("params".into(), params);
     }
     let body = request.to_string();
-    let timed_out = |_| ClientError::Timeout { target: target.to_string(), timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) };
+    let timed_out = |_| ClientError::Timeout {
+        target: target.to_string(),
+        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+    };
     let answer = tokio::time::timeout(timeout, exchange(target, body.as_bytes())).await.map_err(timed_out)??;
     result(&answer)
 }
@@ -202,7 +208,10 @@ async fn http(authority: &str, path: &str, credentials: Option<&str>, body: &[u8
         body.len()
     );
     if let Some(credentials) = credentials {
-        request.push_str(&format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(credentials)));
+        request.push_str(&format!(
+            "Authorization: Basic {}\r\n",
+            base64::engine::general_purpose::STANDARD.encode(credentials)
+        ));
     }
     request.push_str("\r\n");
     let mut request = request.into_bytes();
@@ -273,7 +282,9 @@ async fn fifo(path: &Path, reply_dir: &Path, body: &[u8]) -> std::io::Result<Vec
     // Opened before the request goes out, so that the node finds a reader.
     let mut receiver = pipe::OpenOptions::new().open_receiver(&reply.0)?;
     let mut sender = pipe::OpenOptions::new().open_sender(path).map_err(|error| match error.raw_os_error() {
-        Some(code) if code == nix::errno::Errno::ENXIO as i32 => std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "no node reads this pipe"),
+        Some(code) if code == nix::errno::Errno::ENXIO as i32 => {
+            std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "no node reads this pipe")
+        }
         _ => error,
     })?;
     let mut request = format!(":{name}:").into_bytes();
@@ -334,16 +345,25 @@ mod tests {
 
     #[test]
     fn http_answers_are_read_in_every_framing() {
-        let table: [(&[u8], Option<(u16, &[u8])>); 6] = [
+        type Case = (&'static [u8], Option<(u16, &'static [u8])>);
+        let table: [Case; 6] = [
             (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Some((200, b"{}"))),
             (b"HTTP/1.1 404 Not Found\r\n\r\nno", Some((404, b"no"))),
-            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n", Some((200, b"{}"))),
+            (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n",
+                Some((200, b"{}")),
+            ),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}", None),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{}", None),
             (b"SIP/2.0 200 OK", None),
         ];
         for (bytes, expected) in table {
-            assert_eq!(parse_http(bytes), expected.map(|(status, body)| (status, body.to_vec())), "{}", String::from_utf8_lossy(bytes));
+            assert_eq!(
+                parse_http(bytes),
+                expected.map(|(status, body)| (status, body.to_vec())),
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 }

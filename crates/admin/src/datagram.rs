@@ -45,7 +45,13 @@ pub struct DatagramConfig {
 impl DatagramConfig {
     /// Default parameters for a socket.
     pub fn new(socket_name: impl Into<String>) -> DatagramConfig {
-        DatagramConfig { socket_name: socket_name.into(), mode: 0o660, user: None, group: None, socket_timeout: Duration::from_secs(2) }
+        DatagramConfig {
+            socket_name: socket_name.into(),
+            mode: 0o660,
+            user: None,
+            group: None,
+            socket_timeout: Duration::from_secs(2),
+        }
     }
 }
 
@@ -80,7 +86,11 @@ impl DatagramServer {
             Some(address) => Socket::Udp(bind_udp(name, address).await?),
             None if name.starts_with('/') => Socket::Unix(bind_unix(Path::new(name), &config)?, name.into()),
             None => {
-                return Err(AdminError::BadAddress { transport: TRANSPORT, address: name.to_owned(), expected: "expected udp:host:port or /path" });
+                return Err(AdminError::BadAddress {
+                    transport: TRANSPORT,
+                    address: name.to_owned(),
+                    expected: "expected udp:host:port or /path",
+                });
             }
         };
         Ok(DatagramServer { socket: Arc::new(socket), rpc, socket_timeout: config.socket_timeout })
@@ -136,7 +146,9 @@ impl DatagramServer {
 }
 
 async fn answer(rpc: &JsonRpc, body: &[u8]) -> Option<Vec<u8>> {
-    let refuse = |why: &str| Some(error_reply(MiError { code: SERVER_ERROR, message: "Server error".into(), data: Some(json!(why)) }));
+    let refuse = |why: &str| {
+        Some(error_reply(MiError { code: SERVER_ERROR, message: "Server error".into(), data: Some(json!(why)) }))
+    };
     if body.len() > DATAGRAM_BYTES_MAX {
         return refuse("the request does not fit into a datagram");
     }
@@ -169,7 +181,8 @@ fn bind_unix(path: &Path, config: &DatagramConfig) -> Result<UnixDatagram, Admin
         std::fs::remove_file(path).map_err(failed)?;
     }
     let socket = UnixDatagram::bind(path).map_err(failed)?;
-    nix::unistd::chown(path, config.user.map(Uid::from_raw), config.group.map(Gid::from_raw)).map_err(|error| failed(error.into()))?;
+    nix::unistd::chown(path, config.user.map(Uid::from_raw), config.group.map(Gid::from_raw))
+        .map_err(|error| failed(error.into()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.mode & 0o777)).map_err(failed)?;
     Ok(socket)
 }

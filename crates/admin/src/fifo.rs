@@ -6,7 +6,6 @@ mod reply;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -141,8 +140,9 @@ impl FifoServer {
             tracing::warn!("mi_fifo: too many requests under way, one dropped");
             return;
         };
-        let (rpc, reply_dir, reply_timeout) = (self.rpc.clone(), self.config.reply_dir.clone(), self.config.reply_timeout);
-        let mut work: Pin<Box<dyn Future<Output = Option<(String, Vec<u8>)>> + Send>> = Box::pin(async move { execute(&rpc, request).await });
+        let (rpc, reply_dir, reply_timeout) =
+            (self.rpc.clone(), self.config.reply_dir.clone(), self.config.reply_timeout);
+        let mut work = Box::pin(async move { execute(&rpc, request).await });
         let now = std::future::poll_fn(|cx| {
             Poll::Ready(match work.as_mut().poll(cx) {
                 Poll::Ready(answer) => Some(answer),
@@ -174,7 +174,11 @@ async fn execute(rpc: &JsonRpc, request: FifoRequest) -> Option<(String, Vec<u8>
             Some((reply?, answer?))
         }
         FifoRequest::Text { command, reply, params } => {
-            let params = if params.is_empty() { MiParams::None } else { MiParams::Positional(params.into_iter().map(Json::String).collect()) };
+            let params = if params.is_empty() {
+                MiParams::None
+            } else {
+                MiParams::Positional(params.into_iter().map(Json::String).collect())
+            };
             let result = rpc.call(&command, params).await;
             Some((reply?, render_reply(&result).into_bytes()))
         }
@@ -205,9 +209,11 @@ fn create(config: &FifoConfig) -> Result<(Receiver, u64), AdminError> {
     nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|error| failed(error.into()))?;
     // Reading and writing, so that the pipe does not end whenever the last client leaves.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-    let file = std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
+    let file =
+        std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path).map_err(failed)?;
     if config.user.is_some() || config.group.is_some() {
-        nix::unistd::fchown(&file, config.user.map(Uid::from_raw), config.group.map(Gid::from_raw)).map_err(|error| failed(error.into()))?;
+        nix::unistd::fchown(&file, config.user.map(Uid::from_raw), config.group.map(Gid::from_raw))
+            .map_err(|error| failed(error.into()))?;
     }
     // The mode last, and on the open file: the mask of the process does not apply, and nobody can swap the path.
     file.set_permissions(std::fs::Permissions::from_mode(config.mode & 0o777)).map_err(failed)?;

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::error::AdminError;
 use crate::jsonrpc::JsonRpc;
-use guard::{Guarded, Limited};
+use guard::Limited;
 
 /// How long connections may finish after the shutdown signal.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -161,7 +161,10 @@ pub fn mi_handler(rpc: Arc<JsonRpc>) -> HttpHandler {
         let rpc = rpc.clone();
         Box::pin(async move {
             if request.method != "POST" {
-                let hint = format!("This is the management interface. Send JSON-RPC 2.0 by POST, for example:\n{}", curl(&request.path));
+                let hint = format!(
+                    "This is the management interface. Send JSON-RPC 2.0 by POST, for example:\n{}",
+                    curl(&request.path)
+                );
                 return HttpResponse::method_not_allowed("POST", &hint);
             }
             match rpc.handle(&request.body).await {
@@ -199,11 +202,16 @@ impl HttpServer {
             },
             ip => listen(ip).await,
         };
-        let failed = |error| AdminError::Listen { transport: "httpd", address: format!("{}:{}", config.ip, config.port), error };
+        let failed =
+            |error| AdminError::Listen { transport: "httpd", address: format!("{}:{}", config.ip, config.port), error };
         let listener = bound.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if !is_loopback(address.ip()) {
-            let protection = if config.credentials.is_some() { "a password, but no encryption," } else { "neither password nor encryption" };
+            let protection = if config.credentials.is_some() {
+                "a password, but no encryption,"
+            } else {
+                "neither password nor encryption"
+            };
             tracing::warn!(%address, "httpd: the management interface can be reached from other hosts; {protection} protects it");
         }
         Ok(HttpServer { listener, config, routes })
@@ -219,7 +227,12 @@ impl HttpServer {
 
     /// Serves until `shutdown` is ready, then lets running requests end for two seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let limited = Limited::new(self.listener, self.config.connections_max, self.config.conn_timeout, self.config.request_timeout);
+        let limited = Limited::new(
+            self.listener,
+            self.config.connections_max,
+            self.config.conn_timeout,
+            self.config.request_timeout,
+        );
         let shared = Arc::new(Shared { routes: self.routes, config: self.config });
         let router = Router::new().fallback(answer).with_state(shared);
         let (signal, mut signalled) = tokio::sync::watch::channel(false);
@@ -261,7 +274,11 @@ struct Shared {
     config: HttpConfig,
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, ConnectInfo(Peer(peer)): ConnectInfo<Peer>, request: Request) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
     respond(&shared, peer, request).await.into_axum()
 }
 
@@ -282,7 +299,10 @@ async fn respond(shared: &Shared, peer: SocketAddr, request: Request) -> HttpRes
         return HttpResponse::text(404, format!("no such path; there are: {}", roots.join(" ")));
     };
     let Ok(body) = axum::body::to_bytes(body, config.body_bytes_max).await else {
-        return HttpResponse::text(413, format!("the body is incomplete or longer than {} bytes", config.body_bytes_max));
+        return HttpResponse::text(
+            413,
+            format!("the body is incomplete or longer than {} bytes", config.body_bytes_max),
+        );
     };
     let request = HttpRequest {
         method: parts.method.as_str().to_owned(),
@@ -298,7 +318,8 @@ async fn respond(shared: &Shared, peer: SocketAddr, request: Request) -> HttpRes
 fn is_authorised(headers: &HeaderMap, config: &HttpConfig) -> bool {
     let Some((user, password)) = &config.credentials else { return true };
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+    let given =
+        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
     let given = given.and_then(|(_, token)| base64::engine::general_purpose::STANDARD.decode(token.trim()).ok());
     given.is_some_and(|given| given.ct_eq(format!("{user}:{password}").as_bytes()).into())
 }

@@ -73,7 +73,9 @@ impl JsonRpc {
         let answer = match self.parse(body) {
             Err(error) => Some(reply(Err(error), Json::Null)),
             Ok(Json::Array(batch)) if batch.is_empty() => Some(reply(Err(invalid("empty batch")), Json::Null)),
-            Ok(Json::Array(batch)) if batch.len() > self.limits.batch_max => Some(reply(Err(invalid("batch too large")), Json::Null)),
+            Ok(Json::Array(batch)) if batch.len() > self.limits.batch_max => {
+                Some(reply(Err(invalid("batch too large")), Json::Null))
+            }
             Ok(Json::Array(batch)) => {
                 let mut answers = Vec::with_capacity(batch.len());
                 for request in batch {
@@ -99,9 +101,17 @@ impl JsonRpc {
             return Err(invalid("request too large"));
         }
         if is_deeper_than(body, self.limits.depth_max) {
-            return Err(MiError { code: PARSE_ERROR, message: "Parse error".into(), data: Some(json!("nested too deeply")) });
+            return Err(MiError {
+                code: PARSE_ERROR,
+                message: "Parse error".into(),
+                data: Some(json!("nested too deeply")),
+            });
         }
-        serde_json::from_slice(body).map_err(|error| MiError { code: PARSE_ERROR, message: "Parse error".into(), data: Some(json!(error.to_string())) })
+        serde_json::from_slice(body).map_err(|error| MiError {
+            code: PARSE_ERROR,
+            message: "Parse error".into(),
+            data: Some(json!(error.to_string())),
+        })
     }
 
     async fn one(&self, request: Json, deadline: Instant) -> Option<Json> {
@@ -141,7 +151,11 @@ impl JsonRpc {
 }
 
 async fn within(deadline: Instant, future: impl Future<Output = MiResult>) -> MiResult {
-    let timed_out = || MiError { code: SERVER_ERROR, message: "Server error".into(), data: Some(json!("the command took too long")) };
+    let timed_out = || MiError {
+        code: SERVER_ERROR,
+        message: "Server error".into(),
+        data: Some(json!("the command took too long")),
+    };
     tokio::time::timeout_at(deadline, future).await.unwrap_or_else(|_| Err(timed_out()))
 }
 

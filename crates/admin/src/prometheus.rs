@@ -82,7 +82,9 @@ pub fn render(stats: &StatRegistry, config: &MetricsConfig) -> String {
 pub fn handler(stats: Arc<StatRegistry>, config: MetricsConfig) -> HttpHandler {
     Arc::new(move |request: HttpRequest| {
         let response = match request.method.as_str() {
-            "GET" | "HEAD" => HttpResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", render(&stats, &config)),
+            "GET" | "HEAD" => {
+                HttpResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", render(&stats, &config))
+            }
             _ => HttpResponse::method_not_allowed("GET, HEAD", "Metrics are read with GET."),
         };
         Box::pin(std::future::ready(response))
@@ -112,7 +114,8 @@ fn label(group: &str, config: &MetricsConfig) -> String {
     if config.group_mode != GroupMode::Label {
         return String::new();
     }
-    let value = format!("{}{group}", config.group_prefix).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let value =
+        format!("{}{group}", config.group_prefix).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{{{}=\"{value}\"}}", sanitised(&config.group_label))
 }
 
@@ -155,14 +158,24 @@ tandem_usrloc_location_contacts_2 4
 
     #[test]
     fn groups_may_be_labels_and_statistics_chosen() {
-        let config = MetricsConfig { prefix: "opensips".into(), group_mode: GroupMode::Label, statistics: vec!["tm:".into(), "timestamp".into()], ..MetricsConfig::default() };
+        let config = MetricsConfig {
+            prefix: "opensips".into(),
+            group_mode: GroupMode::Label,
+            statistics: vec!["tm:".into(), "timestamp".into()],
+            ..MetricsConfig::default()
+        };
         let expected = "# TYPE opensips_2xx_transactions untyped
 opensips_2xx_transactions{group=\"tm\"} 7
 # TYPE opensips_timestamp untyped
 opensips_timestamp{group=\"core\"} -1
 ";
         assert_eq!(render(&stats(), &config), expected);
-        let config = MetricsConfig { prefix: String::new(), group_mode: GroupMode::Hidden, statistics: vec!["tm:2xx_transactions".into()], ..MetricsConfig::default() };
+        let config = MetricsConfig {
+            prefix: String::new(),
+            group_mode: GroupMode::Hidden,
+            statistics: vec!["tm:2xx_transactions".into()],
+            ..MetricsConfig::default()
+        };
         assert_eq!(render(&stats(), &config), "# TYPE _2xx_transactions untyped\n_2xx_transactions 7\n");
     }
 }

@@ -27,7 +27,11 @@ fn line(out: &mut String, depth: usize, text: &str) {
 }
 
 fn object(out: &mut String, members: &Map<String, Json>, depth: usize) {
-    let rows: Vec<Vec<String>> = members.iter().filter(|(_, value)| is_flat(value)).map(|(name, value)| vec![clean(name), cell(value)]).collect();
+    let rows: Vec<Vec<String>> = members
+        .iter()
+        .filter(|(_, value)| is_flat(value))
+        .map(|(name, value)| vec![clean(name), cell(value)])
+        .collect();
     columns(out, &rows, depth);
     for (name, value) in members.iter().filter(|(_, value)| !is_flat(value)) {
         line(out, depth, &format!("{}:", clean(name)));
@@ -38,7 +42,9 @@ fn object(out: &mut String, members: &Map<String, Json>, depth: usize) {
 fn array(out: &mut String, items: &[Json], depth: usize) {
     let objects: Option<Vec<&Map<String, Json>>> = items.iter().map(Json::as_object).collect();
     match objects {
-        Some(objects) if !objects.is_empty() && objects.iter().all(|members| members.values().all(is_flat)) => table(out, &objects, depth),
+        Some(objects) if !objects.is_empty() && objects.iter().all(|members| members.values().all(is_flat)) => {
+            table(out, &objects, depth)
+        }
         Some(objects) => {
             for (index, members) in objects.into_iter().enumerate() {
                 if index > 0 {
@@ -66,13 +72,19 @@ fn table(out: &mut String, objects: &[&Map<String, Json>], depth: usize) {
     }
     let mut rows = vec![names.iter().map(|name| clean(name)).collect::<Vec<String>>()];
     rows.push(rows.iter().flatten().map(|name| "-".repeat(name.chars().count())).collect());
-    rows.extend(objects.iter().map(|members| names.iter().map(|name| members.get(*name).map(cell).unwrap_or_default()).collect()));
+    rows.extend(
+        objects
+            .iter()
+            .map(|members| names.iter().map(|name| members.get(*name).map(cell).unwrap_or_default()).collect()),
+    );
     columns(out, &rows, depth);
 }
 
 /// Writes rows with their columns aligned.
 fn columns(out: &mut String, rows: &[Vec<String>], depth: usize) {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

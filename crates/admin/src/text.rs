@@ -103,7 +103,10 @@ mod tests {
     #[test]
     fn objects_arrays_and_scalars_become_a_tree() {
         let json = json!({"Cluster": [{"id": 1, "Node": [{"id": 3, "URL": "bin:127.0.0.1:1"}, {"id": 4, "URL": null}]}], "count": 2, "list": [1, "b"]});
-        assert_eq!(render_tree(&json), "Cluster:: id=1\n\tNode:: id=3 URL=bin:127.0.0.1:1\n\tNode:: id=4 URL=\ncount:: 2\nlist:: 1\nlist:: b\n");
+        assert_eq!(
+            render_tree(&json),
+            "Cluster:: id=1\n\tNode:: id=3 URL=bin:127.0.0.1:1\n\tNode:: id=4 URL=\ncount:: 2\nlist:: 1\nlist:: b\n"
+        );
         assert_eq!(render_tree(&json!("OK")), "");
         assert_eq!(render_tree(&json!(["a", "b"])), "a\nb\n");
         assert_eq!(render_tree(&json!({"a": "two\nlines\t"})), "a:: two\\nlines\\t\n");

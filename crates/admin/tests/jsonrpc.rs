@@ -19,12 +19,24 @@ async fn text(rpc: &JsonRpc, body: &str) -> Option<String> {
 async fn answers_have_the_members_in_the_order_of_opensips() {
     let rpc = rpc();
     let table = [
-        (r#"{"jsonrpc":"2.0","method":"echo","params":["a",2],"id":1}"#, r#"{"jsonrpc":"2.0","result":{"text":"a","times":2},"id":1}"#),
-        (r#"{"id":"x","params":{"text":"b"},"method":"echo","jsonrpc":"2.0"}"#, r#"{"jsonrpc":"2.0","result":{"text":"b","times":null},"id":"x"}"#),
+        (
+            r#"{"jsonrpc":"2.0","method":"echo","params":["a",2],"id":1}"#,
+            r#"{"jsonrpc":"2.0","result":{"text":"a","times":2},"id":1}"#,
+        ),
+        (
+            r#"{"id":"x","params":{"text":"b"},"method":"echo","jsonrpc":"2.0"}"#,
+            r#"{"jsonrpc":"2.0","result":{"text":"b","times":null},"id":"x"}"#,
+        ),
         (r#"{"jsonrpc":"2.0","method":"later","id":null}"#, r#"{"jsonrpc":"2.0","result":"OK","id":null}"#),
         (r#"{"jsonrpc":"2.0","method":"count","params":[],"id":1.5}"#, r#"{"jsonrpc":"2.0","result":1,"id":1.5}"#),
-        (r#"{"jsonrpc":"2.0","method":"refuse","id":3}"#, r#"{"jsonrpc":"2.0","error":{"code":404,"message":"Nothing here"},"id":3}"#),
-        (r#"{"jsonrpc":"2.0","method":"nothing","id":3}"#, r#"{"jsonrpc":"2.0","error":{"code":-32601,"message":"Method not found"},"id":3}"#),
+        (
+            r#"{"jsonrpc":"2.0","method":"refuse","id":3}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":404,"message":"Nothing here"},"id":3}"#,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","method":"nothing","id":3}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":-32601,"message":"Method not found"},"id":3}"#,
+        ),
     ];
     for (request, answer) in table {
         assert_eq!(text(&rpc, request).await.as_deref(), Some(answer), "{request}");
@@ -77,7 +89,10 @@ async fn notifications_run_and_are_not_answered() {
     let rpc = JsonRpc::new(commands.mi);
     assert_eq!(text(&rpc, r#"{"jsonrpc":"2.0","method":"count"}"#).await, None);
     assert_eq!(text(&rpc, r#"{"jsonrpc":"2.0","method":"nothing"}"#).await, None);
-    assert_eq!(text(&rpc, r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count","params":[5]}]"#).await, None);
+    assert_eq!(
+        text(&rpc, r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count","params":[5]}]"#).await,
+        None
+    );
     assert_eq!(commands.count.load(Ordering::SeqCst), 7);
 }
 
@@ -95,17 +110,24 @@ async fn a_batch_runs_in_order_and_keeps_bad_requests_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn size_batch_and_time_are_bounded() {
-    let limits = JsonRpcLimits { bytes_max: 10_000, batch_max: 3, timeout: Duration::from_secs(10), ..JsonRpcLimits::default() };
+    let limits =
+        JsonRpcLimits { bytes_max: 10_000, batch_max: 3, timeout: Duration::from_secs(10), ..JsonRpcLimits::default() };
     let rpc = JsonRpc::with_limits(commands().mi, limits);
     let long = format!(r#"{{"jsonrpc":"2.0","method":"echo","params":["{}"],"id":1}}"#, "x".repeat(10_000));
     assert_eq!(parsed(&rpc.handle(long.as_bytes()).await.unwrap())["error"]["code"], -32600);
     let one = r#"{"jsonrpc":"2.0","method":"count","id":1}"#;
-    assert_eq!(parsed(&rpc.handle(format!("[{one},{one},{one},{one}]").as_bytes()).await.unwrap())["error"]["code"], -32600);
+    assert_eq!(
+        parsed(&rpc.handle(format!("[{one},{one},{one},{one}]").as_bytes()).await.unwrap())["error"]["code"],
+        -32600
+    );
     let never = r#"{"jsonrpc":"2.0","method":"never","id":1}"#;
     let start = tokio::time::Instant::now();
     let answer = parsed(&rpc.handle(format!("[{never},{never},{one}]").as_bytes()).await.unwrap());
     assert_eq!(start.elapsed().as_secs(), 10, "the limit is for the whole batch");
-    assert_eq!((&answer[0]["error"]["code"], &answer[1]["error"]["code"], &answer[2]["result"]), (&json!(-32000), &json!(-32000), &json!(1)));
+    assert_eq!(
+        (&answer[0]["error"]["code"], &answer[1]["error"]["code"], &answer[2]["result"]),
+        (&json!(-32000), &json!(-32000), &json!(1))
+    );
 }
 
 #[tokio::test]

@@ -29,7 +29,13 @@ struct Running {
 }
 
 fn config(dir: &Path) -> FifoConfig {
-    FifoConfig { path: dir.join("fifo"), reply_dir: dir.to_owned(), reply_timeout: Duration::from_millis(300), partial_timeout: Duration::from_millis(50), ..FifoConfig::default() }
+    FifoConfig {
+        path: dir.join("fifo"),
+        reply_dir: dir.to_owned(),
+        reply_timeout: Duration::from_millis(300),
+        partial_timeout: Duration::from_millis(50),
+        ..FifoConfig::default()
+    }
 }
 
 fn start() -> Running {
@@ -76,7 +82,8 @@ async fn read(mut receiver: pipe::Receiver) -> String {
 #[tokio::test]
 async fn a_request_in_json_goes_round() {
     let server = start();
-    let result = client::call(&server.target(), "echo", MiParams::Positional(vec![json!("a:b\n{")]), LIMIT).await.unwrap();
+    let result =
+        client::call(&server.target(), "echo", MiParams::Positional(vec![json!("a:b\n{")]), LIMIT).await.unwrap();
     assert_eq!(result["text"], "a:b\n{");
     assert_eq!(client::call(&server.target(), "later", MiParams::None, LIMIT).await.unwrap(), json!("OK"));
     let refused = client::call(&server.target(), "nothing", MiParams::None, LIMIT).await;
@@ -108,7 +115,15 @@ async fn requests_without_a_reply_name_run_in_order() {
 #[tokio::test]
 async fn malformed_input_is_survived() {
     let server = start();
-    for garbage in [&b"\xff\xfe\0\0garbage\n"[..], b":\n", b":x\n", b"::\n\n", b":../../etc/passwd:{\"jsonrpc\":\"2.0\",\"method\":\"count\"}\n", b"\n\n\n", b":a:b:c:d\n\n"] {
+    for garbage in [
+        &b"\xff\xfe\0\0garbage\n"[..],
+        b":\n",
+        b":x\n",
+        b"::\n\n",
+        b":../../etc/passwd:{\"jsonrpc\":\"2.0\",\"method\":\"count\"}\n",
+        b"\n\n\n",
+        b":a:b:c:d\n\n",
+    ] {
         server.send(garbage).await;
     }
     assert_eq!(server.count().await, 2);
@@ -150,7 +165,12 @@ async fn readers_that_vanish_or_never_read_block_nobody() {
     let _unread = server.reply_pipe("unread");
     for _ in 0..20 {
         for name in ["unopened", "closed", "unread"] {
-            server.send(format!(":{name}:{{\"jsonrpc\":\"2.0\",\"method\":\"big\",\"params\":[200000],\"id\":1}}\n").as_bytes()).await;
+            server
+                .send(
+                    format!(":{name}:{{\"jsonrpc\":\"2.0\",\"method\":\"big\",\"params\":[200000],\"id\":1}}\n")
+                        .as_bytes(),
+                )
+                .await;
         }
     }
     server.send(b":unread:{\"jsonrpc\":\"2.0\",\"method\":\"never\",\"id\":1}\n").await;
@@ -164,7 +184,11 @@ async fn many_clients_at_once_get_their_own_answers() {
     let calls: Vec<_> = (0..100)
         .map(|n| {
             let target = target.clone();
-            tokio::spawn(async move { client::call(&target, "echo", MiParams::Positional(vec![json!(n)]), LIMIT).await.map(|answer| (n, answer)) })
+            tokio::spawn(async move {
+                client::call(&target, "echo", MiParams::Positional(vec![json!(n)]), LIMIT)
+                    .await
+                    .map(|answer| (n, answer))
+            })
         })
         .collect();
     for call in calls {
@@ -200,7 +224,10 @@ async fn datagrams_over_udp_and_unix_sockets_are_answered() {
     let path = dir.0.join("socket");
     let unix = DatagramServer::bind(DatagramConfig::new(path.to_str().unwrap()), rpc()).await.unwrap();
     let udp = DatagramServer::bind(DatagramConfig::new("udp:127.0.0.1:0"), rpc()).await.unwrap();
-    let targets: [Target; 2] = [format!("unix:{}", path.display()).parse().unwrap(), format!("udp:{}", udp.local_addr().unwrap()).parse().unwrap()];
+    let targets: [Target; 2] = [
+        format!("unix:{}", path.display()).parse().unwrap(),
+        format!("udp:{}", udp.local_addr().unwrap()).parse().unwrap(),
+    ];
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let again = DatagramServer::bind(DatagramConfig::new(path.to_str().unwrap()), rpc()).await;
     assert!(matches!(again, Err(AdminError::InUse { .. })));
@@ -219,7 +246,13 @@ async fn datagrams_over_udp_and_unix_sockets_are_answered() {
     tokio::time::timeout(LIMIT, unix).await.unwrap().unwrap();
     assert!(!path.exists());
     for name in ["", "relative", "tcp:127.0.0.1:1"] {
-        assert!(matches!(DatagramServer::bind(DatagramConfig::new(name), rpc()).await, Err(AdminError::BadAddress { .. })), "{name}");
+        assert!(
+            matches!(DatagramServer::bind(DatagramConfig::new(name), rpc()).await, Err(AdminError::BadAddress { .. })),
+            "{name}"
+        );
     }
-    assert!(matches!(DatagramServer::bind(DatagramConfig::new("udp:127.0.0.1:x"), rpc()).await, Err(AdminError::Listen { .. })));
+    assert!(matches!(
+        DatagramServer::bind(DatagramConfig::new("udp:127.0.0.1:x"), rpc()).await,
+        Err(AdminError::Listen { .. })
+    ));
 }

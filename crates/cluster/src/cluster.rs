@@ -57,6 +57,10 @@ pub(crate) struct Node {
     pub(crate) is_foreign_family: bool,
     /// Nodes listed in its last pong.
     pub(crate) ponged_nodes: NodeIds,
+    /// When it was last sent a topology of its own.
+    pub(crate) topology_sent: Option<Instant>,
+    /// It should be sent one with the next repeat.
+    pub(crate) is_topology_owed: bool,
     is_resolve_asked: bool,
 }
 
@@ -78,6 +82,8 @@ impl Node {
             is_reachable: false,
             is_foreign_family: false,
             ponged_nodes: NodeIds::new(),
+            topology_sent: None,
+            is_topology_owed: false,
             is_resolve_asked: false,
         }
     }
@@ -341,7 +347,7 @@ impl Cluster {
         if self.repeat_topology_at.is_some_and(|at| at <= now) {
             self.repeat_topology_at = None;
             if self.own.is_enabled {
-                self.send_full_topology(ctx, None, &[]);
+                self.repeat_topology(ctx);
             }
         }
         if self.repeat_capabilities_at.is_some_and(|at| at <= now) {

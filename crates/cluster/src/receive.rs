@@ -226,6 +226,7 @@ impl Cluster {
             LinkState::Down => self.set_link(ctx, source, LinkState::RestartPinging),
             // Deviation: OpenSIPS leaves this state only with its next retry, though the node has
             // just shown that it is there.
+            LinkState::Up if request_node_list => self.tell_restarted_node(ctx, source),
             LinkState::RetrySendFail => self.set_link(ctx, source, LinkState::RestartPinging),
             _ => {}
         }

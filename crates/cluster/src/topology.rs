@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Ctx};
 use crate::config::Provisioning;
 use crate::ids::NodeId;
-use crate::limits::NODES_MAX;
+use crate::limits::{NODES_MAX, REPEAT_DELAY};
 use crate::link::LinkState;
 use crate::outbox::SendClass;
 use crate::packet::{Description, Internal, NodeIds, Stamp, TopologyEntry, encode_internal};
@@ -51,6 +51,37 @@ impl Cluster {
         entries
     }
 
+    /// A node that is up here asks for the node list, so it does not see us as up: most probably it
+    /// came back before its loss was noticed. Its link will not go up anew here, so it is told the
+    /// topology now.
+    pub(crate) fn tell_restarted_node(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let now = ctx.now.mono;
+        let Some(node) = self.node_mut(id) else { return };
+        let was_told = node.topology_sent.is_some_and(|at| now < at + REPEAT_DELAY);
+        if !node.link.is_up() {
+            return;
+        }
+        if was_told {
+            node.is_topology_owed = true;
+            self.repeat_topology_soon(now);
+            return;
+        }
+        node.is_topology_owed = false;
+        node.ponged_nodes.clear();
+        let described = self.nodes_unknown_to(id);
+        self.send_full_topology(ctx, Some(id), &described);
+    }
+
+    /// Tells the own links to all neighbours once more, and everything to those who are owed it.
+    pub(crate) fn repeat_topology(&mut self, ctx: &mut Ctx<'_>) {
+        self.send_full_topology(ctx, None, &[]);
+        let owed: NodeIds =
+            self.nodes.iter().filter(|node| node.is_topology_owed).map(super::cluster::Node::id).collect();
+        for id in owed {
+            self.tell_restarted_node(ctx, id);
+        }
+    }
+
     /// FULL_TOP_UPDATE to one node, or to all neighbours.
     pub(crate) fn send_full_topology(&mut self, ctx: &mut Ctx<'_>, destination: Option<NodeId>, described: &[NodeId]) {
         let receivers = match destination {
@@ -79,7 +110,12 @@ impl Cluster {
         });
         let Some(bytes) = bytes else { return };
         for id in receivers {
-            self.send_direct(ctx, id, SendClass::Internal, bytes.clone());
+            if self.send_direct(ctx, id, SendClass::Internal, bytes.clone())
+                && destination.is_some()
+                && let Some(node) = self.node_mut(id)
+            {
+                node.topology_sent = Some(ctx.now.mono);
+            }
         }
     }
 
@@ -137,11 +173,9 @@ impl Cluster {
         entries: &[TopologyEntry<'_>],
     ) -> bool {
         let Some(node) = self.node_mut(source) else { return false };
-        let was_known = node.top.stamp().seq_no >= 0;
         if !node.top.accept(stamp) {
             return false;
         }
-        let has_restarted = was_known && stamp.seq_no == 0 && node.link.is_up();
         if ctx.settings.provisioning == Provisioning::Script {
             for entry in entries {
                 if let Some(description) = &entry.description {
@@ -158,12 +192,6 @@ impl Cluster {
         }
         if is_changed {
             self.topology_changed(ctx);
-        }
-        if has_restarted {
-            // It came back before its loss was noticed here, so the link never went up anew and it
-            // would not be told the topology.
-            let described = self.nodes_unknown_to(source);
-            self.send_full_topology(ctx, Some(source), &described);
         }
         true
     }
@@ -188,11 +216,8 @@ impl Cluster {
         let mut has_same_stamp = false;
         if is_originator {
             // Its own word, in the order of its own counter: the newest there is.
-            let old = node.ls.stamp();
-            let seq_no = entry.stamp.seq_no;
-            let is_same = seq_no == old.seq_no && old.timestamp != 0;
-            let timestamp = if is_same { old.timestamp } else { stamp.timestamp };
-            node.ls.set(Stamp { seq_no, timestamp });
+            let timestamp = stamp.timestamp;
+            node.ls.set(Stamp { seq_no: entry.stamp.seq_no, timestamp });
         } else if node.ls.is_same_state(entry.stamp) {
             has_same_stamp = true;
         } else if !node.ls.accept_hearsay(entry.stamp) {

@@ -82,6 +82,8 @@ pub struct DbRows {
 pub enum Statement {
     /// Text exactly as a script wrote it, variables already expanded (`sql_query`, `avp_db_query`).
     Raw(Vec<u8>),
+    /// Text with a `?` for each value, on every engine (`sql_query_bound`).
+    Bound(Vec<u8>, Vec<DbValue>),
     /// `SELECT columns FROM table WHERE keys ORDER BY order LIMIT limit`.
     Select {
         /// Table.

@@ -57,7 +57,7 @@ pub struct Node {
     /// Events.
     pub events: EventBus,
     /// Management commands.
-    pub mi: MiRegistry,
+    pub mi: std::sync::Arc<MiRegistry>,
     /// Statistics.
     pub stats: StatRegistry,
     /// SQL databases.
@@ -354,7 +354,7 @@ impl NodeBuilder {
         let node = Node {
             settings,
             events: EventBus::default(),
-            mi: MiRegistry::default(),
+            mi: std::sync::Arc::default(),
             stats: StatRegistry::default(),
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),

@@ -44,6 +44,13 @@ pub enum Disagreement {
         /// Where it should go.
         node: NodeId,
     },
+    /// A request was not answered.
+    Unanswered {
+        /// Who asked.
+        at: NodeId,
+        /// Who did not answer.
+        node: NodeId,
+    },
     /// More than one node is active for a tag.
     Tag {
         /// The tag.

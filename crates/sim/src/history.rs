@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tandem_cluster::{CapabilityOptions, ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
+use tandem_cluster::{
+    CapabilityOptions, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, Event, NodeConfig, NodeId,
+};
 
 use crate::check::Disagreement;
 use crate::network::{Network, ProcessId, ProcessSpec};
@@ -114,12 +116,34 @@ fn fault(network: &mut Network, rng: &mut SplitMix64, nodes: usize) -> String {
     }
 }
 
+/// Every node asks all others; who does not answer within a second is reported.
+fn unanswered(network: &mut Network) -> Vec<Disagreement> {
+    let mut missing = Vec::new();
+    network.clear_events();
+    for id in network.ids() {
+        let sent = network
+            .with(id, |node, now| (node.node_id(), node.broadcast_request(CLUSTER, b"who is there", false, now)));
+        let Some((at, sent)) = sent else { continue };
+        network.run_for(Duration::from_secs(1));
+        let answered = |from: NodeId| {
+            network.events(id).iter().any(
+                |(_, event)| matches!(event, Event::ReplyReceived { src, tag, .. } if *src == from && *tag == sent.tag),
+            )
+        };
+        let others = network.ids().filter(|other| *other != id);
+        let silent = others.filter_map(|other| network.node(other).map(ClusterNode::node_id));
+        let silent: Vec<NodeId> = silent.filter(|node| !answered(*node)).collect();
+        missing.extend(silent.into_iter().map(|node| Disagreement::Unanswered { at, node }));
+    }
+    missing
+}
+
 /// Runs the history of a seed. At the end everything is healed and started but a last random cut of
 /// one pair, so that detours are checked as well.
-pub fn run_history_net(seed: u64, settings: &HistorySettings, origin: Instant) -> (Result<History, Box<Failure>>, Network) {
+pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Result<History, Box<Failure>> {
     let mut rng = SplitMix64::new(seed ^ 0x5851_f42d_4c95_7f2d);
     let nodes = settings.nodes.max(2);
-    let mut network = chain(seed, nodes, origin); network.record();
+    let mut network = chain(seed, nodes, origin);
     let mut steps = Vec::new();
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);
     for id in network.ids() {
@@ -146,13 +170,11 @@ pub fn run_history_net(seed: u64, settings: &HistorySettings, origin: Instant) -
         steps.push(format!("all healed but {} - {}", index + 1, index + 3));
     }
     network.run_for(settings.quiet);
-    let disagreements = network.disagreements(CLUSTER);
+    let mut disagreements = network.disagreements(CLUSTER);
+    disagreements.extend(unanswered(&mut network));
     if disagreements.is_empty() {
-        (Ok(History { steps, packets: network.packet_count() }),network)
+        Ok(History { steps, packets: network.packet_count() })
     } else {
-        (Err(Box::new(Failure { seed, steps, disagreements })),network)
+        Err(Box::new(Failure { seed, steps, disagreements }))
     }
 }
-
-/// x
-pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Result<History, Box<Failure>> { run_history_net(seed,settings,origin).0 }

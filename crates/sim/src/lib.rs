@@ -9,6 +9,6 @@ mod network;
 mod rng;
 
 pub use check::Disagreement;
-pub use history::{Failure, History, HistorySettings, chain, run_history, run_history_net};
+pub use history::{Failure, History, HistorySettings, chain, run_history};
 pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
 pub use rng::SplitMix64;

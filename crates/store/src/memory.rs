@@ -42,7 +42,13 @@ pub struct MemoryLimits {
 
 impl Default for MemoryLimits {
     fn default() -> MemoryLimits {
-        MemoryLimits { bytes_max: 1 << 30, keys_max: 10_000_000, key_bytes_max: 4096, value_bytes_max: 1 << 20, shards: 64 }
+        MemoryLimits {
+            bytes_max: 1 << 30,
+            keys_max: 10_000_000,
+            key_bytes_max: 4096,
+            value_bytes_max: 1 << 20,
+            shards: 64,
+        }
     }
 }
 
@@ -167,7 +173,9 @@ impl MemoryStore {
         {
             let mut shard = self.shard(key).lock();
             if let Some(entry) = shard.entries.get_mut(key).filter(|entry| !entry.is_expired(now_ms)) {
-                let sum = number(&entry.value)?.checked_add(by).ok_or_else(|| CacheError::Bad("the counter overflows".into()))?;
+                let sum = number(&entry.value)?
+                    .checked_add(by)
+                    .ok_or_else(|| CacheError::Bad("the counter overflows".into()))?;
                 let text = sum.to_string().into_bytes();
                 self.bytes.fetch_add(text.len(), Ordering::Relaxed);
                 self.bytes.fetch_sub(entry.value.len(), Ordering::Relaxed);
@@ -190,7 +198,8 @@ impl MemoryStore {
         let mut removed = 0;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let matching: Vec<Arc<[u8]>> = shard.entries.keys().filter(|key| glob::matches(pattern, key)).cloned().collect();
+            let matching: Vec<Arc<[u8]>> =
+                shard.entries.keys().filter(|key| glob::matches(pattern, key)).cloned().collect();
             for key in matching {
                 if self.take(&mut shard, &key).is_some_and(|entry| !entry.is_expired(now_ms)) {
                     removed += 1;
@@ -234,7 +243,10 @@ impl MemoryStore {
 
     /// The clock's milliseconds at which the next entry expires, if any does.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.shards.iter().filter_map(|shard| shard.lock().expiries.peek().map(|Reverse((expires_ms, _))| *expires_ms)).min()
+        self.shards
+            .iter()
+            .filter_map(|shard| shard.lock().expiries.peek().map(|Reverse((expires_ms, _))| *expires_ms))
+            .min()
     }
 
     /// Removes everything.
@@ -275,7 +287,10 @@ impl MemoryStore {
         let mut has_purged = false;
         loop {
             let mut shard = self.shard(key).lock();
-            if shard.entries.contains_key(key) && self.bytes.load(Ordering::Relaxed) + value.len() <= self.limits.bytes_max || self.has_room(key, value) {
+            if shard.entries.contains_key(key)
+                && self.bytes.load(Ordering::Relaxed) + value.len() <= self.limits.bytes_max
+                || self.has_room(key, value)
+            {
                 self.insert(&mut shard, key, value, expires_ms, now_ms);
                 return Ok(());
             }
@@ -290,7 +305,8 @@ impl MemoryStore {
 
     fn has_room(&self, key: &[u8], value: &[u8]) -> bool {
         let fits = key.len() <= self.limits.key_bytes_max && value.len() <= self.limits.value_bytes_max;
-        fits && self.keys.load(Ordering::Relaxed) < self.limits.keys_max && self.bytes.load(Ordering::Relaxed) + size(key, value) <= self.limits.bytes_max
+        fits && self.keys.load(Ordering::Relaxed) < self.limits.keys_max
+            && self.bytes.load(Ordering::Relaxed) + size(key, value) <= self.limits.bytes_max
     }
 
     fn insert(&self, shard: &mut Shard, key: &[u8], value: &[u8], expires_ms: Option<u64>, now_ms: u64) {
@@ -304,7 +320,11 @@ impl MemoryStore {
         shard.entries.insert(key, Entry { value: value.into(), expires_ms });
         self.sweep(shard, now_ms, SWEEP_PER_WRITE);
         if shard.expiries.len() > 2 * shard.entries.len() + STALE_NOTES_MAX {
-            shard.expiries = shard.entries.iter().filter_map(|(key, entry)| Some(Reverse((entry.expires_ms?, key.clone())))).collect();
+            shard.expiries = shard
+                .entries
+                .iter()
+                .filter_map(|(key, entry)| Some(Reverse((entry.expires_ms?, key.clone()))))
+                .collect();
         }
     }
 

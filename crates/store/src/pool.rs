@@ -46,7 +46,12 @@ pub trait Engine: Send + Sync + 'static {
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, DbError>> + Send;
 
     /// Runs a statement; must stop working on it soon after `deadline`, when nobody waits any more.
-    fn execute(&self, connection: &mut Self::Connection, statement: &Statement, deadline: Instant) -> impl Future<Output = Outcome> + Send;
+    fn execute(
+        &self,
+        connection: &mut Self::Connection,
+        statement: &Statement,
+        deadline: Instant,
+    ) -> impl Future<Output = Outcome> + Send;
 }
 
 /// A pool.
@@ -67,7 +72,13 @@ impl<E: Engine> Pool<E> {
     /// A pool without connections: they are made when needed.
     pub fn new(engine: E, limits: PoolLimits, handle: Handle) -> Pool<E> {
         let connections_max = limits.connections_max.clamp(1, Semaphore::MAX_PERMITS);
-        let inner = Inner { engine, limits, permits: Semaphore::new(connections_max), idle: Mutex::new(Vec::new()), pending: AtomicUsize::new(0) };
+        let inner = Inner {
+            engine,
+            limits,
+            permits: Semaphore::new(connections_max),
+            idle: Mutex::new(Vec::new()),
+            pending: AtomicUsize::new(0),
+        };
         Pool { inner: Arc::new(inner), handle }
     }
 
@@ -78,7 +89,9 @@ impl<E: Engine> Pool<E> {
             return Box::pin(std::future::ready(Err(DbError::Overloaded)));
         };
         let task = self.handle.spawn(async move { place.0.run(statement).await });
-        Box::pin(async move { task.await.unwrap_or_else(|_| Err(DbError::Unavailable("the program is stopping".into()))) })
+        Box::pin(
+            async move { task.await.unwrap_or_else(|_| Err(DbError::Unavailable("the program is stopping".into()))) },
+        )
     }
 
     /// Statements running or waiting now.
@@ -117,7 +130,9 @@ impl<E: Engine> Inner<E> {
         // When time is up the inner future is dropped, and its connection with it: what an engine has left half done
         // must not meet the next statement.
         let timeout_ms = u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX);
-        tokio::time::timeout_at(deadline, self.run_within(&statement, deadline)).await.unwrap_or(Err(DbError::Timeout(timeout_ms)))
+        tokio::time::timeout_at(deadline, self.run_within(&statement, deadline))
+            .await
+            .unwrap_or(Err(DbError::Timeout(timeout_ms)))
     }
 
     async fn run_within(&self, statement: &Statement, deadline: Instant) -> Result<DbRows, DbError> {
@@ -174,7 +189,11 @@ mod tests {
     }
 
     fn pool(fake: &Arc<Fake>, connections_max: usize, waiting_max: usize) -> Pool<Arc<Fake>> {
-        Pool::new(fake.clone(), PoolLimits { connections_max, waiting_max, timeout: Duration::from_secs(5) }, Handle::current())
+        Pool::new(
+            fake.clone(),
+            PoolLimits { connections_max, waiting_max, timeout: Duration::from_secs(5) },
+            Handle::current(),
+        )
     }
 
     fn statement() -> Statement {

@@ -44,6 +44,10 @@ pub fn render(statement: &Statement, dialect: Dialect) -> Result<Rendered<'_>, D
             let sql = raw(text, dialect)?;
             return Ok(Rendered { sql: sql.to_owned(), values: Vec::new(), has_rows: true, is_repeated: false });
         }
+        Statement::Bound(text, values) => {
+            has_rows = true;
+            writer.bound(raw(text, dialect)?, values)?;
+        }
         Statement::Select { table, columns, keys, order, limit } => {
             has_rows = true;
             writer.select(table, columns)?;
@@ -70,7 +74,7 @@ pub fn render(statement: &Statement, dialect: Dialect) -> Result<Rendered<'_>, D
 pub fn is_read_only(statement: &Statement) -> bool {
     match statement {
         Statement::Select { .. } => true,
-        Statement::Raw(text) => {
+        Statement::Raw(text) | Statement::Bound(text, _) => {
             let text = text.trim_ascii_start();
             let word = text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"select"));
             word && text.get(6).is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
@@ -122,6 +126,28 @@ impl<'a> Writer<'a> {
         quote_identifier(&mut self.sql, name, self.dialect)
     }
 
+    /// Puts the placeholders of the engine where the text has `?` outside quotes and comments.
+    fn bound(&mut self, text: &str, values: &'a [DbValue]) -> Result<(), DbError> {
+        let mut from = 0;
+        for value in values {
+            let at = next_outside(text.as_bytes(), from, b'?', self.dialect);
+            if at >= text.len() {
+                break;
+            }
+            self.sql.push_str(text.get(from..at).unwrap_or_default());
+            self.value(value);
+            from = at + 1;
+        }
+        if self.values.len() != values.len() || next_outside(text.as_bytes(), from, b'?', self.dialect) < text.len() {
+            return Err(DbError::Refused(format!(
+                "the query does not have one `?` for each of {} values",
+                values.len()
+            )));
+        }
+        self.sql.push_str(text.get(from..).unwrap_or_default());
+        Ok(())
+    }
+
     fn value(&mut self, value: &'a DbValue) {
         self.values.push(value);
         match (self.dialect, value) {
@@ -129,12 +155,18 @@ impl<'a> Writer<'a> {
                 let _ = write!(self.sql, "${}", self.values.len());
             }
             // Bound as bytes since it is not UTF-8, but text all the same.
-            (Dialect::Sqlite, DbValue::Text(text)) if std::str::from_utf8(text).is_err() => self.sql.push_str("CAST(? AS TEXT)"),
+            (Dialect::Sqlite, DbValue::Text(text)) if std::str::from_utf8(text).is_err() => {
+                self.sql.push_str("CAST(? AS TEXT)")
+            }
             _ => self.sql.push('?'),
         }
     }
 
-    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T) -> Result<(), DbError>) -> Result<(), DbError> {
+    fn list<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T) -> Result<(), DbError>,
+    ) -> Result<(), DbError> {
         for (index, item) in items.into_iter().enumerate() {
             if index > 0 {
                 self.sql.push_str(", ");
@@ -220,7 +252,8 @@ impl<'a> Writer<'a> {
         }
         self.insert("INSERT", table, values)?;
         let is_mysql = self.dialect == Dialect::MySql;
-        let mut rest: Vec<&String> = values.iter().map(|(column, _)| column).filter(|column| !unique.contains(column)).collect();
+        let mut rest: Vec<&String> =
+            values.iter().map(|(column, _)| column).filter(|column| !unique.contains(column)).collect();
         if is_mysql {
             self.sql.push_str(" ON DUPLICATE KEY UPDATE ");
             if rest.is_empty() {
@@ -246,7 +279,12 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn update(&mut self, table: &str, values: &'a [(String, DbValue)], keys: &'a [(String, DbOp, DbValue)]) -> Result<(), DbError> {
+    fn update(
+        &mut self,
+        table: &str,
+        values: &'a [(String, DbValue)],
+        keys: &'a [(String, DbOp, DbValue)],
+    ) -> Result<(), DbError> {
         if values.is_empty() {
             return Err(DbError::Refused(format!("nothing to update in {table}")));
         }
@@ -292,11 +330,15 @@ fn raw(text: &[u8], dialect: Dialect) -> Result<&str, DbError> {
 
 /// Where the first statement ends: at the first semicolon outside quotes and comments.
 fn statement_end(text: &[u8], dialect: Dialect) -> usize {
-    let mut at = 0;
+    next_outside(text, 0, b';', dialect)
+}
+
+/// Where `wanted` comes next, from `at` on, outside quotes and comments; the end of the text when it does not.
+fn next_outside(text: &[u8], mut at: usize, wanted: u8, dialect: Dialect) -> usize {
     while let Some(byte) = text.get(at) {
         let rest = text.get(at + 1..).unwrap_or_default();
         at += 1 + match byte {
-            b';' => return at,
+            byte if *byte == wanted => return at,
             b'\'' | b'"' | b'`' => quoted(rest, *byte, dialect),
             b'-' if rest.first() == Some(&b'-') => until(rest, b"\n"),
             b'#' if dialect == Dialect::MySql => until(rest, b"\n"),
@@ -342,7 +384,11 @@ mod tests {
         let select = Statement::Select {
             table: "subscriber".into(),
             columns: vec!["ha1".into(), "a`b\"c".into()],
-            keys: vec![("username".into(), DbOp::Eq, "bob".into()), ("domain".into(), DbOp::Ne, DbValue::Null), ("id".into(), DbOp::Ge, 3.into())],
+            keys: vec![
+                ("username".into(), DbOp::Eq, "bob".into()),
+                ("domain".into(), DbOp::Ne, DbValue::Null),
+                ("id".into(), DbOp::Ge, 3.into()),
+            ],
             order: Some("id DESC, username".into()),
             limit: Some(1),
         };
@@ -359,16 +405,28 @@ mod tests {
 
     #[test]
     fn a_replace_is_an_upsert_on_the_unique_key() {
-        let replace = Statement::Replace { table: "v".into(), values: vec![("n".into(), "a".into()), ("x".into(), 1.into())], unique: vec!["n".into()] };
-        assert_eq!(sql(&replace, Dialect::Sqlite), "INSERT INTO `v` (`n`, `x`) VALUES (?, ?) ON CONFLICT (`n`) DO UPDATE SET `x`=excluded.`x`");
-        assert_eq!(sql(&replace, Dialect::MySql), "INSERT INTO `v` (`n`, `x`) VALUES (?, ?) ON DUPLICATE KEY UPDATE `x`=VALUES(`x`)");
+        let replace = Statement::Replace {
+            table: "v".into(),
+            values: vec![("n".into(), "a".into()), ("x".into(), 1.into())],
+            unique: vec!["n".into()],
+        };
+        assert_eq!(
+            sql(&replace, Dialect::Sqlite),
+            "INSERT INTO `v` (`n`, `x`) VALUES (?, ?) ON CONFLICT (`n`) DO UPDATE SET `x`=excluded.`x`"
+        );
+        assert_eq!(
+            sql(&replace, Dialect::MySql),
+            "INSERT INTO `v` (`n`, `x`) VALUES (?, ?) ON DUPLICATE KEY UPDATE `x`=VALUES(`x`)"
+        );
         assert_eq!(
             sql(&replace, Dialect::Postgres),
             "INSERT INTO \"v\" (\"n\", \"x\") VALUES ($1, $2) ON CONFLICT (\"n\") DO UPDATE SET \"x\"=excluded.\"x\""
         );
-        let keys_only = Statement::Replace { table: "v".into(), values: vec![("n".into(), "a".into())], unique: vec!["n".into()] };
+        let keys_only =
+            Statement::Replace { table: "v".into(), values: vec![("n".into(), "a".into())], unique: vec!["n".into()] };
         assert!(sql(&keys_only, Dialect::Sqlite).ends_with("ON CONFLICT (`n`) DO NOTHING"));
-        let without_key = Statement::Replace { table: "v".into(), values: vec![("n".into(), "a".into())], unique: vec![] };
+        let without_key =
+            Statement::Replace { table: "v".into(), values: vec![("n".into(), "a".into())], unique: vec![] };
         assert!(sql(&without_key, Dialect::Sqlite).starts_with("REPLACE INTO"));
         assert!(render(&without_key, Dialect::Postgres).is_err());
     }
@@ -397,6 +455,19 @@ mod tests {
     }
 
     #[test]
+    fn question_marks_outside_quotes_and_comments_take_the_values() {
+        let text = b"select a from t where a=? and b='?' /* ? */ and c=?";
+        let both = Statement::Bound(text.to_vec(), vec!["x".into(), 2.into()]);
+        assert_eq!(sql(&both, Dialect::Sqlite).as_bytes(), text);
+        assert_eq!(sql(&both, Dialect::Postgres), "select a from t where a=$1 and b='?' /* ? */ and c=$2");
+        for count in [0, 1, 3] {
+            let other = Statement::Bound(text.to_vec(), vec![DbValue::Null; count]);
+            assert!(render(&other, Dialect::Sqlite).is_err(), "{count} values");
+        }
+        assert!(render(&Statement::Bound(b"select ?; select 1".to_vec(), vec![1.into()]), Dialect::Sqlite).is_err());
+    }
+
+    #[test]
     fn a_backslash_escapes_for_mysql_only() {
         let text = Statement::Raw(br"select '\'; drop table x; -- '".to_vec());
         assert!(render(&text, Dialect::MySql).is_ok());
@@ -409,12 +480,22 @@ mod tests {
             let delete = Statement::Delete { table: name.to_owned(), keys: vec![] };
             assert!(render(&delete, Dialect::Sqlite).is_err(), "{name:?}");
         }
-        assert_eq!(sql(&Statement::Delete { table: "main.t".into(), keys: vec![] }, Dialect::Sqlite), "DELETE FROM `main`.`t`");
+        assert_eq!(
+            sql(&Statement::Delete { table: "main.t".into(), keys: vec![] }, Dialect::Sqlite),
+            "DELETE FROM `main`.`t`"
+        );
     }
 
     #[test]
     fn only_selects_count_as_reading() {
-        let table = [("select 1", true), ("  SELECT\t1", true), ("selection", false), ("with x as (select 1) insert into y select * from x", false), ("update t set a=1", false), ("select", true)];
+        let table = [
+            ("select 1", true),
+            ("  SELECT\t1", true),
+            ("selection", false),
+            ("with x as (select 1) insert into y select * from x", false),
+            ("update t set a=1", false),
+            ("select", true),
+        ];
         for (text, expected) in table {
             assert_eq!(super::is_read_only(&Statement::Raw(text.into())), expected, "{text}");
         }

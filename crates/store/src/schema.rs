@@ -91,7 +91,9 @@ pub enum SchemaError {
     #[error("table '{0}' is not known")]
     UnknownTable(String),
     /// The `version` table has no row for it, so it was never created (or under another name).
-    #[error("{database}: the version table does not know table '{table}' (create it first; expected version {expected})")]
+    #[error(
+        "{database}: the version table does not know table '{table}' (create it first; expected version {expected})"
+    )]
     NotListed {
         /// Database without password.
         database: String,
@@ -144,7 +146,10 @@ pub async fn create(db: &dyn Db, tables: &[&str]) -> Result<(), SchemaError> {
             db.run(Statement::Raw(sql.into_bytes())).await.map_err(failed)?;
         }
         if table.version > 0 && version(db, table.name).await.map_err(failed)?.is_none() {
-            let values = vec![("table_name".to_owned(), DbValue::from(table.name)), ("table_version".to_owned(), table.version.into())];
+            let values = vec![
+                ("table_name".to_owned(), DbValue::from(table.name)),
+                ("table_version".to_owned(), table.version.into()),
+            ];
             db.run(Statement::Insert { table: tables::VERSION.name.to_owned(), values }).await.map_err(failed)?;
         }
     }
@@ -160,7 +165,9 @@ pub async fn check(db: &dyn Db, table: &str, expected: i64) -> Result<(), Schema
     match version(db, table).await {
         Err(error) => Err(SchemaError::Db { database: database(), error }),
         Ok(None) => Err(SchemaError::NotListed { database: database(), table: table.to_owned(), expected }),
-        Ok(Some(found)) if found != expected => Err(SchemaError::WrongVersion { database: database(), table: table.to_owned(), found, expected }),
+        Ok(Some(found)) if found != expected => {
+            Err(SchemaError::WrongVersion { database: database(), table: table.to_owned(), found, expected })
+        }
         Ok(Some(_)) => Ok(()),
     }
 }
@@ -203,7 +210,8 @@ pub fn ddl(table: &Table, dialect: Dialect) -> Result<Vec<String>, DbError> {
         sql.push(')');
     }
     // MySQL knows no CREATE INDEX IF NOT EXISTS: there, indexes are part of the table.
-    let (inside, outside): (Vec<&Index>, Vec<&Index>) = table.indexes.iter().filter(|index| !index.is_unique).partition(|_| dialect == Dialect::MySql);
+    let (inside, outside): (Vec<&Index>, Vec<&Index>) =
+        table.indexes.iter().filter(|index| !index.is_unique).partition(|_| dialect == Dialect::MySql);
     for index in inside {
         sql.push_str(", INDEX ");
         quote_identifier(&mut sql, index.name, dialect)?;

@@ -115,8 +115,14 @@ struct SqliteDb {
 impl SqliteDb {
     fn new(url: &DbUrl, path: PathBuf, options: &SqliteOptions, handle: &Handle) -> SqliteDb {
         let pool = |is_writer, connections_max| {
-            let engine = SqliteEngine { path: path.clone(), options: options.clone(), is_writer, started: Instant::now().into_std() };
-            let limits = PoolLimits { connections_max, waiting_max: options.waiting_max, timeout: options.query_timeout };
+            let engine = SqliteEngine {
+                path: path.clone(),
+                options: options.clone(),
+                is_writer,
+                started: Instant::now().into_std(),
+            };
+            let limits =
+                PoolLimits { connections_max, waiting_max: options.waiting_max, timeout: options.query_timeout };
             Pool::new(engine, limits, handle.clone())
         };
         SqliteDb { writer: pool(true, 1), readers: pool(false, options.readers.max(1)), name: url.masked().to_owned() }
@@ -175,7 +181,9 @@ impl Engine for SqliteEngine {
         let deadline_ms = Arc::new(AtomicU64::new(u64::MAX));
         let (deadline, started) = (deadline_ms.clone(), self.started);
         let mut handle = connection.lock_handle().await.map_err(|error| self.explain(&error))?;
-        handle.set_progress_handler(STEPS_BETWEEN_CHECKS, move || millis(started.elapsed()) < deadline.load(Ordering::Relaxed));
+        handle.set_progress_handler(STEPS_BETWEEN_CHECKS, move || {
+            millis(started.elapsed()) < deadline.load(Ordering::Relaxed)
+        });
         drop(handle);
         Ok(SqliteConn { connection, deadline_ms })
     }
@@ -203,7 +211,9 @@ impl SqliteEngine {
         match code {
             BUSY | LOCKED => DbError::Unavailable(format!("SQLite file '{file}' is locked: {message}")),
             INTERRUPT => DbError::Timeout(millis(self.options.query_timeout)),
-            CANTOPEN | IOERR | FULL | PERM | PROTOCOL => DbError::Unavailable(format!("SQLite file '{file}': {message}")),
+            CANTOPEN | IOERR | FULL | PERM | PROTOCOL => {
+                DbError::Unavailable(format!("SQLite file '{file}': {message}"))
+            }
             NOTADB | CORRUPT => DbError::Refused(format!("SQLite file '{file}' is damaged: {message}")),
             _ => DbError::Refused(message),
         }
@@ -242,7 +252,10 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The outer error is the engine's, the inner one ours.
-async fn execute(connection: &mut SqliteConnection, statement: &Statement) -> Result<Result<DbRows, DbError>, sqlx::Error> {
+async fn execute(
+    connection: &mut SqliteConnection,
+    statement: &Statement,
+) -> Result<Result<DbRows, DbError>, sqlx::Error> {
     let rendered = match render(statement, Dialect::Sqlite) {
         Ok(rendered) => rendered,
         Err(error) => return Ok(Err(error)),

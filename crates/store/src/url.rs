@@ -39,9 +39,11 @@ impl DbUrl {
     /// [`DbError::BadUrl`], the password masked.
     pub fn server(url: &str) -> Result<DbUrl, DbError> {
         let bad = |reason: &str| DbError::BadUrl { url: mask(url), reason: reason.to_owned() };
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("expected scheme://user:password@host/database"))?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| bad("expected scheme://user:password@host/database"))?;
         let (credentials, address) = rest.rsplit_once('@').map_or((None, rest), |(left, right)| (Some(left), right));
-        let (authority, database) = address.split_once('/').ok_or_else(|| bad("the database is missing (scheme://host/database)"))?;
+        let (authority, database) =
+            address.split_once('/').ok_or_else(|| bad("the database is missing (scheme://host/database)"))?;
         if database.is_empty() {
             return Err(bad("the database is empty"));
         }
@@ -53,7 +55,15 @@ impl DbUrl {
             },
         };
         let (host, port) = host_port(authority).ok_or_else(|| bad("the port is no number of 1 to 65535"))?;
-        Ok(DbUrl { scheme: scheme.to_owned(), user, password, host, port, database: database.to_owned(), masked: mask(url) })
+        Ok(DbUrl {
+            scheme: scheme.to_owned(),
+            user,
+            password,
+            host,
+            port,
+            database: database.to_owned(),
+            masked: mask(url),
+        })
     }
 
     /// Takes a URL of a file apart (`sqlite:///var/db/x.sqlite`, `sqlite://relative/path`).
@@ -140,7 +150,13 @@ mod tests {
 
     #[test]
     fn no_message_shows_a_password() {
-        for url in ["mysql://u:secret@h/", "mysql://u:secret@h", "mysql://u:se@secret@h:0/db", "mysql://u:secret@h:x/db", "mysql:u:secret@h"] {
+        for url in [
+            "mysql://u:secret@h/",
+            "mysql://u:secret@h",
+            "mysql://u:se@secret@h:0/db",
+            "mysql://u:secret@h:x/db",
+            "mysql:u:secret@h",
+        ] {
             let error = DbUrl::server(url).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }

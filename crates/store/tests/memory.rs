@@ -51,7 +51,10 @@ fn storing_again_moves_the_expiry_both_ways() {
     store.put(b"c", b"2", 10).unwrap();
     clock.store(50_000, Ordering::SeqCst);
     assert_eq!(store.purge(), 1);
-    assert_eq!((store.value(b"a"), store.value(b"b"), store.value(b"c")), (Some(b"2".to_vec()), Some(b"2".to_vec()), None));
+    assert_eq!(
+        (store.value(b"a"), store.value(b"b"), store.value(b"c")),
+        (Some(b"2".to_vec()), Some(b"2".to_vec()), None)
+    );
     assert_eq!(store.next_expiry_ms(), Some(101_000));
 }
 
@@ -76,7 +79,8 @@ fn counters_add_subtract_and_keep_their_first_expiry() {
 
 #[test]
 fn limits_refuse_and_expired_entries_make_room() {
-    let (store, clock) = store(MemoryLimits { keys_max: 2, value_bytes_max: 8, key_bytes_max: 4, ..MemoryLimits::default() });
+    let (store, clock) =
+        store(MemoryLimits { keys_max: 2, value_bytes_max: 8, key_bytes_max: 4, ..MemoryLimits::default() });
     store.put(b"a", b"1", 10).unwrap();
     store.put(b"b", b"1", 0).unwrap();
     assert!(matches!(store.put(b"c", b"1", 0), Err(CacheError::Unavailable(_))));

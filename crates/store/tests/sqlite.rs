@@ -18,7 +18,11 @@ struct TempDir(PathBuf);
 impl TempDir {
     fn new() -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let path = std::env::temp_dir().join(format!("tandem-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let path = std::env::temp_dir().join(format!(
+            "tandem-store-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&path).unwrap();
         TempDir(path)
     }
@@ -43,7 +47,11 @@ fn open(dir: &TempDir, options: SqliteOptions) -> Arc<dyn Db> {
 }
 
 fn quick() -> SqliteOptions {
-    SqliteOptions { busy_timeout: Duration::from_millis(50), query_timeout: Duration::from_millis(400), ..SqliteOptions::default() }
+    SqliteOptions {
+        busy_timeout: Duration::from_millis(50),
+        query_timeout: Duration::from_millis(400),
+        ..SqliteOptions::default()
+    }
 }
 
 fn raw(sql: impl AsRef<[u8]>) -> Statement {
@@ -51,18 +59,29 @@ fn raw(sql: impl AsRef<[u8]>) -> Statement {
 }
 
 fn select(table: &str, columns: &[&str], keys: Vec<(String, DbOp, DbValue)>) -> Statement {
-    Statement::Select { table: table.into(), columns: columns.iter().map(|column| (*column).to_owned()).collect(), keys, order: None, limit: None }
+    Statement::Select {
+        table: table.into(),
+        columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+        keys,
+        order: None,
+        limit: None,
+    }
 }
 
 fn insert(table: &str, values: &[(&str, DbValue)]) -> Statement {
-    Statement::Insert { table: table.into(), values: values.iter().map(|(column, value)| ((*column).to_owned(), value.clone())).collect() }
+    Statement::Insert {
+        table: table.into(),
+        values: values.iter().map(|(column, value)| ((*column).to_owned(), value.clone())).collect(),
+    }
 }
 
 #[tokio::test]
 async fn values_come_back_as_they_were_stored() {
     let dir = TempDir::new();
     let db = open(&dir, SqliteOptions::default());
-    db.run(raw("create table t (id integer primary key, v text, n integer, d real, b blob, at datetime)")).await.unwrap();
+    db.run(raw("create table t (id integer primary key, v text, n integer, d real, b blob, at datetime)"))
+        .await
+        .unwrap();
     let texts: [&[u8]; 8] = [
         b"",
         b"plain",
@@ -83,7 +102,10 @@ async fn values_come_back_as_they_were_stored() {
             ("at", DbValue::Time(1_700_000_000)),
         ];
         assert_eq!(db.run(insert("t", &values)).await.unwrap().affected, 1);
-        let rows = db.run(select("t", &["id", "v", "n", "d", "b", "at"], vec![("v".into(), DbOp::Eq, DbValue::text(text))])).await.unwrap();
+        let rows = db
+            .run(select("t", &["id", "v", "n", "d", "b", "at"], vec![("v".into(), DbOp::Eq, DbValue::text(text))]))
+            .await
+            .unwrap();
         let expected = vec![
             DbValue::Int(id),
             DbValue::text(text),
@@ -92,13 +114,23 @@ async fn values_come_back_as_they_were_stored() {
             DbValue::Blob(text.to_vec()),
             DbValue::text("2023-11-14 22:13:20"),
         ];
-        assert_eq!(rows, DbRows { columns: ["id", "v", "n", "d", "b", "at"].map(String::from).to_vec(), rows: vec![expected], affected: 0 });
+        assert_eq!(
+            rows,
+            DbRows {
+                columns: ["id", "v", "n", "d", "b", "at"].map(String::from).to_vec(),
+                rows: vec![expected],
+                affected: 0
+            }
+        );
     }
     db.run(insert("t", &[("id", 100.into()), ("v", DbValue::Null)])).await.unwrap();
     let rows = db.run(select("t", &["id", "d"], vec![("v".into(), DbOp::Eq, DbValue::Null)])).await.unwrap();
     assert_eq!(rows.rows, [[DbValue::Int(100), DbValue::Null]]);
     let rows = db.run(raw("select count(*) as c, 'x' from t")).await.unwrap();
-    assert_eq!((rows.columns, rows.rows), (vec!["c".to_owned(), "'x'".to_owned()], vec![vec![DbValue::Int(9), DbValue::text("x")]]));
+    assert_eq!(
+        (rows.columns, rows.rows),
+        (vec!["c".to_owned(), "'x'".to_owned()], vec![vec![DbValue::Int(9), DbValue::text("x")]])
+    );
 }
 
 #[tokio::test]
@@ -107,21 +139,39 @@ async fn every_kind_of_statement_works() {
     let db = open(&dir, SqliteOptions::default());
     db.run(raw("create table t (k text, v integer default 7, w text, unique (k))")).await.unwrap();
     for n in 0..5 {
-        db.run(insert("t", &[("k", format!("k{n}").as_str().into()), ("v", n.into()), ("w", "keep".into())])).await.unwrap();
+        db.run(insert("t", &[("k", format!("k{n}").as_str().into()), ("v", n.into()), ("w", "keep".into())]))
+            .await
+            .unwrap();
     }
-    let replace = |key: &str, value: i64| Statement::Replace { table: "t".into(), values: vec![("k".into(), key.into()), ("v".into(), value.into())], unique: vec!["k".into()] };
+    let replace = |key: &str, value: i64| Statement::Replace {
+        table: "t".into(),
+        values: vec![("k".into(), key.into()), ("v".into(), value.into())],
+        unique: vec!["k".into()],
+    };
     db.run(replace("k1", 100)).await.unwrap();
     db.run(replace("new", 200)).await.unwrap();
-    let update = Statement::Update { table: "t".into(), values: vec![("v".into(), 50.into())], keys: vec![("v".into(), DbOp::Lt, 3.into())] };
+    let update = Statement::Update {
+        table: "t".into(),
+        values: vec![("v".into(), 50.into())],
+        keys: vec![("v".into(), DbOp::Lt, 3.into())],
+    };
     assert_eq!(db.run(update).await.unwrap().affected, 2);
     let delete = Statement::Delete { table: "t".into(), keys: vec![("k".into(), DbOp::Eq, "k3".into())] };
     assert_eq!(db.run(delete.clone()).await.unwrap().affected, 1);
     assert_eq!(db.run(delete).await.unwrap().affected, 0);
-    let all = Statement::Select { table: "t".into(), columns: vec![], keys: vec![], order: Some("v desc, k".into()), limit: Some(4) };
+    let all = Statement::Select {
+        table: "t".into(),
+        columns: vec![],
+        keys: vec![],
+        order: Some("v desc, k".into()),
+        limit: Some(4),
+    };
     let rows = db.run(all).await.unwrap();
     assert_eq!(rows.columns, ["k", "v", "w"]);
-    let expected = [("new", 200, DbValue::Null), ("k1", 100, "keep".into()), ("k0", 50, "keep".into()), ("k2", 50, "keep".into())];
-    let expected: Vec<Vec<DbValue>> = expected.into_iter().map(|(key, value, word)| vec![key.into(), DbValue::Int(value), word]).collect();
+    let expected =
+        [("new", 200, DbValue::Null), ("k1", 100, "keep".into()), ("k0", 50, "keep".into()), ("k2", 50, "keep".into())];
+    let expected: Vec<Vec<DbValue>> =
+        expected.into_iter().map(|(key, value, word)| vec![key.into(), DbValue::Int(value), word]).collect();
     assert_eq!(rows.rows, expected);
     let none = db.run(select("t", &["k"], vec![("k".into(), DbOp::Eq, "nobody".into())])).await.unwrap();
     assert_eq!((none.columns, none.rows.len()), (vec!["k".to_owned()], 0));
@@ -160,7 +210,10 @@ async fn a_missing_file_or_a_folder_is_an_error_at_once() {
     assert_eq!((url, reason.as_str()), (dir.url(), "there is no such file"));
     assert!(!dir.file().exists());
     assert!(matches!(driver.open(&format!("sqlite://{}", dir.0.display())), Err(DbError::BadUrl { .. })));
-    assert!(matches!(driver.create(&format!("sqlite://{}/no/such/folder/x", dir.0.display())), Err(DbError::BadUrl { .. })));
+    assert!(matches!(
+        driver.create(&format!("sqlite://{}/no/such/folder/x", dir.0.display())),
+        Err(DbError::BadUrl { .. })
+    ));
     let registry = DbRegistry::default();
     assert!(matches!(registry.open(&dir.url()), Err(DbError::NoDriver { .. })));
     registry.add_driver(Arc::new(driver));
@@ -177,7 +230,9 @@ async fn a_damaged_file_is_refused_and_may_be_repaired_under_way() {
     let db = SqliteDriver::new(Handle::current()).open(&dir.url()).unwrap();
     for statement in [select("t", &["k"], vec![]), insert("t", &[("k", "a".into())])] {
         match db.run(statement).await {
-            Err(DbError::Refused(message)) => assert!(message.contains("damaged") && message.contains("db.sqlite"), "{message}"),
+            Err(DbError::Refused(message)) => {
+                assert!(message.contains("damaged") && message.contains("db.sqlite"), "{message}")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -247,7 +302,8 @@ async fn writers_that_wait_behind_a_lock_end_with_the_time_limit() {
 async fn an_endless_query_is_broken_off() {
     let dir = TempDir::new();
     let db = open(&dir, SqliteOptions { readers: 1, ..quick() });
-    let endless = "select count(*) from (with recursive r(n) as (select 1 union all select n + 1 from r) select n from r)";
+    let endless =
+        "select count(*) from (with recursive r(n) as (select 1 union all select n + 1 from r) select n from r)";
     let start = Instant::now();
     assert!(matches!(db.run(raw(endless)).await, Err(DbError::Timeout(400))));
     assert!(start.elapsed() < Duration::from_secs(10));
@@ -283,7 +339,10 @@ async fn all_tables_can_be_created_twice_and_checked() {
         let columns: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
         db.run(select(table.name, &columns, vec![])).await.unwrap();
     }
-    assert!(matches!(schema::check(&*db, "subscriber", 7).await, Err(SchemaError::WrongVersion { found: 8, expected: 7, .. })));
+    assert!(matches!(
+        schema::check(&*db, "subscriber", 7).await,
+        Err(SchemaError::WrongVersion { found: 8, expected: 7, .. })
+    ));
     assert!(matches!(schema::check(&*db, "nothing", 1).await, Err(SchemaError::NotListed { .. })));
     assert!(matches!(schema::create(&*db, &["nothing"]).await, Err(SchemaError::UnknownTable(_))));
 }
@@ -296,8 +355,14 @@ async fn defaults_and_unique_keys_are_those_of_opensips() {
     let bob = [("username", "bob".into()), ("domain", "example.com".into()), ("ha1", "00ff".into())];
     db.run(insert("subscriber", &bob)).await.unwrap();
     assert!(matches!(db.run(insert("subscriber", &bob)).await, Err(DbError::Refused(_))));
-    db.run(insert("clusterer", &[("cluster_id", 1.into()), ("node_id", 2.into()), ("url", "bin:127.0.0.1:5555".into())])).await.unwrap();
-    let rows = db.run(select("clusterer", &["id", "state", "no_ping_retries", "priority", "flags"], vec![])).await.unwrap();
+    db.run(insert(
+        "clusterer",
+        &[("cluster_id", 1.into()), ("node_id", 2.into()), ("url", "bin:127.0.0.1:5555".into())],
+    ))
+    .await
+    .unwrap();
+    let rows =
+        db.run(select("clusterer", &["id", "state", "no_ping_retries", "priority", "flags"], vec![])).await.unwrap();
     assert_eq!(rows.rows, [[1.into(), 1.into(), 3.into(), 50.into(), DbValue::Null]]);
     db.run(insert("location", &[("contact", "sip:bob@h".into()), ("expires", 1.into())])).await.unwrap();
     let rows = db.run(select("location", &["contact_id", "q", "cseq", "last_modified"], vec![])).await.unwrap();
@@ -314,4 +379,15 @@ async fn wal_and_pragmas_of_the_configuration_are_applied() {
     let mode = db.run(raw("pragma journal_mode")).await.unwrap();
     assert_eq!(mode.rows, [[DbValue::text("wal")]]);
     assert_eq!(db.run(raw("pragma cache_size")).await.unwrap().rows, [[DbValue::Int(-777)]]);
+}
+
+#[tokio::test]
+async fn text_of_a_script_with_bound_values_runs() {
+    let dir = TempDir::new();
+    let db = open(&dir, SqliteOptions::default());
+    db.run(raw("create table t (k text, v integer)")).await.unwrap();
+    let values = vec![DbValue::text("'; drop table t; --?"), DbValue::Int(7)];
+    assert_eq!(db.run(Statement::Bound(b"insert into t values (?, ?)".to_vec(), values)).await.unwrap().affected, 1);
+    let query = Statement::Bound(b"select k, '?' from t where v = ?".to_vec(), vec![7.into()]);
+    assert_eq!(db.run(query).await.unwrap().rows, [["'; drop table t; --?".into(), DbValue::text("?")]]);
 }

@@ -6,7 +6,7 @@
 use crate::jsonrpc::JsonScan;
 
 /// Longest request, in bytes; a longer one is dropped.
-pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+pub(super) const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,8 @@ impl FifoDecoder {
     /// The next complete request.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<FifoRequest> {
-        let start = self.buffer.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0).unwrap_or(self.buffer.len());
+        let start =
+            self.buffer.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0).unwrap_or(self.buffer.len());
         if start > 0 && self.scanned.is_none() {
             self.buffer.drain(..start);
         }
@@ -171,7 +172,11 @@ mod tests {
     }
 
     fn text(command: &str, reply: &str, params: &[&str]) -> FifoRequest {
-        FifoRequest::Text { command: command.into(), reply: (!reply.is_empty()).then(|| reply.to_owned()), params: params.iter().map(|param| (*param).to_owned()).collect() }
+        FifoRequest::Text {
+            command: command.into(),
+            reply: (!reply.is_empty()).then(|| reply.to_owned()),
+            params: params.iter().map(|param| (*param).to_owned()).collect(),
+        }
     }
 
     fn all(decoder: &mut FifoDecoder) -> Vec<FifoRequest> {
@@ -183,9 +188,19 @@ mod tests {
             (":r1:{\"a\":\"}\\\"{\"}\n", vec![json("r1", "{\"a\":\"}\\\"{\"}")]),
             ("::{}::[{}]\n:r: {}", vec![json("", "{}"), json("", "[{}]"), json("r", "{}")]),
             (":uptime:r2\n\n", vec![text("uptime", "r2", &[])]),
-            (":ul_show:r2\nlocation\nbob@example.com\n\n:ps:\n\n", vec![text("ul_show", "r2", &["location", "bob@example.com"]), text("ps", "", &[])]),
+            (
+                ":ul_show:r2\nlocation\nbob@example.com\n\n:ps:\n\n",
+                vec![text("ul_show", "r2", &["location", "bob@example.com"]), text("ps", "", &[])],
+            ),
             (":ul_show:r2\r\nlocation\r\n\r\n", vec![text("ul_show", "r2", &["location"])]),
-            ("garbage\n:x\n::{}\n", vec![FifoRequest::Bad("no colon at the start of a line"), FifoRequest::Bad("no second colon"), json("", "{}")]),
+            (
+                "garbage\n:x\n::{}\n",
+                vec![
+                    FifoRequest::Bad("no colon at the start of a line"),
+                    FifoRequest::Bad("no second colon"),
+                    json("", "{}"),
+                ],
+            ),
             ("::r\n\n", vec![FifoRequest::Bad("no command")]),
             ("\n\n \0\n", vec![]),
         ]

@@ -27,7 +27,9 @@ pub(super) async fn write(folder: &Path, name: &str, bytes: &[u8], timeout: Dura
         let mut sender = loop {
             match open(&path) {
                 Ok(file) => break Sender::from_file(file)?,
-                Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENXIO as i32) => tokio::time::sleep(RETRY).await,
+                Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENXIO as i32) => {
+                    tokio::time::sleep(RETRY).await
+                }
                 Err(error) => return Err(error),
             }
         };

@@ -24,7 +24,12 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub(super) fn new(listener: TcpListener, connections_max: usize, conn_timeout: Duration, request_timeout: Duration) -> Limited {
+    pub(super) fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        conn_timeout: Duration,
+        request_timeout: Duration,
+    ) -> Limited {
         let permits = Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS)));
         Limited { listener, permits, idle: conn_timeout, busy: conn_timeout + request_timeout }
     }
@@ -96,10 +101,8 @@ impl Guarded {
 
     /// For an operation that waits: pending, or the error that ends the connection.
     fn waits<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        match &mut self.deadline {
-            Some(deadline) if deadline.as_mut().poll(cx).is_ready() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            _ => Poll::Pending,
-        }
+        let is_over = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if is_over { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }
 }
 

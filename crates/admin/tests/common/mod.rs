@@ -11,10 +11,10 @@ use tandem_admin::JsonRpc;
 use tandem_module::mi::{MiError, MiRegistry, MiReply};
 use tandem_script::surface::CommandSpec;
 
-pub struct Commands {
-    pub mi: Arc<MiRegistry>,
+pub(crate) struct Commands {
+    pub(crate) mi: Arc<MiRegistry>,
     /// What `count` has counted.
-    pub count: Arc<AtomicI64>,
+    pub(crate) count: Arc<AtomicI64>,
 }
 
 fn spec(name: &'static str, params: &'static [&'static str]) -> CommandSpec {
@@ -22,16 +22,21 @@ fn spec(name: &'static str, params: &'static [&'static str]) -> CommandSpec {
 }
 
 /// `echo text times?`, `count by?`, `later`, `never`, `refuse`, `panic`, `big`.
-pub fn commands() -> Commands {
+pub(crate) fn commands() -> Commands {
     let mi = Arc::new(MiRegistry::default());
     let count = Arc::new(AtomicI64::new(0));
     mi.register(spec("echo", &["text", "times?"]), |request| {
-        let result = request.text("text").and_then(|text| Ok(json!({ "text": text, "times": request.int_opt("times")? })));
+        let result =
+            request.text("text").and_then(|text| Ok(json!({ "text": text, "times": request.int_opt("times")? })));
         MiReply::Now(result)
     });
     let counter = count.clone();
     mi.register(spec("count", &["by?"]), move |request| {
-        MiReply::Now(request.int_opt("by").map(|by| json!(counter.fetch_add(by.unwrap_or(1), Ordering::SeqCst) + by.unwrap_or(1))))
+        MiReply::Now(
+            request
+                .int_opt("by")
+                .map(|by| json!(counter.fetch_add(by.unwrap_or(1), Ordering::SeqCst) + by.unwrap_or(1))),
+        )
     });
     mi.register(spec("later", &[]), |_| {
         MiReply::Later(Box::pin(async {
@@ -42,24 +47,30 @@ pub fn commands() -> Commands {
     mi.register(spec("never", &[]), |_| MiReply::Later(Box::pin(std::future::pending())));
     mi.register(spec("refuse", &[]), |_| MiReply::Now(Err(MiError::new(404, "Nothing here"))));
     mi.register(spec("panic", &[]), |_| panic!("a broken command"));
-    mi.register(spec("big", &["bytes"]), |request| MiReply::Now(request.int("bytes").map(|bytes| json!("x".repeat(bytes as usize)))));
+    mi.register(spec("big", &["bytes"]), |request| {
+        MiReply::Now(request.int("bytes").map(|bytes| json!("x".repeat(bytes as usize))))
+    });
     Commands { mi, count }
 }
 
-pub fn rpc() -> Arc<JsonRpc> {
+pub(crate) fn rpc() -> Arc<JsonRpc> {
     Arc::new(JsonRpc::new(commands().mi))
 }
 
-pub fn parsed(bytes: &[u8]) -> Json {
+pub(crate) fn parsed(bytes: &[u8]) -> Json {
     serde_json::from_slice(bytes).unwrap()
 }
 
-pub struct TempDir(pub PathBuf);
+pub(crate) struct TempDir(pub(crate) PathBuf);
 
 impl TempDir {
-    pub fn new() -> TempDir {
+    pub(crate) fn new() -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let path = std::env::temp_dir().join(format!("tandem-admin-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let path = std::env::temp_dir().join(format!(
+            "tandem-admin-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&path).unwrap();
         TempDir(path)
     }

@@ -15,7 +15,7 @@ use crate::surface::{Surface, VariableId};
 use crate::transform::Transform;
 use crate::vm::MessageContext;
 
-pub(crate) use parse::{parse_at, parse_code_nested};
+pub(crate) use parse::parse_at;
 pub use parse::{parse_code, parse_exact};
 pub use slots::{VARS_MAX, var_slot};
 

@@ -11,11 +11,7 @@ use crate::vm::MessageContext;
 
 /// Parses a variable as it stands in code; text after a short form is ignored there (specification §1.4).
 pub fn parse_code(text: &[u8], scope: Scope<'_>) -> Result<CompiledVar, VarError> {
-    parse_code_nested(text, scope, 0)
-}
-
-pub(crate) fn parse_code_nested(text: &[u8], scope: Scope<'_>, depth: usize) -> Result<CompiledVar, VarError> {
-    parse_at(text, 0, scope, depth).map(|(var, _)| var)
+    parse_at(text, 0, scope, 0).map(|(var, _)| var)
 }
 
 /// Parses a text that is exactly one variable, blanks around it aside (2.4 arguments such as `"$avp(x)"`).

@@ -36,7 +36,21 @@ pub(super) const VERSION: Table = Table {
 };
 
 /// All tables Tandem can create.
-pub const TABLES: &[Table] = &[VERSION, SUBSCRIBER, LOCATION, ACC, MISSED_CALLS, DIALOG, CLUSTERER, CLUSTERER_BRIDGE, ADDRESS, DOMAIN, DBALIASES, USR_PREFERENCES, URI];
+pub const TABLES: &[Table] = &[
+    VERSION,
+    SUBSCRIBER,
+    LOCATION,
+    ACC,
+    MISSED_CALLS,
+    DIALOG,
+    CLUSTERER,
+    CLUSTERER_BRIDGE,
+    ADDRESS,
+    DOMAIN,
+    DBALIASES,
+    USR_PREFERENCES,
+    URI,
+];
 
 const SUBSCRIBER: Table = Table {
     name: "subscriber",
@@ -50,7 +64,10 @@ const SUBSCRIBER: Table = Table {
         required("ha1_sha256", Char(64), EMPTY),
         required("ha1_sha512t256", Char(64), EMPTY),
     ],
-    indexes: &[unique("subscriber_account_idx", &["username", "domain"]), index("subscriber_username_idx", &["username"])],
+    indexes: &[
+        unique("subscriber_account_idx", &["username", "domain"]),
+        index("subscriber_username_idx", &["username"]),
+    ],
 };
 
 const LOCATION: Table = Table {
@@ -225,7 +242,10 @@ const DBALIASES: Table = Table {
         required("username", Char(64), EMPTY),
         required("domain", Char(64), EMPTY),
     ],
-    indexes: &[unique("dbaliases_alias_idx", &["alias_username", "alias_domain"]), index("dbaliases_target_idx", &["username", "domain"])],
+    indexes: &[
+        unique("dbaliases_alias_idx", &["alias_username", "alias_domain"]),
+        index("dbaliases_target_idx", &["username", "domain"]),
+    ],
 };
 
 const USR_PREFERENCES: Table = Table {
