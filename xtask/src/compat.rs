@@ -79,9 +79,8 @@ fn module(out: &mut String, decl: &ModuleDecl) {
     }));
     table(out, "Statistic", decl.stats.iter().map(|stat| (format!("`{}`", stat.name), sentence(stat.doc))));
     if let Some(known) = known {
-        let has = |names: &mut dyn Iterator<Item = &str>, name: &str| names.any(|own| own == name);
-        missing(out, "parameters", &known.params, |name| has(&mut decl.params.iter().map(|spec| spec.name), name));
-        missing(out, "functions", &known.functions, |name| has(&mut decl.functions.iter().map(|function| function.spec.name), name));
+        missing(out, "parameters", &known.params, |name| decl.params.iter().any(|spec| spec.name == name));
+        missing(out, "functions", &known.functions, |name| decl.functions.iter().any(|function| function.spec.name == name));
         missing(out, "commands", &known.commands, |name| {
             decl.commands.iter().any(|command| command.name == name || command.aliases.contains(&name))
         });

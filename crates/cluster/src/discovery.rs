@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Ctx};
 use crate::config::NodeConfig;
 use crate::ids::NodeId;
 use crate::limits::NODES_MAX;
+use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::packet::{Description, Internal, NodeIds};
 use crate::url::BinUrl;
@@ -55,7 +56,8 @@ impl Cluster {
         let Some(node) = self.node(id) else { return };
         let cluster = self.id;
         if node.link.is_up() {
-            self.set_link(ctx, id, crate::link::LinkState::Down);
+            // Not DOWN: that would close the connection a REMOVE_NODE may still be queued on.
+            self.set_link(ctx, id, LinkState::RestartPinging);
         }
         if let Some(node) = self.node_mut(id)
             && node.is_reachable

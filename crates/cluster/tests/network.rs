@@ -36,7 +36,7 @@ fn node_3_names_only_node_1_and_all_three_see_each_other_up_within_three_seconds
         assert!(network.start(*id));
     }
     let took = network.run_until(SEC * 3, |network| up_everywhere(network, 3)).unwrap();
-    assert!(took < SEC, "took {took:?}");
+    assert!(took < SEC * 3 / 2, "took {took:?}");
     network.run_for(SEC * 10);
     assert_eq!(network.disagreements(CLUSTER), []);
     let learned = network.node(ids[2]).unwrap().list()[0]

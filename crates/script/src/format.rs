@@ -99,6 +99,14 @@ impl Format {
         is_complete.then_some(text)
     }
 
+    /// The variables in it.
+    pub(crate) fn vars(&self) -> impl Iterator<Item = &CompiledVar> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Var(var) => Some(&**var),
+            Piece::Literal(_) => None,
+        })
+    }
+
     /// Whether it holds no variable.
     pub fn is_constant(&self) -> bool {
         self.as_constant().is_some()

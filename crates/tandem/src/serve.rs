@@ -81,8 +81,9 @@ fn load_options(args: &ServerArgs) -> anyhow::Result<LoadOptions> {
         options.preprocessed = Some(preprocess(command, &sources.marked_text())?);
     }
     for option in &args.options {
-        let Some((name, value)) = option.split_once('=') else { bail!("-o {option}: expected NAME=VALUE") };
-        tandem_modules::core::set_argv(name, value);
+        if !option.contains('=') {
+            bail!("-o {option}: expected NAME=VALUE");
+        }
     }
     Ok(options)
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tandem_cluster::{ClusterConfig, ClusterId, ClusterNodeConfig, Event, LinkState, NodeConfig, NodeId};
 use tandem_sim::{Network, ProcessId, ProcessSpec};
 
-pub const CLUSTER: ClusterId = ClusterId(1);
+pub(crate) const CLUSTER: ClusterId = ClusterId(1);
 
-pub fn record(id: i32, retries: i32) -> NodeConfig {
+pub(crate) fn record(id: i32, retries: i32) -> NodeConfig {
     let url = format!("bin:127.0.1.{id}:{}", 15_550 + id).parse().unwrap();
     let mut record = NodeConfig::new(NodeId(id), url);
     record.sip_addr = format!("10.0.0.{id}:5060");
@@ -16,14 +16,14 @@ pub fn record(id: i32, retries: i32) -> NodeConfig {
     record
 }
 
-pub fn spec(id: i32, neighbours: &[i32], retries: i32) -> ProcessSpec {
+pub(crate) fn spec(id: i32, neighbours: &[i32], retries: i32) -> ProcessSpec {
     let nodes = neighbours.iter().map(|id| record(*id, retries)).collect();
     let cluster = ClusterConfig::new(CLUSTER, record(id, retries), nodes);
     ProcessSpec::new(ClusterNodeConfig::new(NodeId(id), vec![cluster]))
 }
 
 /// Processes with their neighbours, not started.
-pub fn cluster(nodes: &[(i32, &[i32])]) -> Network {
+pub(crate) fn cluster(nodes: &[(i32, &[i32])]) -> Network {
     let mut network = Network::new(7, Instant::now());
     for (id, neighbours) in nodes {
         network.add(spec(*id, neighbours, 3));
@@ -32,7 +32,7 @@ pub fn cluster(nodes: &[(i32, &[i32])]) -> Network {
 }
 
 /// `count` started processes that all name each other.
-pub fn mesh(count: i32, mut change: impl FnMut(&mut ProcessSpec)) -> Network {
+pub(crate) fn mesh(count: i32, mut change: impl FnMut(&mut ProcessSpec)) -> Network {
     let mut network = Network::new(7, Instant::now());
     for id in 1..=count {
         let others: Vec<i32> = (1..=count).filter(|other| *other != id).collect();
@@ -46,12 +46,12 @@ pub fn mesh(count: i32, mut change: impl FnMut(&mut ProcessSpec)) -> Network {
     network
 }
 
-pub fn full_mesh(count: i32) -> Network {
+pub(crate) fn full_mesh(count: i32) -> Network {
     mesh(count, |_| {})
 }
 
 /// True when every running process shows `count - 1` links and all of them up.
-pub fn up_everywhere(network: &Network, count: usize) -> bool {
+pub(crate) fn up_everywhere(network: &Network, count: usize) -> bool {
     network.ids().filter_map(|id| network.node(id)).all(|node| {
         let list = node.list();
         let rows = &list[0].nodes;
@@ -60,7 +60,7 @@ pub fn up_everywhere(network: &Network, count: usize) -> bool {
 }
 
 /// Node events of a process: time, node, up.
-pub fn node_events(network: &Network, at: ProcessId) -> Vec<(Duration, i32, bool)> {
+pub(crate) fn node_events(network: &Network, at: ProcessId) -> Vec<(Duration, i32, bool)> {
     let events = network.events(at).iter().filter_map(|(when, event)| match event {
         Event::NodeStateChanged { node, is_up, .. } => Some((*when, node.0, *is_up)),
         _ => None,

@@ -5,6 +5,7 @@ mod arguments;
 mod calls;
 mod conditions;
 mod expressions;
+mod flags;
 mod intern;
 mod statements;
 #[cfg(test)]
@@ -51,7 +52,8 @@ pub fn compile(
     for (at, route) in routes.iter().enumerate().take(compiler.program.routes.len()) {
         compiler.route(at, route);
     }
-    let Compiler { program, diagnostics, .. } = compiler;
+    let Compiler { mut program, diagnostics, .. } = compiler;
+    flags::define(&mut program);
     let program = (!has_errors(&diagnostics)).then_some(program);
     (program, diagnostics)
 }

@@ -109,6 +109,23 @@ impl CompiledVar {
         }
     }
 
+    /// This variable and those in its argument and index. The nesting is bounded by [`VAR_NESTING_MAX`].
+    pub(crate) fn visit(&self, note: &mut impl FnMut(&CompiledVar)) {
+        note(self);
+        match &self.name {
+            VarName::Var(inner) => inner.visit(note),
+            VarName::Format(format) => {
+                for var in format.vars() {
+                    var.visit(note);
+                }
+            }
+            VarName::None | VarName::Text(_) | VarName::Avp(_) => {}
+        }
+        if let VarIndex::Var(inner) = &self.index {
+            inner.visit(note);
+        }
+    }
+
     /// The constant argument in parentheses, if it has one.
     pub fn constant_name(&self) -> Option<Vec<u8>> {
         match &self.name {

@@ -47,6 +47,7 @@ const FUNCTIONS: &[(&str, &[ArgSpec])] = &[
     ("setuser", TEXT),
     ("setu", TEXT),
     ("rewriteuser", TEXT),
+    ("rewritehost", TEXT),
     ("setuserpass", TEXT),
     ("setup", TEXT),
     ("sethost", TEXT),
@@ -317,9 +318,12 @@ impl Host for TestHost {
                 }
                 None => false,
             },
-            "rU" => self.edit(&UriEdit::User(text.as_deref().filter(|text| !text.is_empty()))),
+            "rU" => match text.as_deref().filter(|text| !text.is_empty()) {
+                Some(user) => self.edit(&UriEdit::User(user)),
+                None => self.edit(&UriEdit::RemoveUser),
+            },
             "rd" => text.is_some_and(|text| self.edit(&UriEdit::Host(&text))),
-            "rp" => self.edit(&UriEdit::Port(value.as_int().map(|port| port as u16))),
+            "rp" => self.edit(&value.as_int().map_or(UriEdit::RemovePort, |port| UriEdit::PortNumber(port as u16))),
             "ru_q" => {
                 self.q = value.as_int().unwrap_or(-1);
                 true
@@ -332,7 +336,7 @@ impl Host for TestHost {
                 let Some(uri) = self.destination.take() else { return false };
                 let edit = match (class, &text) {
                     ("dd", Some(text)) => UriEdit::Host(text),
-                    _ => UriEdit::Port(value.as_int().map(|port| port as u16)),
+                    _ => value.as_int().map_or(UriEdit::RemovePort, |port| UriEdit::PortNumber(port as u16)),
                 };
                 self.destination = edit_uri(&uri, &edit).ok();
                 self.destination.is_some()
@@ -374,24 +378,14 @@ impl Host for TestHost {
                 };
                 return code(write_var(self, var, AssignOp::Set, Value::text(text)));
             }
-            "prefix" => {
-                let user = Uri::parse(&self.uri).ok().and_then(|uri| uri.user).unwrap_or(b"").to_vec();
-                return code(self.edit(&UriEdit::User(Some(&[text, user].concat()))));
-            }
-            "strip" | "strip_tail" => {
-                let user = Uri::parse(&self.uri).ok().and_then(|uri| uri.user).unwrap_or(b"").to_vec();
-                let count = (number.max(0) as usize).min(user.len());
-                let rest = if name == "strip" { &user[count..] } else { &user[..user.len() - count] };
-                return code(self.edit(&UriEdit::User(Some(rest).filter(|rest| !rest.is_empty()))));
-            }
-            "setuser" | "setu" | "rewriteuser" => return code(self.edit(&UriEdit::User(Some(&text)))),
-            "setuserpass" | "setup" => return code(self.edit(&UriEdit::UserInfo(Some(&text)))),
+            "prefix" => return code(self.edit(&UriEdit::Prefix(&text))),
+            "strip" => return code(self.edit(&UriEdit::Strip(number.max(0) as usize))),
+            "strip_tail" => return code(self.edit(&UriEdit::StripTail(number.max(0) as usize))),
+            "setuser" | "setu" | "rewriteuser" => return code(self.edit(&UriEdit::User(&text))),
+            "setuserpass" | "setup" => return code(self.edit(&UriEdit::UserPassword(&text))),
             "sethost" | "seth" => return code(self.edit(&UriEdit::Host(&text))),
             "sethostport" | "sethp" => return code(self.edit(&UriEdit::HostPort(&text))),
-            "setport" | "setp" => {
-                let port = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-                return code(self.edit(&UriEdit::Port(port)));
-            }
+            "setport" | "setp" => return code(self.edit(&UriEdit::Port(&text))),
             "seturi" | "rewriteuri" => self.uri = text,
             "revert_uri" => self.uri = DUMMY_URI.to_vec(),
             "setdsturi" => self.destination = Some(text),
