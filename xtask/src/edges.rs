@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cluster", &["bin"]),
     ("script", &["sip"]),
     ("module", &["sip", "script"]),
-    ("store", &["module"]),
+    ("store", &["module", "script"]),
     ("admin", &["module"]),
     ("modules", &["sip", "transaction", "dialog", "location", "bin", "cluster", "script", "module", "store", "admin"]),
     ("net", &["sip", "bin"]),

@@ -237,3 +237,6 @@ impl Link {
         !self.is_awaiting_pong && self.last_ping.is_none_or(|at| now.saturating_duration_since(at) >= PING_GAP_MIN)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,6 +105,11 @@ impl ClusterNode {
         let clusters = config.clusters.into_iter().map(|cluster| Cluster::new(cluster, now.mono)).collect();
         let recent_tags = RecentTags::default();
         let mut node = Self { settings, clusters, out: Outbox::default(), rng, recent_tags };
+        // The own address is needed as the local end of connections.
+        let unresolved = node.clusters.iter().filter(|cluster| cluster.own.addr.is_none());
+        for cluster in unresolved {
+            node.out.push(Output::Resolve { url: cluster.own.url.clone() });
+        }
         node.run_due_links(now);
         Ok(node)
     }

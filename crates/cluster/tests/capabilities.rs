@@ -200,10 +200,10 @@ fn a_donor_that_dies_in_the_middle_is_replaced_by_another() {
 
 /// The donor node 3 asked last.
 fn asked(network: &Network) -> usize {
-    let donors = reports(network, ProcessId(2))
+    let mut donors = reports(network, ProcessId(2))
         .into_iter()
         .filter_map(|text| text.strip_prefix("Sync requested from node [")?.strip_suffix(']')?.parse().ok());
-    donors.last().unwrap()
+    donors.next_back().unwrap()
 }
 
 #[test]

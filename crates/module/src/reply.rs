@@ -89,7 +89,7 @@ fn parse_ip(host: &[u8]) -> Option<IpAddr> {
 }
 
 /// Writes a local reply to the request of `context` with the reply headers its script added. `to_tag` is used when the
-/// request has none; pass `None` for 100.
+/// request has none; pass `None` for 100. `body` is its type (empty when a header added by the script says it) and text.
 ///
 /// # Errors
 /// When the request has no usable Via.
@@ -148,7 +148,7 @@ impl Parts<'_> {
             to_tag,
             headers: server.as_slice(),
             lumps: Some(lumps),
-            content_type: body.map(|(kind, _)| kind),
+            content_type: body.map(|(kind, _)| kind).filter(|kind| !kind.is_empty()),
             body: body.map(|(_, body)| body).unwrap_or_default(),
             via_fix: via_fix(self.message, self.source, self.edits.force_rport).unwrap_or_default(),
         };

@@ -331,8 +331,15 @@ fn end(run: Run, end: End) {
     (run.after)(run.context, end);
 }
 
-fn park(run: Run, pending: Pending, then: Then, timeout: Option<Duration>) {
+fn park(mut run: Run, pending: Pending, then: Then, timeout: Option<Duration>) {
     let node = run.context.node;
+    if run.context.kind == RouteKind::Request
+        && run.context.transaction.is_none()
+        && !matches!(then, Then::Report(..))
+        && let Some(layer) = node.transactions()
+    {
+        layer.on_park(&mut run.context);
+    }
     let Pending { start, finish, timeout: own } = pending;
     let timeout = timeout.map_or(own, |timeout| timeout.min(own));
     let worker = worker::current();

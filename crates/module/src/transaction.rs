@@ -11,7 +11,7 @@ use crate::node::NodeRef;
 use crate::transport::Source;
 
 /// The request a transaction was made for, as it is kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredRequest {
     /// The message as received.
     pub message: Message,
@@ -113,6 +113,12 @@ pub trait TransactionLayer: Send + Sync {
     /// # Errors
     /// As said.
     fn begin_async(&self, context: &mut Context) -> Result<(), Option<i32>>;
+
+    /// A request run without transaction is about to be parked: its retransmissions are absorbed until
+    /// [`TransactionLayer::end_of_request`].
+    fn on_park(&self, context: &mut Context) {
+        let _ = context;
+    }
 
     /// The request run of `context` has ended for good (also after resumption): a transaction that was created but
     /// neither answered nor relayed is released.

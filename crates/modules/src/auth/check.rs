@@ -158,6 +158,14 @@ pub fn ha1_of(attempt: &Attempt, user: &[u8], stored: &[u8], is_password: bool) 
     HexDigest::from_hex(stored.trim_ascii()).filter(|ha1| ha1.as_bytes().len() == algorithm.hex_length())
 }
 
+/// User part of the authorised user name, and its realm; `None` before anything was authorised.
+pub fn authorized_user(context: &mut Context) -> Option<(Vec<u8>, Vec<u8>)> {
+    let at = findings(context).authorized?;
+    let message = &context.message;
+    let found = DigestCredentials::parse(message.value(message.headers().get(at)?)).ok()?;
+    Some((found.user().to_vec(), found.realm.to_vec()))
+}
+
 /// What the checks of this run have come to so far.
 pub(super) fn findings(context: &mut Context) -> Findings {
     context.slot::<Findings>().copied().unwrap_or_default()

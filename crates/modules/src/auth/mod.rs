@@ -23,7 +23,8 @@ use crate::core::table::{done, function, param};
 use nonce::{Nonces, Qop};
 
 pub use check::{
-    AUTHORIZED, Attempt, GENERIC_ERROR, INVALID_PASSWORD, NO_CREDENTIALS, STALE_NONCE, Side, USER_UNKNOWN, begin, finish,
+    AUTHORIZED, Attempt, GENERIC_ERROR, INVALID_PASSWORD, NO_CREDENTIALS, STALE_NONCE, Side, USER_UNKNOWN, authorized_user,
+    begin, finish,
     ha1_of, realm,
 };
 

@@ -1,61 +1,210 @@
-//! Module `cachedb_local`: key-value stores in memory.
+//! Module `cachedb_local`: key-value stores in memory. A collection is a store; a URL gives it the name scripts use. The
+//! stores themselves are in `tandem-store`; they are not replicated, and they begin empty after a restart.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tandem_module::declare::Setup;
+use hashbrown::HashMap;
+use serde_json::{Value as Json, json};
+use tandem_module::context::{Called, Context};
+use tandem_module::declare::{Function, Setup, arg_text};
+use tandem_module::mi::{MiError, MiRequest};
+use tandem_module::worker::WorkerId;
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
-use tandem_script::surface::{ParamSpec, ParamType};
-use tandem_store::memory::{MemoryLimits, MemoryStore};
+use tandem_script::surface::ArgType::Text;
+use tandem_script::surface::{CommandSpec, ParamSpec, ParamType, Routes, arg};
+use tandem_script::vm::{Arg, LogLevel};
+use tandem_store::{MemoryLimits, MemoryStore};
+
+use crate::core::table::{done, function, list_param, param};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
     name: "cachedb_local",
     doc: "memory key-value store",
     params: PARAMS,
+    functions: FUNCTIONS,
+    commands: &[REMOVE_CHUNK, FETCH_CHUNK],
     setup,
     init,
+    start,
     ..ModuleDecl::EMPTY
 };
 
-const PARAMS: &[ParamSpec] = &[
-    ParamSpec {
-        name: "cachedb_url",
-        ty: ParamType::Text,
-        default: "",
-        is_repeatable: true,
-        doc: "a further store: local:group:///; scripts name it local:group",
-    },
-    ParamSpec { name: "cache_table_size", ty: ParamType::Int, default: "9", is_repeatable: false, doc: "accepted, no effect" },
-    ParamSpec { name: "cache_clean_period", ty: ParamType::Int, default: "600", is_repeatable: false, doc: "accepted, no effect" },
+/// The collection that is always there.
+const DEFAULT: &str = "default";
+
+static PARAMS: &[ParamSpec] = &[
+    list_param("cachedb_url", ParamType::Text, "name for scripts and its collection: local:group:///collection is local:group"),
+    param("cache_collections", ParamType::Text, "", "collections: \"one; two/r = 5\"; sizes have no effect, /r does not replicate"),
+    param("cache_table_size", ParamType::Int, "9", "accepted, no effect: the table grows by itself"),
+    param("cache_clean_period", ParamType::Int, "600", "seconds between two looks for expired entries"),
+    param("exec_threshold", ParamType::Int, "0", "accepted, no effect"),
+    param("cluster_id", ParamType::Int, "0", "accepted, no effect: what is stored here stays here"),
+    param("cluster_persistency", ParamType::Text, "sync-from-cluster", "accepted, no effect: what is stored here stays here"),
+    param("enable_restart_persistency", ParamType::Int, "0", "accepted, no effect: a restart begins empty"),
 ];
 
-struct Groups(Vec<String>);
+static FUNCTIONS: &[Function] = &[
+    function(
+        "cache_remove_chunk",
+        &[arg("glob", Text)],
+        Routes::ANY,
+        "removes all keys of the default collection that fit a pattern of * ? [a-z]",
+        remove_chunk,
+    ),
+    function(
+        "cache_remove_chunk",
+        &[arg("collection", Text), arg("glob", Text)],
+        Routes::ANY,
+        "removes all keys of a collection that fit a pattern of * ? [a-z]",
+        remove_chunk,
+    ),
+];
 
-fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let mut groups = Vec::new();
-    for (at, url) in setup.params.all("cachedb_url").iter().enumerate() {
-        let group = url.strip_prefix("local:").and_then(|rest| rest.split("://").next());
-        match group {
-            Some(group) => groups.push(group.trim_end_matches(':').to_owned()),
-            None => return Err(SetupError::param_at("cachedb_url", at, format!("'{url}' does not begin with local:"))),
-        }
-    }
-    setup.state(Groups(groups));
-    Ok(())
+const REMOVE_CHUNK: CommandSpec = CommandSpec {
+    name: "cachedb_local:remove_chunk",
+    aliases: &["cache_remove_chunk"],
+    params: &["glob", "collection?"],
+    doc: "removes all keys that fit a pattern",
+};
+const FETCH_CHUNK: CommandSpec = CommandSpec {
+    name: "cachedb_local:fetch_chunk",
+    aliases: &["cache_fetch_chunk"],
+    params: &["glob", "collection?"],
+    doc: "keys that fit a pattern, with their values",
+};
+
+/// State of the module.
+struct CachedbLocal {
+    collections: HashMap<String, Arc<MemoryStore>>,
+    /// Names for scripts and their collections.
+    engines: HashMap<String, String>,
+    clean_period: Duration,
 }
 
-fn init(node: NodeRef) -> Result<(), SetupError> {
+impl CachedbLocal {
+    fn collection(&self, name: Option<&str>) -> Option<&Arc<MemoryStore>> {
+        self.collections.get(name.unwrap_or(DEFAULT))
+    }
+}
+
+fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
+    let params = setup.params;
     let begin = Instant::now();
     let store = || {
         let clock = Arc::new(move || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
         Arc::new(MemoryStore::new(MemoryLimits::default(), clock))
     };
-    node.caches.add("local", store());
-    if let Some(groups) = node.state::<Groups>() {
-        for group in groups.0.iter().filter(|group| !group.is_empty()) {
-            node.caches.add(&format!("local:{group}"), store());
+    let mut collections = HashMap::from([(DEFAULT.to_owned(), store())]);
+    let list = params.text_or("cache_collections", "");
+    for item in list.split(';').map(str::trim).filter(|item| !item.is_empty()) {
+        let name = collection_name(item).map_err(|error| SetupError::param("cache_collections", error))?;
+        collections.entry(name).or_insert_with(store);
+    }
+    let mut engines = HashMap::new();
+    for (at, url) in params.all("cachedb_url").iter().enumerate() {
+        let wrong = |reason: String| SetupError::param_at("cachedb_url", at, reason);
+        let (engine, collection) = engine(url).map_err(wrong)?;
+        if !collections.contains_key(&collection) {
+            return Err(wrong(format!("there is no collection '{collection}' (parameter cache_collections)")));
+        }
+        // A later URL takes the place of an earlier one of the same name.
+        engines.insert(engine, collection);
+    }
+    if engines.is_empty() {
+        engines.insert("local".to_owned(), DEFAULT.to_owned());
+    }
+    let period = params.int("cache_clean_period", 600);
+    let period = u64::try_from(period).ok().filter(|secs| *secs > 0);
+    let period = period.ok_or_else(|| SetupError::param("cache_clean_period", "the period is at least one second"))?;
+    setup.state(CachedbLocal { collections, engines, clean_period: Duration::from_secs(period) });
+    Ok(())
+}
+
+/// `name`, `name/r`, `name = 5`.
+fn collection_name(item: &str) -> Result<String, String> {
+    let (name, size) = item.split_once('=').map_or((item, None), |(name, size)| (name, Some(size.trim())));
+    if size.is_some_and(|size| size.parse::<u32>().is_err()) {
+        return Err(format!("'{item}': the size is no number"));
+    }
+    let name = name.trim();
+    let name = name.strip_suffix("/r").unwrap_or(name).trim_end();
+    if name.is_empty() { Err(format!("'{item}' has no name")) } else { Ok(name.to_owned()) }
+}
+
+/// Name for scripts and collection of `local://`, `local:///collection`, `local:group:///collection`.
+fn engine(url: &str) -> Result<(String, String), String> {
+    let (engine, path) = url.split_once("://").ok_or_else(|| format!("'{url}' is not local:[group]://[/collection]"))?;
+    let engine = engine.trim_end_matches(':');
+    if engine != "local" && !engine.starts_with("local:") {
+        return Err(format!("'{url}' does not begin with local:"));
+    }
+    let collection = path.rsplit('/').next().unwrap_or_default();
+    let collection = if collection.is_empty() { DEFAULT } else { collection };
+    Ok((engine.to_owned(), collection.to_owned()))
+}
+
+fn init(node: NodeRef) -> Result<(), SetupError> {
+    let Some(own) = node.state::<CachedbLocal>() else { return Ok(()) };
+    for (engine, collection) in &own.engines {
+        if let Some(store) = own.collections.get(collection) {
+            node.caches.add(engine, store.clone());
         }
     }
+    node.mi.register(REMOVE_CHUNK, |request| {
+        of_request(own, request).map(|(store, glob)| json!(store.remove_chunk(glob.as_bytes()))).map(|_| json!("OK")).into()
+    });
+    node.mi.register(FETCH_CHUNK, |request| of_request(own, request).map(|(store, glob)| fetch_chunk(store, &glob)).into());
     Ok(())
+}
+
+fn start(node: NodeRef) -> Result<(), SetupError> {
+    clean_later(node);
+    Ok(())
+}
+
+fn clean_later(node: NodeRef) {
+    let (Some(own), Some(workers)) = (node.state::<CachedbLocal>(), node.workers()) else { return };
+    let at = Instant::now() + own.clean_period;
+    let clean = move |_: Instant| {
+        for store in own.collections.values() {
+            store.purge();
+        }
+        clean_later(node);
+    };
+    workers.after(WorkerId(0), at, Box::new(clean));
+}
+
+fn of_request<'a>(own: &'a CachedbLocal, request: &MiRequest) -> Result<(&'a Arc<MemoryStore>, String), MiError> {
+    let glob = request.text("glob")?;
+    let name = request.text_opt("collection")?;
+    let store = own.collection(name.as_deref()).ok_or_else(|| MiError::new(404, "Collection not found"))?;
+    Ok((store, glob))
+}
+
+fn fetch_chunk(store: &MemoryStore, glob: &str) -> Json {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let entries = store.fetch_chunk(glob.as_bytes()).into_iter();
+    let keys: Vec<Json> = entries.map(|entry| json!({ "name": text(&entry.key), "value": text(&entry.value) })).collect();
+    json!({ "keys": keys })
+}
+
+/// `cache_remove_chunk([collection,] glob)`.
+fn remove_chunk(context: &mut Context, args: &[Arg]) -> Called {
+    let Some(own) = context.node.state::<CachedbLocal>() else { return done(false) };
+    let (collection, glob) = match (arg_text(args, 0), arg_text(args, 1)) {
+        (Some(glob), None) => (None, glob),
+        (Some(collection), Some(glob)) => (Some(String::from_utf8_lossy(collection)), glob),
+        _ => return done(false),
+    };
+    let Some(store) = own.collection(collection.as_deref()) else {
+        context.log(LogLevel::Error, &format!("cache_remove_chunk(): no collection '{}'", collection.unwrap_or_default()));
+        return done(false);
+    };
+    store.remove_chunk(glob);
+    done(true)
 }

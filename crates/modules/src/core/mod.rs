@@ -16,8 +16,11 @@ pub(crate) mod table;
 mod tables;
 mod uri_functions;
 
-#[cfg(test)]
-mod tests;
+
+pub use branches::{serialize_targets, write_destination_set};
+pub use misc::EVENT_PARAM_NAMES_MAX;
+pub(crate) use process_vars::local_time;
+pub use request_vars::Authenticated;
 
 use tandem_module::ModuleDecl;
 use tandem_script::surface::{EventSpec, StatSpec};

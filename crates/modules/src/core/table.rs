@@ -118,7 +118,7 @@ pub(crate) fn message_of<'a>(context: &'a Context, call: &VarCall<'_>) -> Option
 
 /// A truth value: prints `true` or `false`.
 pub(crate) fn truth(is_true: bool) -> Value {
-    Value::Dual(Text::from(if is_true { "true" } else { "false" }), i32::from(is_true))
+    Value::Bool(is_true)
 }
 
 /// The number a truth value is assigned: integers as they are, the words true and false.

@@ -3,8 +3,6 @@
 
 mod loose;
 mod record;
-#[cfg(test)]
-mod tests;
 
 use tandem_module::ModuleDecl;
 use tandem_module::declare::{Function, Variable, VarCall};

@@ -1,115 +1,106 @@
-//! Module `sipmsgops`: headers, body parts and questions about a message.
+//! Module `sipmsgops`: headers, body parts, codecs and questions about a message. All changes are edits of what leaves.
 
-pub(crate) mod body;
+pub mod body;
+mod codecs;
+mod headers;
+mod parts;
+pub(crate) mod questions;
+pub(crate) mod uri_params;
+mod validate;
 
 use tandem_module::ModuleDecl;
-use tandem_module::context::{Called, Context};
-use tandem_module::declare::{Function, arg_text};
-use tandem_script::surface::{ArgSpec, ArgType, FunctionSpec, Routes, arg, opt};
-use tandem_script::vm::Arg;
+use tandem_module::declare::Function;
+use tandem_script::surface::ArgType::{Int, Regex, Text, VarOut};
+use tandem_script::surface::{ArgSpec, Routes, arg, opt};
+
+use crate::core::table::{MESSAGE_ROUTES, REQUEST_ROUTES, function};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
     name: "sipmsgops",
-    doc: "headers, body parts and questions about a message",
+    doc: "headers, body parts, codecs and questions about a message",
     functions: FUNCTIONS,
     ..ModuleDecl::EMPTY
 };
 
-const fn function(
-    name: &'static str,
-    args: &'static [ArgSpec],
-    doc: &'static str,
-    call: fn(&mut Context, &[Arg]) -> Called,
-) -> Function {
-    Function { spec: FunctionSpec { name, args, routes: Routes::ANY, is_async: false, doc }, call }
-}
+const TEXT: &[ArgSpec] = &[arg("text", Text)];
+const NAME: &[ArgSpec] = &[arg("name", Text)];
+const PARAM: &[ArgSpec] = &[arg("param", Text)];
+const PARAM_VALUE: &[ArgSpec] = &[arg("param", Text), opt("value", Text)];
+const CODEC: &[ArgSpec] = &[arg("name", Text), opt("clock", Text)];
+const CODEC_RE: &[ArgSpec] = &[arg("regexp", Regex)];
+const STREAM: &[ArgSpec] = &[arg("media", Regex), opt("transport", Regex)];
+const OPTION: &[ArgSpec] = &[arg("header", Text), arg("option", Text)];
+const MIME: &[ArgSpec] = &[opt("mime", Text)];
 
-const FUNCTIONS: &[Function] = &[
-    function("is_method", &[arg("methods", ArgType::Text)], "whether the method is one of a list such as INVITE|ACK", is_method),
-    function("has_totag", &[], "whether the To header has a tag", has_totag),
-    function("has_body", &[opt("mime", ArgType::Text)], "whether there is a body, of that type", has_body),
-    function("is_present_hf", &[arg("name", ArgType::Text)], "whether there is such a header", is_present),
-    function("append_hf", &[arg("text", ArgType::Text), opt("after", ArgType::Text)], "adds header lines behind the others", append),
-    function("insert_hf", &[arg("text", ArgType::Text), opt("before", ArgType::Text)], "adds header lines before the others", insert),
-    function("remove_hf", &[arg("name", ArgType::Text)], "removes all headers of that name", remove),
-    function("append_to_reply", &[arg("text", ArgType::Text)], "adds header lines to replies made here", append_to_reply),
+pub(crate) static FUNCTIONS: &[Function] = &[
+    function("append_to_reply", TEXT, REQUEST_ROUTES, "adds header lines to replies made here", headers::append_to_reply),
+    function("append_time", &[], REQUEST_ROUTES, "adds a Date header to replies made here", headers::append_time),
+    function("append_hf", &[arg("text", Text), opt("after", Text)], MESSAGE_ROUTES, "adds header lines behind the others", headers::append),
+    function("insert_hf", &[arg("text", Text), opt("before", Text)], MESSAGE_ROUTES, "adds header lines before the others", headers::insert),
+    function(
+        "append_urihf",
+        &[arg("prefix", Text), arg("suffix", Text)],
+        REQUEST_ROUTES,
+        "adds a header with the received Request-URI",
+        headers::append_uri,
+    ),
+    function("is_present_hf", NAME, MESSAGE_ROUTES, "whether there is such a header", headers::is_present),
+    function("remove_hf", NAME, MESSAGE_ROUTES, "removes all headers of that name", headers::remove),
+    function("remove_hf_re", CODEC_RE, MESSAGE_ROUTES, "removes all headers whose name matches", headers::remove_matching),
+    function("remove_hf_glob", &[arg("pattern", Text)], MESSAGE_ROUTES, "removes all headers whose name matches a glob", headers::remove_glob),
+    function("list_hdr_has_option", OPTION, MESSAGE_ROUTES, "whether a header lists an option", headers::has_option),
+    function("list_hdr_add_option", OPTION, MESSAGE_ROUTES, "adds an option to the list of a header", headers::add_option),
+    function("list_hdr_remove_option", OPTION, MESSAGE_ROUTES, "takes an option off the list of a header", headers::remove_option),
+    function("is_method", &[arg("methods", Text)], MESSAGE_ROUTES, "whether the method is one of a list such as INVITE|ACK", questions::is_method),
+    function("has_totag", &[], MESSAGE_ROUTES, "whether the To header has a tag", questions::has_to_tag),
+    function("has_body", MIME, MESSAGE_ROUTES, "2.4 name of has_body_part()", questions::has_body),
+    function("has_body_part", MIME, MESSAGE_ROUTES, "whether there is a body part, of that type", questions::has_body),
+    function("is_privacy", &[arg("type", Text)], MESSAGE_ROUTES, "whether Privacy lists a value", questions::is_privacy),
+    function("is_audio_on_hold", &[], MESSAGE_ROUTES, "1 held by address 0.0.0.0, 2 by direction, -1 not held", questions::is_audio_on_hold),
+    function("is_uri_user_e164", &[arg("uri", Text)], MESSAGE_ROUTES, "whether the user of a URI is an E.164 number", questions::is_user_e164),
+    function(
+        "change_reply_status",
+        &[arg("code", Int), arg("reason", Text)],
+        Routes::ONREPLY,
+        "status and reason with which a reply goes on",
+        questions::change_reply_status,
+    ),
+    function(
+        "sipmsg_validate",
+        &[opt("flags", Text), opt("reason", VarOut)],
+        MESSAGE_ROUTES,
+        "whether the message is sound; a negative code and a reason tell what is wrong",
+        validate::sipmsg_validate,
+    ),
+    function("ruri_has_param", PARAM_VALUE, REQUEST_ROUTES, "whether the Request-URI has a parameter", uri_params::has),
+    function("ruri_add_param", PARAM, REQUEST_ROUTES, "adds name=value to the Request-URI", uri_params::add),
+    function("ruri_del_param", PARAM, REQUEST_ROUTES, "removes a parameter of the Request-URI", uri_params::remove),
+    function("ruri_tel2sip", &[], REQUEST_ROUTES, "makes a sip: URI of a tel: URI", uri_params::tel_to_sip),
+    function("remove_body_part", &[opt("mime", Text), opt("revert", Text)], MESSAGE_ROUTES, "removes body parts", parts::remove),
+    function(
+        "add_body_part",
+        &[arg("body", Text), arg("mime", Text), opt("headers", Text)],
+        MESSAGE_ROUTES,
+        "adds a body part",
+        parts::add,
+    ),
+    function(
+        "get_updated_body_part",
+        &[opt("mime", Text), arg("result", VarOut)],
+        MESSAGE_ROUTES,
+        "a body part with the changes so far",
+        parts::updated,
+    ),
+    function("codec_exists", CODEC, MESSAGE_ROUTES, "whether the SDP has a codec", codecs::exists),
+    function("codec_delete", CODEC, MESSAGE_ROUTES, "removes a codec from the SDP", codecs::delete),
+    function("codec_move_up", CODEC, MESSAGE_ROUTES, "puts a codec first", codecs::move_up),
+    function("codec_move_down", CODEC, MESSAGE_ROUTES, "puts a codec last", codecs::move_down),
+    function("codec_exists_re", CODEC_RE, MESSAGE_ROUTES, "whether the SDP has a codec that matches", codecs::exists),
+    function("codec_delete_re", CODEC_RE, MESSAGE_ROUTES, "removes codecs that match", codecs::delete),
+    function("codec_delete_except_re", CODEC_RE, MESSAGE_ROUTES, "removes codecs that do not match", codecs::delete_except),
+    function("codec_move_up_re", CODEC_RE, MESSAGE_ROUTES, "puts codecs that match first", codecs::move_up),
+    function("codec_move_down_re", CODEC_RE, MESSAGE_ROUTES, "puts codecs that match last", codecs::move_down),
+    function("stream_exists", STREAM, MESSAGE_ROUTES, "whether the SDP has such a media section", codecs::stream_exists),
+    function("stream_delete", STREAM, MESSAGE_ROUTES, "removes media sections", codecs::stream_delete),
 ];
-
-fn is_method(context: &mut Context, args: &[Arg]) -> Called {
-    let wanted = arg_text(args, 0).unwrap_or_default();
-    let own = if context.message.is_request() {
-        context.message.method_bytes()
-    } else {
-        context.message.cseq().map(|(_, _, method)| method).unwrap_or_default()
-    };
-    let fits = wanted.split(|byte| *byte == b'|').any(|method| method.trim_ascii().eq_ignore_ascii_case(own));
-    Called::Done(if fits { 1 } else { -1 })
-}
-
-fn has_totag(context: &mut Context, _: &[Arg]) -> Called {
-    let has = context.message.to().is_ok_and(|to| to.tag().is_some_and(|tag| !tag.is_empty()));
-    Called::Done(if has { 1 } else { -1 })
-}
-
-fn has_body(context: &mut Context, args: &[Arg]) -> Called {
-    let message = &context.message;
-    if message.body().is_empty() {
-        return Called::Done(-1);
-    }
-    let Some(wanted) = arg_text(args, 0) else { return Called::Done(1) };
-    let mime = message.content_type().unwrap_or_default();
-    let mime = mime.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    Called::Done(if mime.eq_ignore_ascii_case(wanted) { 1 } else { -1 })
-}
-
-fn is_present(context: &mut Context, args: &[Arg]) -> Called {
-    let found = arg_text(args, 0).and_then(|name| context.message.header_by_name(name));
-    Called::Done(if found.is_some() { 1 } else { -1 })
-}
-
-/// Header lines as the script gave them, with a line end.
-fn lines(text: &[u8]) -> Vec<u8> {
-    let mut lines = text.to_vec();
-    if !lines.ends_with(b"\n") {
-        lines.extend_from_slice(b"\r\n");
-    }
-    lines
-}
-
-fn append(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(text) = arg_text(args, 0).filter(|text| !text.is_empty()) else { return Called::Done(-1) };
-    let lines = lines(text);
-    match arg_text(args, 1).and_then(|name| context.message.header_by_name(name)) {
-        Some(entry) => context.edits.lumps.insert_header_after(entry, lines),
-        None => context.edits.lumps.append_header(&context.message, lines),
-    }
-    Called::Done(1)
-}
-
-fn insert(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(text) = arg_text(args, 0).filter(|text| !text.is_empty()) else { return Called::Done(-1) };
-    let lines = lines(text);
-    match arg_text(args, 1).and_then(|name| context.message.header_by_name(name)) {
-        Some(entry) => context.edits.lumps.insert_header_before(entry, lines),
-        None => context.edits.lumps.insert_header(&context.message, lines),
-    }
-    Called::Done(1)
-}
-
-fn remove(context: &mut Context, args: &[Arg]) -> Called {
-    let name = arg_text(args, 0).unwrap_or_default();
-    let mut count = 0;
-    for entry in context.message.headers_by_name(name) {
-        context.edits.lumps.remove_header(entry);
-        count += 1;
-    }
-    Called::Done(if count > 0 { 1 } else { -1 })
-}
-
-fn append_to_reply(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(text) = arg_text(args, 0).filter(|text| !text.is_empty()) else { return Called::Done(-1) };
-    context.edits.lumps.append_to_reply(lines(text));
-    Called::Done(1)
-}
-

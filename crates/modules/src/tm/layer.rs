@@ -1,27 +1,34 @@
-//! What the engine calls: admission of requests, replies, the end of a script.
+//! What the engine calls: admission of requests, replies, the end of a script. Creates transactions.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use tandem_module::context::Context;
+use bytes::Bytes;
+use tandem_module::context::{Context, write_log};
 use tandem_module::transaction::{Admission, StoredRequest, TmMoment, TransactionLayer};
-use tandem_sip::{Method, TransactionKey};
-use tandem_transaction::{Kind, Transaction};
+use tandem_script::ast::RouteKind;
+use tandem_script::vm::LogLevel;
+use tandem_sip::{HeaderKind, Method, TransactionKey};
+use tandem_transaction::{Kind, ServerState, Transaction};
 
-use super::tx::{State, Tx};
-use super::{TRANSACTIONS_MAX, Tm, replies};
+use super::tx::{State, Telling, Tx};
+use super::{TRANSACTIONS_MAX, Tm, clock, replies};
 
 /// The stateful layer.
 pub(crate) struct Layer;
 
-/// What came of creating a transaction.
+/// What came of asking for a transaction.
 pub(crate) enum Created {
-    /// It is there, new or from before.
-    Ready(Arc<Tx>),
+    /// It was made now.
+    New(Arc<Tx>),
+    /// It was there before.
+    Known(Arc<Tx>),
     /// The request is a retransmission of one in work.
     Repeated,
-    /// No room, or a request without the needed headers; a 503 was sent in the first case.
-    Refused,
+    /// There are too many; the request has been answered 503.
+    Overloaded,
+    /// A request without the needed headers, or one that has no transaction.
+    Bad,
 }
 
 /// The transaction of the context, as this module knows it.
@@ -29,100 +36,197 @@ pub(crate) fn own_tx(context: &Context) -> Option<Arc<Tx>> {
     context.transaction.clone()?.as_any().downcast().ok()
 }
 
+/// Settings made before there is a transaction.
+#[derive(Default)]
+pub(crate) struct Armed {
+    pub(crate) on_failure: Option<Box<str>>,
+    pub(crate) on_reply: Option<Box<str>>,
+    pub(crate) on_branch: Option<Box<str>>,
+    pub(crate) fr: Option<Duration>,
+    pub(crate) fr_inv: Option<Duration>,
+    pub(crate) extra_headers: Vec<u8>,
+}
+
+/// Marks a run that waits without a transaction.
+struct WaitingKey(TransactionKey);
+
 /// The transaction of the request in `context`, created when there is none; its stored request is brought up to date.
-pub(crate) fn ensure(context: &mut Context) -> Created {
+/// `follows_no_cancel`: the client may ask to leave the other branches alone when one is answered (RFC 3841 §9.1).
+pub(crate) fn ensure(context: &mut Context, follows_no_cancel: bool) -> Created {
     if let Some(tx) = own_tx(context) {
-        let request = Arc::new(stored(context));
-        tx.state.lock().request = request;
-        return Created::Ready(tx);
+        update(context, &tx);
+        return Created::Known(tx);
     }
     let node = context.node;
+    if !context.is_request() || context.message.method() == Method::Ack {
+        return Created::Bad;
+    }
     let (Some(tm), Ok(key)) = (node.state::<Tm>(), TransactionKey::for_request(&context.message)) else {
-        return Created::Refused;
+        return Created::Bad;
     };
     if tm.table.len() >= TRANSACTIONS_MAX {
         tm.count(|counters| &counters.refused);
         context.edits.lumps.append_to_reply(&b"Retry-After: 5\r\n"[..]);
         tandem_module::reply::reply_stateless(context, 503, b"Service Unavailable");
-        return Created::Refused;
+        return Created::Overloaded;
     }
     let method = context.message.method();
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
     let mut config = tm.config;
     config.is_reliable = context.source.proto.is_reliable();
-    let core = Transaction::new(kind, &config, Instant::now());
-    let slot = context.take_slot::<Armed>().map(|armed| *armed).unwrap_or_default();
-    let mut state = State::new(core, Arc::new(stored(context)));
-    state.on_failure = slot.on_failure;
-    state.on_reply = slot.on_reply;
-    state.on_branch = slot.on_branch;
-    let tx = Arc::new(Tx { node, id: tm.table.next_id(), key, method, state: parking_lot::Mutex::new(state) });
+    config.keep_branches_after_2xx = follows_no_cancel && wants_no_cancel(context);
+    let mut state = State::new(Transaction::new(kind, &config, clock::now()), Arc::new(stored(context)));
+    state.dialog = context.dialog.clone();
+    if let Some(armed) = context.take_slot::<Armed>() {
+        state.core.set_fr_timeouts(armed.fr, armed.fr_inv);
+        state.on_failure = armed.on_failure;
+        state.on_reply = armed.on_reply;
+        state.on_branch = armed.on_branch;
+        state.extra_headers = armed.extra_headers;
+    }
+    let id = tm.table.next_id();
+    let tx = Arc::new(Tx { node, tm, id, key, method, state: parking_lot::Mutex::new(state) });
     if tm.table.insert(&tx).is_some() {
         return Created::Repeated;
     }
     tm.count(|counters| &counters.created);
     context.transaction = Some(tx.clone());
-    Created::Ready(tx)
+    tm.call_request_hooks(context);
+    Created::New(tx)
+}
+
+fn wants_no_cancel(context: &Context) -> bool {
+    let message = &context.message;
+    message.headers_of(HeaderKind::RequestDisposition).any(|entry| {
+        message.value(entry).split(|byte| *byte == b',').any(|word| tandem_sip::trim(word).eq_ignore_ascii_case(b"no-cancel"))
+    })
 }
 
 fn stored(context: &Context) -> StoredRequest {
     StoredRequest { message: context.message.clone(), source: context.source, edits: context.edits.clone() }
 }
 
-/// Routes armed before there is a transaction.
-#[derive(Default)]
-pub(crate) struct Armed {
-    pub(crate) on_failure: Option<Box<str>>,
-    pub(crate) on_reply: Option<Box<str>>,
-    pub(crate) on_branch: Option<Box<str>>,
+/// Takes what the script has changed over into the transaction.
+fn update(context: &Context, tx: &Tx) {
+    let mut state = tx.state.lock();
+    state.dialog.clone_from(&context.dialog);
+    match context.kind {
+        RouteKind::Request | RouteKind::Error => {
+            Arc::make_mut(&mut state.request).edits.clone_from(&context.edits);
+        }
+        // What a failure route edits is for the branches it makes itself.
+        RouteKind::Failure => {
+            state.set_flags(context.edits.flags);
+            if state.request.edits.serial.len() != context.edits.serial.len() {
+                Arc::make_mut(&mut state.request).edits.serial.clone_from(&context.edits.serial);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Sends 100 when an INVITE is owed one (OpenSIPS: tm, auto_100trying).
+pub(crate) fn send_trying(context: &Context, tx: &Arc<Tx>) {
+    if !tx.state.lock().core.wants_trying() {
+        return;
+    }
+    let mut out = Vec::with_capacity(512);
+    if tandem_module::reply::write_reply(context, 100, b"Giving it a try", None, None, &mut out).is_ok() {
+        // Refused when another thread has answered meanwhile.
+        let _ = tx.with(|state| state.core.respond_local(100, Bytes::from(out), clock::now()));
+    }
+}
+
+impl Layer {
+    fn admit_ack(tm: &'static Tm, context: &Context) -> Admission {
+        let message = &context.message;
+        let known = TransactionKey::for_request(message).ok().and_then(|key| tm.table.by_key(&key));
+        if let Some(tx) = known {
+            let (was_awaited, server) = tx.with(|state| {
+                let was_awaited = state.core.handle_ack(clock::now());
+                (was_awaited, state.core.server_state())
+            });
+            if was_awaited {
+                tx.tell_unlocked(TmMoment::AckIn, Telling::default());
+            }
+            // An ACK to a 2xx with the branch of its INVITE: an old client; the script routes it.
+            return if server == ServerState::Accepted { Admission::Script } else { Admission::Absorbed };
+        }
+        if let Some(tx) = tm.table.acknowledged(message) {
+            tx.with(|state| state.core.handle_ack(clock::now()));
+            tx.tell_unlocked(TmMoment::AckIn, Telling::default());
+        }
+        Admission::Script
+    }
 }
 
 impl TransactionLayer for Layer {
     fn admit(&self, context: &mut Context) -> Admission {
         let Some(tm) = context.node.state::<Tm>() else { return Admission::Script };
-        let message = &context.message;
-        let method = message.method();
-        // A CANCEL has the branch of its INVITE and a key of its own; it belongs to the script.
-        let Ok(key) = TransactionKey::for_request(message) else { return Admission::Script };
-        let Some(tx) = tm.table.by_key(&key) else { return Admission::Script };
-        if method == Method::Ack {
-            let is_ours = tx.with(|state| state.core.handle_ack(Instant::now()));
-            if !is_ours {
-                tx.tell_hooks(TmMoment::AckIn, 0, None, None);
-                return Admission::Script;
-            }
-            return Admission::Absorbed;
+        clock::note(context.source.at);
+        if context.message.method() == Method::Ack {
+            return Layer::admit_ack(tm, context);
         }
-        tx.with(|state| state.core.handle_request_retransmission(Instant::now()));
-        Admission::Absorbed
+        // A CANCEL has the branch of its INVITE and a key of its own; it belongs to the script.
+        let Ok(key) = TransactionKey::for_request(&context.message) else { return Admission::Script };
+        match tm.table.by_key(&key) {
+            Some(tx) => {
+                tx.with(|state| state.core.handle_request_retransmission(clock::now()));
+                Admission::Absorbed
+            }
+            None if tm.table.is_waiting(&key, clock::now()) => Admission::Absorbed,
+            None => Admission::Script,
+        }
     }
 
     fn on_reply(&self, context: Box<Context>) {
+        clock::note(context.source.at);
         replies::receive(context);
     }
 
     fn begin_async(&self, context: &mut Context) -> Result<(), Option<i32>> {
-        match ensure(context) {
-            Created::Ready(_) => Ok(()),
-            Created::Repeated => Err(None),
-            Created::Refused => Err(Some(-1)),
+        if context.kind != RouteKind::Request {
+            return if context.transaction.is_some() { Ok(()) } else { Err(Some(-1)) };
+        }
+        match ensure(context, false) {
+            Created::New(tx) | Created::Known(tx) => {
+                send_trying(context, &tx);
+                Ok(())
+            }
+            Created::Repeated | Created::Overloaded => Err(None),
+            Created::Bad => {
+                write_log(LogLevel::Error, "async(): no transaction can be made for this request");
+                Err(Some(-1))
+            }
+        }
+    }
+
+    fn on_park(&self, context: &mut Context) {
+        let Some(tm) = context.node.state::<Tm>() else { return };
+        if context.message.method() == Method::Ack || context.slot::<WaitingKey>().is_some() {
+            return;
+        }
+        if let Ok(key) = TransactionKey::for_request(&context.message) {
+            tm.table.wait(key.clone(), clock::now());
+            context.set_slot(WaitingKey(key));
         }
     }
 
     fn end_of_request(&self, context: &mut Context) {
+        let waiting = context.take_slot::<WaitingKey>();
+        if let (Some(waiting), Some(tm)) = (waiting, context.node.state::<Tm>()) {
+            tm.table.wait_no_more(&waiting.0);
+        }
         let Some(tx) = own_tx(context) else { return };
-        let avps = std::mem::take(&mut context.avps);
-        let flags = context.edits.flags;
         tx.with(|state| {
-            if !avps.is_empty() {
-                state.avps = avps;
+            if !state.has_newer_avps {
+                std::mem::swap(&mut state.avps, &mut context.avps);
             }
-            if flags != state.request.edits.flags
-                && let Some(request) = Arc::get_mut(&mut state.request)
-            {
-                request.edits.flags = flags;
+            if state.branches.is_empty() {
+                state.set_flags(context.edits.flags);
             }
-            state.core.release(Instant::now());
+            state.dialog = context.dialog.take();
+            state.core.release(clock::now());
         });
     }
 }

@@ -1,23 +1,39 @@
 //! Module `tm`: stateful proxying. Transactions are found by key or id and handled one message at a time; the rules are in
 //! `tandem-transaction`, here are messages, script routes and sending.
+//!
+//! For other modules: [`add_request_hook`] to be there when a transaction is born, then
+//! [`tandem_module::transaction::Transaction::add_hook`] for its life; [`uac::send_request`] for requests of their own.
 
+mod act;
+mod branch_vars;
+mod clock;
 mod failure;
+mod forward;
 mod functions;
+mod functions_more;
 mod layer;
+mod management;
 mod relay;
 mod replies;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tx;
+pub mod uac;
 mod variables;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::RwLock;
+use tandem_module::context::Context;
 use tandem_module::declare::Setup;
+use tandem_module::reply::{self, TO_TAG_BYTES};
 use tandem_module::stat::Stat;
 use tandem_module::worker::TimerClass;
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::surface::{ParamSpec, ParamType, StatSpec};
+use tandem_sip::Message;
 use tandem_transaction::Config;
 
 use table::Table;
@@ -29,6 +45,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     params: PARAMS,
     functions: functions::FUNCTIONS,
     variables: variables::VARIABLES,
+    commands: management::COMMANDS,
     stats: STATS,
     setup,
     init,
@@ -48,36 +65,69 @@ const PARAMS: &[ParamSpec] = &[
     int("T2_timer", "4000", "milliseconds, longest retransmission interval"),
     int("ruri_matching", "1", "accepted, no effect: matching follows RFC 3261 §17.2.3"),
     int("via1_matching", "1", "accepted, no effect: matching follows RFC 3261 §17.2.3"),
-    int("unix_tx_timeout", "2", "accepted, no effect"),
+    int("unix_tx_timeout", "2", "accepted, no effect: t_write_unix() does not exist here"),
     int("restart_fr_on_each_reply", "1", "whether each provisional reply starts fr_inv_timeout anew"),
-    int("pass_provisional_replies", "0", "accepted, no effect"),
-    int("syn_branch", "1", "accepted, no effect"),
-    int("onreply_avp_mode", "0", "accepted, no effect: named reply routes always see the AVPs of the transaction"),
+    int("pass_provisional_replies", "0", "accepted, no effect: provisional replies to requests of our own are not reported"),
+    int("syn_branch", "1", "accepted, no effect: branches are always found directly"),
+    int("onreply_avp_mode", "0", "1: named reply routes see and change the AVPs of the transaction; 0: they have their own"),
     int("disable_6xx_block", "0", "treat 6xx as any negative reply"),
     int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
-    int("timer_partitions", "1", "accepted, no effect"),
+    int("timer_partitions", "1", "accepted, no effect: every worker has timers of its own"),
     int("auto_100trying", "1", "answer 100 to an INVITE that is being relayed"),
-    ParamSpec { name: "tw_append", ty: ParamType::Text, default: "", is_repeatable: true, doc: "accepted, no effect" },
+    ParamSpec {
+        name: "minor_branch_flag",
+        ty: ParamType::IntOrText,
+        default: "",
+        is_repeatable: false,
+        doc: "branch flag of branches nobody waits for when all others have failed",
+    },
+    int("tm_replication_cluster", "0", "accepted, no effect: anycast transactions are not shared"),
+    ParamSpec { name: "tw_append", ty: ParamType::Text, default: "", is_repeatable: true, doc: "accepted, no effect: t_write_req() does not exist here" },
 ];
 
+const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
+    StatSpec { name, doc }
+}
+
 const STATS: &[StatSpec] = &[
-    StatSpec { name: "received_replies", doc: "replies that belonged to a transaction" },
-    StatSpec { name: "relayed_replies", doc: "replies sent on upstream" },
-    StatSpec { name: "local_replies", doc: "replies made here" },
-    StatSpec { name: "UAS_transactions", doc: "transactions created for received requests" },
-    StatSpec { name: "refused_transactions", doc: "requests answered 503 because too many transactions exist" },
-    StatSpec { name: "inuse_transactions", doc: "transactions in memory" },
+    stat("received_replies", "replies that belonged to a transaction"),
+    stat("relayed_replies", "replies sent on upstream"),
+    stat("local_replies", "replies made here"),
+    stat("UAS_transactions", "transactions created for received requests"),
+    stat("UAC_transactions", "transactions created for requests of our own"),
+    stat("2xx_transactions", "transactions answered 2xx"),
+    stat("3xx_transactions", "transactions answered 3xx"),
+    stat("4xx_transactions", "transactions answered 4xx"),
+    stat("5xx_transactions", "transactions answered 5xx"),
+    stat("6xx_transactions", "transactions answered 6xx"),
+    stat("retransmission_req_T1_1", "first retransmissions of requests"),
+    stat("retransmission_req_T1_2", "second retransmissions of requests"),
+    stat("retransmission_req_T1_3", "third retransmissions of requests"),
+    stat("retransmission_req_T2", "later retransmissions of requests"),
+    stat("retransmission_rpl_T2", "retransmissions of replies"),
+    stat("timeout_finalresponse", "branches that got a provisional reply but no final one in time"),
+    stat("timeout_noresponse", "branches that got no reply at all in time"),
+    stat("refused_transactions", "requests answered 503 because too many transactions exist"),
+    stat("inuse_transactions", "transactions in memory"),
 ];
 
 /// Transactions in memory beyond which new requests are answered 503.
 pub const TRANSACTIONS_MAX: usize = 500_000;
 
+/// Called with the context of a request whose transaction has just been made: the place to put a hook on it.
+pub type RequestHook = fn(&mut Context);
+
 /// State of the module.
 pub(crate) struct Tm {
     pub(crate) config: Config,
     pub(crate) table: Table,
+    pub(crate) uacs: uac::Uacs,
+    /// `onreply_avp_mode`.
+    pub(crate) has_reply_avps: bool,
+    pub(crate) minor_flag: Option<u8>,
     class: OnceLock<TimerClass>,
     counters: OnceLock<Counters>,
+    request_hooks: RwLock<Arc<[RequestHook]>>,
 }
 
 pub(crate) struct Counters {
@@ -85,7 +135,27 @@ pub(crate) struct Counters {
     pub(crate) relayed: Arc<Stat>,
     pub(crate) local: Arc<Stat>,
     pub(crate) created: Arc<Stat>,
+    pub(crate) uac: Arc<Stat>,
     pub(crate) refused: Arc<Stat>,
+    pub(crate) repeated_replies: Arc<Stat>,
+    pub(crate) timeouts: Arc<Stat>,
+    pub(crate) silent_timeouts: Arc<Stat>,
+    classes: [Arc<Stat>; 5],
+    repeated_requests: [Arc<Stat>; 4],
+}
+
+impl Counters {
+    /// Transactions answered with a code like this.
+    pub(crate) fn class(&self, code: u16) -> &Stat {
+        let at = usize::from(code / 100).clamp(2, 6) - 2;
+        self.classes.get(at).unwrap_or(&self.received)
+    }
+
+    /// Retransmissions with that number, from 1.
+    pub(crate) fn retransmission(&self, attempt: u8) -> &Stat {
+        let at = usize::from(attempt.clamp(1, 4)) - 1;
+        self.repeated_requests.get(at).unwrap_or(&self.received)
+    }
 }
 
 impl Tm {
@@ -98,9 +168,45 @@ impl Tm {
             pick(counters).inc();
         }
     }
+
+    pub(crate) fn call_request_hooks(&self, context: &mut Context) {
+        let hooks = self.request_hooks.read().clone();
+        for hook in hooks.iter() {
+            hook(context);
+        }
+    }
+}
+
+/// Adds a hook that sees every new transaction of a received request, before anything is relayed or answered. False
+/// without module `tm`.
+pub fn add_request_hook(node: NodeRef, hook: RequestHook) -> bool {
+    let Some(tm) = node.state::<Tm>() else { return false };
+    let mut hooks = tm.request_hooks.write();
+    *hooks = hooks.iter().copied().chain([hook]).collect();
+    true
+}
+
+/// The To tag of replies made by transactions. It differs from that of stateless replies, so that the ACK to one of ours
+/// comes to its transaction and is not taken for an ACK to a stateless reply.
+pub fn local_to_tag(message: &Message) -> [u8; TO_TAG_BYTES + 1] {
+    let mut tag = [b't'; TO_TAG_BYTES + 1];
+    for (slot, byte) in tag.iter_mut().zip(reply::to_tag(message)) {
+        *slot = byte;
+    }
+    tag
+}
+
+/// Answers the request of `context` with a body, through its transaction when it has one (OpenSIPS: tm,
+/// t_reply_with_body()). An empty type means that a header added by the script says it. False when it was not sent.
+pub fn answer_with_body(context: &mut Context, code: u16, reason: &[u8], (kind, body): (&[u8], &[u8])) -> bool {
+    match layer::own_tx(context) {
+        Some(tx) => tx.answer(context, code, reason, Some((kind, body))),
+        None => crate::sl::reply_with_body(context, code, reason, Some((kind, body))),
+    }
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
+    let minor_flag = setup.branch_flag("minor_branch_flag")?;
     let params = setup.params;
     let positive = |name: &'static str, default: i32| match params.int(name, default) {
         value @ 1.. => Ok(u64::from(value.unsigned_abs())),
@@ -121,7 +227,17 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         disable_6xx_block: params.int("disable_6xx_block", 0) != 0,
         ..Config::default()
     };
-    setup.state(Tm { config, table: Table::default(), class: OnceLock::new(), counters: OnceLock::new() });
+    let has_reply_avps = params.int("onreply_avp_mode", 0) != 0;
+    setup.state(Tm {
+        config,
+        table: Table::default(),
+        uacs: uac::Uacs::default(),
+        has_reply_avps,
+        minor_flag,
+        class: OnceLock::new(),
+        counters: OnceLock::new(),
+        request_hooks: RwLock::new(Arc::new([])),
+    });
     Ok(())
 }
 
@@ -133,12 +249,19 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
         relayed: stat("relayed_replies"),
         local: stat("local_replies"),
         created: stat("UAS_transactions"),
+        uac: stat("UAC_transactions"),
         refused: stat("refused_transactions"),
+        repeated_replies: stat("retransmission_rpl_T2"),
+        timeouts: stat("timeout_finalresponse"),
+        silent_timeouts: stat("timeout_noresponse"),
+        classes: ["2xx", "3xx", "4xx", "5xx", "6xx"].map(|class| node.stats.stat("tm", &format!("{class}_transactions"))),
+        repeated_requests: ["T1_1", "T1_2", "T1_3", "T2"].map(|at| node.stats.stat("tm", &format!("retransmission_req_{at}"))),
     });
     node.stats.computed("tm", "inuse_transactions", move || tm.table.len() as i64);
     if let Some(workers) = node.workers() {
         let _ = tm.class.set(workers.add_timer_class(Arc::new(tx::Timers(node))));
     }
     node.set_transactions(Arc::new(layer::Layer));
+    management::register(node);
     Ok(())
 }

@@ -1,102 +1,116 @@
 //! Replies from downstream: found by their Via branch, through the reply routes, then on by the machine.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use smallvec::SmallVec;
 use tandem_module::context::Context;
 use tandem_module::run::{self, After};
+use tandem_module::transaction::TmMoment;
 use tandem_script::ast::RouteKind;
 use tandem_script::vm::{RouteId, StartOptions};
 use tandem_sip::Method;
 use tandem_transaction::{BranchIndex, ReplyAction};
 
-use super::tx::{Received, Tx};
-use super::{Tm, table};
+use super::tx::{Received, Telling, Tx, at};
+use super::{Tm, clock, table, uac};
+
+/// Reply routes still to be run, the next one last.
+type Routes = SmallVec<[RouteId; 2]>;
 
 /// A reply came in.
 pub(crate) fn receive(mut context: Box<Context>) {
-    let node = context.node;
     let code = context.message.status().unwrap_or_default();
     context.reply_code = code;
     context.kind = RouteKind::OnReply;
-    let Some((tx, branch)) = find(&context) else {
+    let ids = context.message.top_via().ok().and_then(|via| table::parse_branch(via.branch?));
+    let (Some(tm), Some((id, branch))) = (context.node.state::<Tm>(), ids) else {
         return tandem_module::reply::forward_stateless(context);
     };
-    if let Some(tm) = node.state::<Tm>() {
-        tm.count(|counters| &counters.received);
+    match tm.table.by_id(id) {
+        Some(tx) => {
+            tm.count(|counters| &counters.received);
+            receive_for(context, &tx, BranchIndex(branch), code);
+        }
+        None => match uac::receive(tm, id, context) {
+            Ok(()) => tm.count(|counters| &counters.received),
+            Err(context) => tandem_module::reply::forward_stateless(context),
+        },
     }
-    let now = Instant::now();
-    if context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel) && tx.method != Method::Cancel {
-        tx.with(|state| state.core.handle_cancel_reply(branch, code, now));
+}
+
+fn receive_for(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex, code: u16) {
+    let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
+    if is_for_cancel && tx.method != Method::Cancel {
+        tx.with(|state| state.core.handle_cancel_reply(branch, code, clock::now()));
         return context.recycle();
     }
-    let buffer = context.message.buffer().clone();
-    let action = tx.with(|state| {
-        if code >= 300
-            && let Some(data) = state.branches.get_mut(branch.as_usize())
-        {
-            data.last_final = Some(buffer);
+    let (action, has_hooks) = tx.with(|state| {
+        if let Some(data) = state.branches.get_mut(at(branch)) {
+            data.last_received = code;
+            if code >= 300 {
+                data.last_final = Some(context.message.buffer().clone());
+            }
         }
-        state.core.receive_reply(branch, code, now)
+        (state.core.receive_reply(branch, code, clock::now()), state.has_hooks())
     });
     if action == ReplyAction::Absorbed {
         return context.recycle();
     }
     context.branch = Some(branch.0);
-    match node.program().global_onreply() {
-        Some(route) => {
-            let mut options = StartOptions::new(RouteKind::OnReply);
-            options.can_park = false;
-            let after: After = Box::new(move |context, end| {
-                if end.is_dropped && code < 200 { context.recycle() } else { named_routes(context, tx, branch) }
-            });
-            run::start(context, route, options, after);
-        }
-        None => named_routes(context, tx, branch),
+    if has_hooks {
+        let telling = Telling { code, reply: Some(&context.message), branch: Some(branch.0), edits: None };
+        tx.tell_unlocked(TmMoment::ReplyIn, telling);
     }
-}
-
-fn find(context: &Context) -> Option<(Arc<Tx>, BranchIndex)> {
-    let via = context.message.top_via().ok()?;
-    let (id, branch) = table::parse_branch(via.branch?)?;
-    let tx = context.node.state::<Tm>()?.table.by_id(id)?;
-    Some((tx, BranchIndex(branch)))
+    let Some(route) = context.node.program().global_onreply() else { return named_routes(context, tx, branch) };
+    let mut options = StartOptions::new(RouteKind::OnReply);
+    options.can_park = false;
+    let tx = tx.clone();
+    let after: After = Box::new(move |mut context, end| {
+        if end.is_dropped && code < 200 {
+            return context.recycle();
+        }
+        // AVPs of the global route are its own.
+        context.avps.clear();
+        named_routes(context, &tx, branch);
+    });
+    run::start(context, route, options, after);
 }
 
 /// The route armed in the branch route, then the one of the transaction.
-fn named_routes(mut context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex) {
-    let program = context.node.program();
-    let route_of = |name: &Option<Box<str>>| name.as_deref().and_then(|name| program.route(RouteKind::OnReply, name));
-    let mut routes: smallvec::SmallVec<[RouteId; 2]> = smallvec::SmallVec::new();
+fn named_routes(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex) {
+    let mut routes = Routes::new();
     {
-        let mut state = tx.state.lock();
-        routes.extend(route_of(&state.on_reply));
-        routes.extend(state.branches.get(branch.as_usize()).and_then(|data| route_of(&data.on_reply)));
-        if !routes.is_empty() {
-            context.request = Some(state.request.clone());
-            context.avps = std::mem::take(&mut state.avps);
-            context.edits.flags = state.request.edits.flags;
-            if let Some(data) = state.branches.get(branch.as_usize()) {
-                context.edits.target.flags = data.target.flags;
-            }
+        let state = tx.state.lock();
+        let data = state.branches.get(at(branch));
+        let of_branch = data.and_then(|data| data.on_reply.as_deref());
+        if state.on_reply.is_none() && of_branch.is_none() {
+            drop(state);
+            return process(context, tx, branch);
         }
-    }
-    if routes.is_empty() {
-        return process(context, &tx, branch);
+        let program = context.node.program();
+        for name in [state.on_reply.as_deref(), of_branch].into_iter().flatten() {
+            routes.extend(program.route(RouteKind::OnReply, name));
+        }
+        context.request = Some(state.request.clone());
+        if tx.tm.has_reply_avps {
+            context.avps = state.avps.clone();
+        }
+        context.dialog.clone_from(&state.dialog);
+        context.edits.flags = state.request.edits.flags;
+        context.edits.target.flags = data.map_or(0, |data| data.target.flags);
     }
     context.transaction = Some(tx.clone());
-    next_route(context, tx, branch, routes);
+    next_route(context, tx.clone(), branch, routes);
 }
 
-fn next_route(context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut routes: smallvec::SmallVec<[RouteId; 2]>) {
+fn next_route(mut context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut routes: Routes) {
     let Some(route) = routes.pop() else {
-        let mut context = context;
-        give_back(&mut context, &tx);
+        give_back(&mut context, &tx, branch);
         return process(context, &tx, branch);
     };
     let after: After = Box::new(move |mut context, end| {
         if end.is_dropped && context.reply_code < 200 {
-            give_back(&mut context, &tx);
+            give_back(&mut context, &tx, branch);
             return context.recycle();
         }
         next_route(context, tx, branch, routes);
@@ -105,14 +119,16 @@ fn next_route(context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut route
 }
 
 /// AVPs and flags belong to the transaction again.
-fn give_back(context: &mut Context, tx: &Tx) {
+fn give_back(context: &mut Context, tx: &Tx, branch: BranchIndex) {
+    context.request = None;
     let mut state = tx.state.lock();
-    state.avps = std::mem::take(&mut context.avps);
-    if state.request.edits.flags != context.edits.flags {
-        context.request = None;
-        if let Some(request) = Arc::get_mut(&mut state.request) {
-            request.edits.flags = context.edits.flags;
-        }
+    if tx.tm.has_reply_avps {
+        state.avps = std::mem::take(&mut context.avps);
+        state.has_newer_avps = true;
+    }
+    state.set_flags(context.edits.flags);
+    if let Some(data) = state.branches.get_mut(at(branch)) {
+        data.target.flags = context.edits.target.flags;
     }
 }
 
@@ -120,7 +136,7 @@ fn process(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex) {
     let code = context.reply_code;
     let message = std::mem::take(&mut context.message);
     let lumps = std::mem::take(&mut context.edits.lumps);
-    let received = Arc::new(Received { message, lumps });
     context.recycle();
-    tx.with(|state| state.core.process_reply(branch, code, received, Instant::now()));
+    let received = Arc::new(Received { message, lumps });
+    tx.with(|state| state.core.process_reply(branch, code, received, clock::now()));
 }

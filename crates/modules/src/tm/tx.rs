@@ -1,30 +1,41 @@
-//! One transaction: the state machine, what belongs to its branches, and carrying out what the machine asks for. All
-//! sends happen under its lock (they never block), so that a 200 cannot overtake its 180; routes and hooks run outside.
+//! One transaction: the state machine, what belongs to its branches, and who carries out what the machine asks for. Sends
+//! are in `act`, routes in `failure` and `replies`.
+//!
+//! The machine's outputs are worked on by one thread at a time, in order, so that a 200 cannot overtake its 180. Sends
+//! happen under the lock (they never block); hooks run with the lock let go, and what other threads put in meanwhile is
+//! carried out behind it by the thread that is at it already.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tandem_module::context::Context;
-use tandem_module::edits::Target;
+use tandem_module::edits::{Edits, Target};
 use tandem_module::node::{self, NodeRef};
 use tandem_module::reply;
 use tandem_module::transaction::{StoredRequest, TmEvent, TmHook, TmMoment, Transaction as TransactionApi};
-use tandem_module::transport::Destination;
+use tandem_module::transport::{Destination, Proto};
 use tandem_module::worker::TimerHandler;
 use tandem_script::avp::AvpList;
-use tandem_sip::{Lumps, Message, Method, TransactionKey, build_ack_non2xx, build_cancel, write_reply_upstream};
-use tandem_transaction::{BranchIndex, Output, Transaction};
+use tandem_sip::{Lumps, Message, Method, TransactionKey};
+use tandem_transaction::{BranchIndex, Transaction};
 
-use super::{Tm, failure};
+use super::{Tm, clock, uac};
 
 /// A reply received, with what the reply routes changed.
 pub(crate) struct Received {
     pub(crate) message: Message,
     pub(crate) lumps: Lumps,
+}
+
+/// Further addresses of a branch and what its request is written from.
+pub(crate) struct Spare {
+    /// The next one last.
+    pub(crate) addresses: Vec<(Proto, std::net::SocketAddr)>,
+    pub(crate) edits: Edits,
 }
 
 /// What belongs to one branch beside the machine.
@@ -35,6 +46,14 @@ pub(crate) struct BranchData {
     pub(crate) on_reply: Option<Box<str>>,
     /// The negative final reply to acknowledge.
     pub(crate) last_final: Option<Bytes>,
+    /// Code of the last reply from the network; 0 before any.
+    pub(crate) last_received: u16,
+    /// It ended without any reply at all.
+    pub(crate) was_silent: bool,
+    /// `$bavp(...)`.
+    pub(crate) avps: Option<Box<AvpList>>,
+    /// DNS fail-over.
+    pub(crate) spare: Option<Box<Spare>>,
 }
 
 /// Everything that changes.
@@ -42,32 +61,39 @@ pub(crate) struct State {
     pub(crate) core: Transaction<Arc<Received>>,
     pub(crate) request: Arc<StoredRequest>,
     pub(crate) avps: AvpList,
+    /// A reply or failure route has written the AVPs since the request was relayed.
+    pub(crate) has_newer_avps: bool,
+    pub(crate) dialog: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) branches: SmallVec<[BranchData; 1]>,
-    pub(crate) hooks: SmallVec<[TmHook; 0]>,
     pub(crate) on_failure: Option<Box<str>>,
     pub(crate) on_reply: Option<Box<str>>,
     pub(crate) on_branch: Option<Box<str>>,
+    /// `t_add_hdrs()`: lines with line ends.
+    pub(crate) extra_headers: Vec<u8>,
+    /// Reason line for CANCELs.
+    pub(crate) cancel_reason: Vec<u8>,
+    /// `t_relay()` calls at work on it.
+    pub(crate) relaying: u8,
+    pub(crate) is_completed: bool,
+    /// Its place in the index of answered INVITEs.
+    pub(crate) ack_key: Option<u64>,
+    hooks: Option<Arc<[TmHook]>>,
+    is_draining: bool,
     armed: Option<Instant>,
 }
+
+/// The state while its lock is held; [`Tx::tell`] lets it go in between.
+pub(crate) type Locked<'a> = MutexGuard<'a, State>;
 
 /// A transaction.
 pub(crate) struct Tx {
     pub(crate) node: NodeRef,
+    pub(crate) tm: &'static Tm,
     pub(crate) id: u64,
     pub(crate) key: TransactionKey,
     pub(crate) method: Method,
     pub(crate) state: Mutex<State>,
 }
-
-/// What has to happen after the lock is let go.
-pub(crate) enum Later {
-    /// Run the failure route for this best branch and code.
-    Failure(Option<BranchIndex>, u16),
-    /// Tell the hooks.
-    Hook(TmMoment, u16, Option<Arc<Received>>, Option<u8>),
-}
-
-pub(crate) type Todo = SmallVec<[Later; 2]>;
 
 impl State {
     pub(crate) fn new(core: Transaction<Arc<Received>>, request: Arc<StoredRequest>) -> State {
@@ -75,74 +101,92 @@ impl State {
             core,
             request,
             avps: AvpList::new(),
+            has_newer_avps: false,
+            dialog: None,
             branches: SmallVec::new(),
-            hooks: SmallVec::new(),
             on_failure: None,
             on_reply: None,
             on_branch: None,
+            extra_headers: Vec::new(),
+            cancel_reason: Vec::new(),
+            relaying: 0,
+            is_completed: false,
+            ack_key: None,
+            hooks: None,
+            is_draining: false,
             armed: None,
         }
     }
+
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hooks.is_some()
+    }
+
+    /// Message flags belong to the transaction once it exists.
+    pub(crate) fn set_flags(&mut self, flags: u32) {
+        if self.request.edits.flags != flags {
+            Arc::make_mut(&mut self.request).edits.flags = flags;
+        }
+    }
+
+    /// Where replies go.
+    pub(crate) fn upstream(&self) -> Destination {
+        let request = &self.request;
+        reply::reply_destination(&request.message, &request.source, request.edits.force_rport)
+    }
+
+    pub(crate) fn branch(&self, index: Option<u8>) -> Option<&BranchData> {
+        self.branches.get(usize::from(index?))
+    }
+}
+
+/// Ends the work on the outputs, also when a hook panics.
+struct Draining<'a, 'b>(&'a mut Locked<'b>);
+
+impl Drop for Draining<'_, '_> {
+    fn drop(&mut self) {
+        self.0.is_draining = false;
+    }
+}
+
+/// What an event says beside its moment.
+#[derive(Default)]
+pub(crate) struct Telling<'a> {
+    pub(crate) code: u16,
+    pub(crate) reply: Option<&'a Message>,
+    pub(crate) branch: Option<u8>,
+    pub(crate) edits: Option<&'a mut Edits>,
 }
 
 impl Tx {
-    /// Runs `input` on the machine and carries out what follows.
+    /// Runs `input` on the state and carries out what follows.
     pub(crate) fn with<T>(self: &Arc<Tx>, input: impl FnOnce(&mut State) -> T) -> T {
-        let mut todo = Todo::new();
-        let result = {
-            let mut state = self.state.lock();
-            let result = input(&mut state);
-            self.drain(&mut state, &mut todo);
-            result
-        };
-        self.run(todo);
+        let mut state = self.state.lock();
+        let result = input(&mut state);
+        if !state.is_draining {
+            state.is_draining = true;
+            self.drain(&mut state);
+        }
         result
     }
 
-    fn drain(self: &Arc<Tx>, state: &mut State, todo: &mut Todo) {
-        let now = Instant::now();
-        while let Some(output) = state.core.poll_output() {
-            match output {
-                Output::SendRequest { branch, .. } => self.send_request(state, branch, now),
-                Output::SendReply { .. } => self.send_reply(state, now),
-                Output::ForwardReply { branch, code, reply, is_last_reply } => {
-                    self.forward_reply(state, code, &reply, is_last_reply);
-                    tell(state, todo, code, Some(reply), Some(branch.0));
-                }
-                Output::LocalReply { code, .. } => {
-                    self.local_reply(state, code, now);
-                    tell(state, todo, code, None, None);
-                }
-                Output::AllBranchesFailed { best, code } => {
-                    if !state.hooks.is_empty() {
-                        todo.push(Later::Hook(TmMoment::Failure, code, None, best.map(|branch| branch.0)));
-                    }
-                    if state.on_failure.is_some() {
-                        state.core.hold();
-                        todo.push(Later::Failure(best, code));
-                    } else {
-                        state.core.fail_over_done(now);
-                    }
-                }
-                Output::SendAck { branch } => self.send_ack(state, branch),
-                Output::SendCancel { branch, .. } => self.send_cancel(state, branch),
-                Output::BranchTimeout { .. } | Output::ReplyAbsorbed { .. } => {}
-                Output::Terminated => {
-                    if let Some(tm) = self.node.state::<Tm>() {
-                        tm.table.remove(self);
-                    }
-                    if !state.hooks.is_empty() {
-                        todo.push(Later::Hook(TmMoment::Deleted, 0, None, None));
-                    }
-                }
+    fn drain(self: &Arc<Tx>, state: &mut Locked<'_>) {
+        let draining = Draining(state);
+        if let Some(first) = draining.0.core.poll_output() {
+            let now = clock::now();
+            let mut next = Some(first);
+            while let Some(output) = next {
+                self.act(draining.0, output, now);
+                next = draining.0.core.poll_output();
             }
         }
+        drop(draining);
         self.arm(state);
     }
 
     fn arm(&self, state: &mut State) {
         let (Some(deadline), Some(workers)) = (state.core.poll_timeout(), self.node.workers()) else { return };
-        let Some(class) = self.node.state::<Tm>().and_then(Tm::class) else { return };
+        let Some(class) = self.tm.class() else { return };
         // One timer per transaction: a later deadline is looked up when the armed one fires.
         if state.armed.is_none_or(|armed| armed > deadline) {
             state.armed = Some(deadline);
@@ -150,145 +194,72 @@ impl Tx {
         }
     }
 
-    fn run(self: &Arc<Tx>, todo: Todo) {
-        for later in todo {
-            match later {
-                Later::Failure(best, code) => failure::run(self, best, code),
-                Later::Hook(moment, code, reply, branch) => self.tell_hooks(moment, code, reply.as_deref(), branch),
-            }
-        }
+    /// Tells the hooks, with the lock let go.
+    pub(crate) fn tell(self: &Arc<Tx>, state: &mut Locked<'_>, moment: TmMoment, telling: Telling<'_>) {
+        let Some(hooks) = state.hooks.clone() else { return };
+        let request = state.request.clone();
+        MutexGuard::unlocked(state, || self.call(&hooks, &request, moment, telling));
     }
 
-    pub(crate) fn tell_hooks(self: &Arc<Tx>, moment: TmMoment, code: u16, reply: Option<&Received>, branch: Option<u8>) {
+    /// Tells the hooks; the caller does not hold the lock.
+    pub(crate) fn tell_unlocked(self: &Arc<Tx>, moment: TmMoment, telling: Telling<'_>) {
         let (hooks, request) = {
             let state = self.state.lock();
-            (state.hooks.clone(), state.request.clone())
+            let Some(hooks) = state.hooks.clone() else { return };
+            (hooks, state.request.clone())
         };
+        self.call(&hooks, &request, moment, telling);
+    }
+
+    fn call(self: &Arc<Tx>, hooks: &[TmHook], request: &StoredRequest, moment: TmMoment, telling: Telling<'_>) {
         let transaction: Arc<dyn TransactionApi> = self.clone();
-        let local_to_tag = reply::to_tag(&request.message);
+        let local_to_tag = super::local_to_tag(&request.message);
+        let mut event = TmEvent {
+            moment,
+            node: self.node,
+            transaction: &transaction,
+            request,
+            reply: telling.reply,
+            code: telling.code,
+            local_to_tag: &local_to_tag,
+            branch: telling.branch,
+            unix_ms: node::unix_ms(),
+            edits: telling.edits,
+        };
         for hook in hooks {
-            hook(&mut TmEvent {
-                moment,
-                node: self.node,
-                transaction: &transaction,
-                request: &request,
-                reply: reply.map(|reply| &reply.message),
-                code,
-                local_to_tag: &local_to_tag,
-                branch,
-                unix_ms: node::unix_ms(),
-                edits: None,
-            });
+            hook(&mut event);
         }
     }
 
-    fn send(&self, to: &Destination, bytes: &[u8]) -> bool {
-        match self.node.transport().map(|transport| transport.send(to, bytes)) {
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a message of a transaction was not sent");
-                false
-            }
-            None => false,
-        }
+    /// Answers with a reply of our own and a body (OpenSIPS: tm, t_reply_with_body()); false when it comes too late.
+    pub(crate) fn answer(self: &Arc<Tx>, context: &mut Context, code: u16, reason: &[u8], body: Option<(&[u8], &[u8])>) -> bool {
+        self.answer_tagged(context, code, reason, None, body)
     }
 
-    fn send_request(&self, state: &mut State, branch: BranchIndex, now: Instant) {
-        let Some(data) = state.branches.get(branch.as_usize()) else { return };
-        let Some(request) = state.core.branch(branch).map(|branch| branch.request().clone()) else { return };
-        if !request.is_empty() && !self.send(&data.to, &request) {
-            state.core.handle_transport_error(branch, now);
-        }
-    }
-
-    fn reply_to(state: &State) -> Destination {
-        let request = &state.request;
-        reply::reply_destination(&request.message, &request.source, request.edits.force_rport)
-    }
-
-    fn send_reply(&self, state: &mut State, now: Instant) {
-        let bytes = state.core.last_reply().clone();
-        if !self.send(&Self::reply_to(state), &bytes) {
-            state.core.handle_reply_transport_error(now);
-        }
-    }
-
-    fn forward_reply(&self, state: &mut State, code: u16, received: &Received, is_last_reply: bool) {
-        let to = Self::reply_to(state);
-        let mut out = Vec::with_capacity(received.message.buffer().len());
-        write_reply_upstream(&received.message, &received.lumps, true, to.proto.is_reliable(), &mut out);
-        if code == 503 && self.node.settings.translates_503 {
-            // RFC 3261 §16.7 step 6: a 503 is about the hop it came from.
-            if let Some(digits) = out.get_mut(8..11) {
-                digits.copy_from_slice(b"500");
-            }
-        }
-        let bytes = Bytes::from(out);
-        self.send(&to, &bytes);
-        if is_last_reply {
-            state.core.set_last_reply(bytes);
-        }
-        if let Some(tm) = self.node.state::<Tm>() {
-            tm.count(|counters| &counters.relayed);
-        }
-    }
-
-    fn local_reply(&self, state: &mut State, code: u16, now: Instant) {
-        let request = &state.request;
+    /// The same with a To tag of the caller's choice.
+    pub(crate) fn answer_tagged(
+        self: &Arc<Tx>,
+        context: &mut Context,
+        code: u16,
+        reason: &[u8],
+        tag: Option<&[u8]>,
+        body: Option<(&[u8], &[u8])>,
+    ) -> bool {
+        let own_tag = super::local_to_tag(&context.message);
+        let tag = (code > 100).then_some(tag.unwrap_or(&own_tag));
         let mut out = Vec::with_capacity(512);
-        let tag = reply::to_tag(&request.message);
-        let tag = (code > 100).then_some(&tag[..]);
-        if reply::write_reply_to(self.node, request, code, b"", tag, &mut out).is_ok() {
-            // Refused only when another final reply was first.
-            let _ = state.core.respond_local(code, Bytes::from(out), now);
+        if reply::write_reply(context, code, reason, tag, body, &mut out).is_err() {
+            return false;
         }
-        if let Some(tm) = self.node.state::<Tm>() {
-            tm.count(|counters| &counters.local);
-        }
-    }
-
-    fn send_ack(&self, state: &mut State, branch: BranchIndex) {
-        let Some(data) = state.branches.get(branch.as_usize()) else { return };
-        let Some(machine) = state.core.branch(branch) else { return };
-        let mut ack = machine.ack().clone();
-        if ack.is_empty() {
-            let invite = Message::parse(machine.request().clone());
-            let reply = data.last_final.clone().map(Message::parse);
-            let (Ok(invite), Some(Ok(reply))) = (invite, reply) else { return };
-            let mut out = Vec::with_capacity(512);
-            if build_ack_non2xx(&invite, &reply, &mut out).is_err() {
-                return;
+        let flags = context.edits.flags;
+        let is_sent = self.with(|state| {
+            if state.branches.is_empty() {
+                state.set_flags(flags);
             }
-            ack = Bytes::from(out);
-        }
-        self.send(&data.to, &ack);
-        state.core.set_ack(branch, ack);
-    }
-
-    fn send_cancel(&self, state: &mut State, branch: BranchIndex) {
-        let Some(data) = state.branches.get(branch.as_usize()) else { return };
-        let Some(machine) = state.core.branch(branch) else { return };
-        let mut cancel = machine.cancel().clone();
-        if cancel.is_empty() {
-            let Ok(invite) = Message::parse(machine.request().clone()) else { return };
-            let mut out = Vec::with_capacity(512);
-            if build_cancel(&invite, &[], &mut out).is_err() {
-                return;
-            }
-            cancel = Bytes::from(out);
-        }
-        self.send(&data.to, &cancel);
-        state.core.set_cancel(branch, cancel);
-    }
-}
-
-fn tell(state: &State, todo: &mut Todo, code: u16, reply: Option<Arc<Received>>, branch: Option<u8>) {
-    if state.hooks.is_empty() {
-        return;
-    }
-    todo.push(Later::Hook(TmMoment::ReplyOut, code, reply.clone(), branch));
-    if code >= 200 {
-        todo.push(Later::Hook(TmMoment::Completed, code, reply, branch));
+            state.core.respond_local(code, Bytes::from(out), clock::now()).is_ok()
+        });
+        context.is_answered |= is_sent && code >= 200;
+        is_sent
     }
 }
 
@@ -306,7 +277,9 @@ impl TransactionApi for Tx {
     }
 
     fn add_hook(&self, hook: TmHook) {
-        self.state.lock().hooks.push(hook);
+        let mut state = self.state.lock();
+        let old = state.hooks.take();
+        state.hooks = Some(old.iter().flat_map(|old| old.iter().cloned()).chain([hook]).collect());
     }
 
     fn request(&self) -> Arc<StoredRequest> {
@@ -314,39 +287,21 @@ impl TransactionApi for Tx {
     }
 
     fn reply(self: Arc<Self>, context: &mut Context, code: u16, reason: &[u8]) -> bool {
-        let tag = reply::to_tag(&context.message);
-        let tag = (code > 100).then_some(&tag[..]);
-        let mut out = Vec::with_capacity(512);
-        if reply::write_reply(context, code, reason, tag, None, &mut out).is_err() {
-            return false;
-        }
-        let mut todo = Todo::new();
-        let is_sent = {
-            let mut state = self.state.lock();
-            let is_sent = state.core.respond_local(code, Bytes::from(out), Instant::now()).is_ok();
-            if is_sent {
-                tell(&state, &mut todo, code, None, None);
-            }
-            self.drain(&mut state, &mut todo);
-            is_sent
-        };
-        self.run(todo);
-        if is_sent {
-            context.is_answered |= code >= 200;
-            if let Some(tm) = self.node.state::<Tm>() {
-                tm.count(|counters| &counters.local);
-            }
-        }
-        is_sent
+        self.answer(context, code, reason, None)
     }
 }
 
-/// Timers of all transactions; the key is the id.
+/// Timers of all transactions; the key is the id, with [`uac::TIMER_BIT`] for requests of our own.
 pub(crate) struct Timers(pub(crate) NodeRef);
 
 impl TimerHandler for Timers {
     fn on_timer(&self, key: u64, now: Instant) {
-        let Some(tx) = self.0.state::<Tm>().and_then(|tm| tm.table.by_id(key)) else { return };
+        clock::note(now);
+        let Some(tm) = self.0.state::<Tm>() else { return };
+        if key & uac::TIMER_BIT != 0 {
+            return uac::on_timer(tm, key & !uac::TIMER_BIT, now);
+        }
+        let Some(tx) = tm.table.by_id(key) else { return };
         tx.with(|state| {
             if state.armed.is_some_and(|armed| armed > now) {
                 return;
@@ -355,4 +310,9 @@ impl TimerHandler for Timers {
             state.core.handle_timer(now);
         });
     }
+}
+
+/// For indexes kept beside the machine.
+pub(crate) fn at(index: BranchIndex) -> usize {
+    index.as_usize()
 }

@@ -1,4 +1,4 @@
-//! The variables of the module.
+//! The variables of the module; those of branches are in `branch_vars`.
 
 use std::time::Duration;
 
@@ -8,66 +8,95 @@ use tandem_script::surface::{NameRule, VariableSpec};
 use tandem_script::value::{Text, Value};
 
 use super::layer::own_tx;
+use super::{branch_vars, functions};
 
-const fn variable(name: &'static str, doc: &'static str, read: fn(&mut Context, &VarCall<'_>) -> Value) -> Variable {
-    Variable { spec: VariableSpec { name, rule: NameRule::Plain, is_writable: false, doc }, read, write: None }
+/// A variable that is read only.
+pub(super) const fn reading(
+    name: &'static str,
+    rule: NameRule,
+    doc: &'static str,
+    read: fn(&mut Context, &VarCall<'_>) -> Value,
+) -> Variable {
+    Variable { spec: VariableSpec { name, rule, is_writable: false, doc }, read, write: None }
+}
+
+/// A variable that is read and written.
+pub(super) const fn writing(
+    name: &'static str,
+    rule: NameRule,
+    doc: &'static str,
+    read: fn(&mut Context, &VarCall<'_>) -> Value,
+    write: fn(&mut Context, &VarCall<'_>, Value) -> bool,
+) -> Variable {
+    Variable { spec: VariableSpec { name, rule, is_writable: true, doc }, read, write: Some(write) }
 }
 
 pub(super) const VARIABLES: &[Variable] = &[
-    variable("T_branch_idx", "index of the branch in branch, reply and failure routes", |context, _| {
+    reading("T_branch_idx", NameRule::Plain, "index of the branch in branch, reply and failure routes", |context, _| {
         context.branch.map_or(Value::Null, |branch| Value::Int(branch.into()))
     }),
-    variable("T_reply_code", "code of the reply in reply and failure routes; 0 elsewhere", |context, _| {
-        Value::Int(context.reply_code.into())
-    }),
-    variable("T_id", "id of the transaction", |context, _| match &context.transaction {
+    reading(
+        "T_reply_code",
+        NameRule::Plain,
+        "code of the reply in reply and failure routes, of the last reply sent elsewhere; 0 without one",
+        |context, _| Value::Int(functions::status(context).into()),
+    ),
+    reading("T_id", NameRule::Plain, "id of the transaction, hexadecimal", |context, _| match &context.transaction {
         Some(transaction) => Value::Text(Text::from(format!("{:x}", transaction.id()))),
         None => Value::Null,
     }),
-    variable("T_ruri", "request URI of the branch", |context, _| {
-        let (Some(tx), Some(branch)) = (own_tx(context), context.branch) else { return Value::Null };
+    reading("T_ruri", NameRule::Plain, "request URI of the branch", |context, _| {
+        let Some(tx) = own_tx(context) else { return Value::Null };
         let state = tx.state.lock();
-        let uri = state.branches.get(usize::from(branch)).and_then(|data| data.target.uri.clone());
-        uri.map_or(Value::Null, Value::Text)
+        let uri = state.branch(Some(context.branch.unwrap_or(0))).and_then(|data| data.target.uri.clone());
+        uri.map_or_else(|| state.request.message.request_uri().map_or(Value::Null, Value::text), Value::Text)
     }),
-    Variable {
-        spec: VariableSpec {
-            name: "T_fr_timeout",
-            rule: NameRule::Plain,
-            is_writable: true,
-            doc: "seconds without any reply after which a branch of this transaction fails",
-        },
-        read: |context, _| timeout(context, |(fr, _)| fr),
-        write: Some(|context, _, value| set_timeout(context, &value, true)),
-    },
-    Variable {
-        spec: VariableSpec {
-            name: "T_fr_inv_timeout",
-            rule: NameRule::Plain,
-            is_writable: true,
-            doc: "seconds from a provisional reply to the final one for this transaction",
-        },
-        read: |context, _| timeout(context, |(_, fr_inv)| fr_inv),
-        write: Some(|context, _, value| set_timeout(context, &value, false)),
-    },
+    writing(
+        "T_fr_timeout",
+        NameRule::Plain,
+        "seconds without any reply after which a branch of this transaction fails",
+        |context, _| timeout(context, true),
+        |context, _, value| seconds(&value).is_some_and(|span| functions::set_timeouts(context, Some(span), None)),
+    ),
+    writing(
+        "T_fr_inv_timeout",
+        NameRule::Plain,
+        "seconds from a provisional reply to the final one for this transaction",
+        |context, _| timeout(context, false),
+        |context, _, value| seconds(&value).is_some_and(|span| functions::set_timeouts(context, None, Some(span))),
+    ),
+    writing("bavp", NameRule::Named, "AVP of one branch", branch_vars::read_bavp, branch_vars::write_bavp),
+    reading("T_branch_last_reply_code", NameRule::Plain, "code of the last reply on the branch", branch_vars::last_received),
+    reading("tm.branch.uri", NameRule::Plain, "request URI of a branch", branch_vars::uri),
+    reading("tm.branch.duri", NameRule::Plain, "next hop URI of a branch", branch_vars::dst_uri),
+    reading("tm.branch.path", NameRule::Plain, "path of a branch", branch_vars::path),
+    reading("tm.branch.q", NameRule::Plain, "q value of a branch, in thousandths", branch_vars::q),
+    reading("tm.branch.socket", NameRule::Plain, "socket a branch was sent from", branch_vars::socket),
+    reading("tm.branch.flags", NameRule::Plain, "flags of a branch, comma separated", branch_vars::flags),
+    reading("tm.branch.last_received", NameRule::Plain, "code of the last reply on a branch", branch_vars::last_received),
+    reading("tm.branch.type", NameRule::Plain, "always `sip`: branches here are real ones", branch_vars::kind),
+    writing("tm.branch.flag", NameRule::Named, "one flag of a branch", branch_vars::read_flag, branch_vars::write_flag),
+    writing("tm.branch.attr", NameRule::Named, "attribute of a branch", branch_vars::read_attr, branch_vars::write_attr),
 ];
 
-fn timeout(context: &mut Context, pick: impl FnOnce((Duration, Duration)) -> Duration) -> Value {
-    let times = match own_tx(context) {
-        Some(tx) => tx.state.lock().core.fr_timeouts(),
-        None => match context.node.state::<super::Tm>() {
-            Some(tm) => (tm.config.fr_timeout, tm.config.fr_inv_timeout),
-            None => return Value::Null,
-        },
-    };
-    Value::Int(i32::try_from(pick(times).as_secs()).unwrap_or(i32::MAX))
+/// Zero stands for NULL, which goes back to the parameter.
+fn seconds(value: &Value) -> Option<Duration> {
+    if value.is_null() {
+        return Some(Duration::ZERO);
+    }
+    let secs = value.as_int().or_else(|| std::str::from_utf8(value.as_text()?.as_bytes()).ok()?.trim().parse().ok())?;
+    u64::try_from(secs).ok().filter(|secs| *secs > 0).map(Duration::from_secs)
 }
 
-fn set_timeout(context: &mut Context, value: &Value, is_fr: bool) -> bool {
-    let Some(secs) = value.as_int().and_then(|secs| u64::try_from(secs).ok()).filter(|secs| *secs > 0) else { return false };
-    // Before t_newtran() or t_relay() there is nothing to hold the value yet.
-    let Some(tx) = own_tx(context) else { return false };
-    let span = Some(Duration::from_secs(secs));
-    tx.with(|state| if is_fr { state.core.set_fr_timeouts(span, None) } else { state.core.set_fr_timeouts(None, span) });
-    true
+fn timeout(context: &mut Context, is_fr: bool) -> Value {
+    let Some(tm) = context.node.state::<super::Tm>() else { return Value::Null };
+    let (fr, fr_inv) = match own_tx(context) {
+        Some(tx) => tx.state.lock().core.fr_timeouts(),
+        None => {
+            let armed = context.slot::<super::layer::Armed>();
+            let (fr, fr_inv) = armed.map_or((None, None), |armed| (armed.fr, armed.fr_inv));
+            (fr.unwrap_or(tm.config.fr_timeout), fr_inv.unwrap_or(tm.config.fr_inv_timeout))
+        }
+    };
+    Value::Int(i32::try_from(if is_fr { fr } else { fr_inv }.as_secs()).unwrap_or(i32::MAX))
 }

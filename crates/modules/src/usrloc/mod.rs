@@ -1,208 +1,241 @@
-//! Module `usrloc`: the location tables, their expiry, events, commands and statistics. Contacts are kept in memory.
+//! Module `usrloc`: the location tables, their expiry, events, statistics, management commands and SQL copy. What a
+//! REGISTER may do is decided by `tandem-location` and module `registrar`; contacts are not shared with a cluster yet.
 
+mod changes;
+mod config;
+mod domain;
+mod expiry;
+mod kv;
 mod management;
+mod rows;
+mod store;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-use parking_lot::RwLock;
-use smallvec::smallvec;
-use tandem_location::{Aor, Binding, Change, LocationConfig, LocationTable, Matching, RegisterPolicy};
+use parking_lot::{Mutex, RwLock};
+use tandem_location::{Aor, LocationConfig, Matching, RegisterPolicy};
+use tandem_module::context::write_log;
+use tandem_module::db::{Db, DbError};
 use tandem_module::declare::Setup;
-use tandem_module::event::Event;
 use tandem_module::node::{self, NodeRef};
-use tandem_module::worker::WorkerId;
+use tandem_module::worker;
 use tandem_module::{ModuleDecl, SetupError};
-use tandem_script::surface::{EventSpec, ParamSpec, ParamType};
-use tandem_script::value::{Text, Value};
+use tandem_script::surface::StatSpec;
+use tandem_script::vm::LogLevel;
+
+pub use changes::ownership_tag;
+pub use config::WriteMode;
+pub use domain::Domain;
+
+use config::Config;
+use store::Store;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
     name: "usrloc",
     doc: "the location table",
-    params: PARAMS,
-    events: EVENTS,
+    params: config::PARAMS,
+    functions: kv::FUNCTIONS,
+    events: changes::EVENTS,
     commands: management::COMMANDS,
+    stats: STATS,
     setup,
     init,
     start,
+    stop,
     ..ModuleDecl::EMPTY
 };
 
-const fn param(name: &'static str, ty: ParamType, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty, default, is_repeatable: false, doc }
-}
-
-const PARAMS: &[ParamSpec] = &[
-    param("use_domain", ParamType::Int, "0", "whether the domain is part of an address of record"),
-    param("timer_interval", ParamType::Int, "60", "accepted, no effect: bindings expire when they are due"),
-    param("hash_size", ParamType::Int, "9", "accepted, no effect: the table grows by itself"),
-    param("matching_mode", ParamType::Int, "0", "0: contacts match by URI; 1: by URI and Call-ID"),
-    param("cseq_delay", ParamType::Int, "20", "seconds within which an equal CSeq is a retransmission"),
-    param("desc_time_order", ParamType::Int, "0", "accepted, no effect: newest contacts come first among equal q"),
-    param("nat_bflag", ParamType::Text, "", "branch flag that marks contacts behind NAT"),
-    param("db_mode", ParamType::Int, "0", "0: in memory only; other values are not here yet"),
-    param("working_mode_preset", ParamType::Text, "single-instance-no-db", "only single-instance-no-db has an effect so far"),
-    param("location_cluster", ParamType::Int, "0", "accepted, no effect: contacts are not shared yet"),
-    param("db_url", ParamType::Text, "", "accepted, no effect while db_mode is 0"),
+const STATS: &[StatSpec] = &[
+    StatSpec { name: "registered_users", doc: "addresses of record in all domains" },
+    StatSpec { name: "db_errors", doc: "statements on the location tables that failed" },
+    StatSpec { name: "db_lost_writes", doc: "changes of contacts that never reached the database" },
 ];
 
-const CONTACT: &[&str] = &["domain", "aor", "uri", "received", "path", "qval", "user_agent", "socket", "expires", "callid", "cseq"];
-
-const EVENTS: &[EventSpec] = &[
-    EventSpec { name: "E_UL_AOR_INSERT", params: &["domain", "aor"], doc: "an address of record got its first binding" },
-    EventSpec { name: "E_UL_AOR_DELETE", params: &["domain", "aor"], doc: "an address of record lost its last binding" },
-    EventSpec { name: "E_UL_CONTACT_INSERT", params: CONTACT, doc: "a new binding" },
-    EventSpec { name: "E_UL_CONTACT_UPDATE", params: CONTACT, doc: "a binding was refreshed" },
-    EventSpec { name: "E_UL_CONTACT_DELETE", params: CONTACT, doc: "a binding is gone" },
-];
-
-/// Records taken out per look at the clock.
-const EXPIRE_BATCH: usize = 1000;
-/// How often due bindings are looked for.
-const EXPIRE_STEP: Duration = Duration::from_millis(500);
+/// Domains a process makes; a script names few.
+const DOMAINS_MAX: usize = 64;
+/// How long the start waits for contacts to be loaded; after that they come in while requests are served.
+const LOAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// State of the module.
 pub struct Usrloc {
-    domains: RwLock<HashMap<String, Arc<LocationTable>>>,
-    use_domain: bool,
-    matching: Matching,
-    cseq_delay_secs: i64,
-    /// Branch flag of contacts behind NAT.
+    domains: RwLock<Vec<&'static Domain>>,
+    config: Config,
+    db: OnceLock<Arc<dyn Db>>,
+    /// Held while the key-value store of a record is read, changed and written back.
+    kv_lock: Mutex<()>,
+    /// Branch flag of contacts behind NAT (`nat_bflag`).
     pub nat_bflag: Option<u8>,
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let nat_bflag = setup.branch_flag("nat_bflag")?;
-    let params = setup.params;
-    if params.int("db_mode", 0) != 0 {
-        return Err(SetupError::param("db_mode", "contacts are kept in memory only so far: set db_mode to 0"));
-    }
-    let preset = params.text_or("working_mode_preset", "single-instance-no-db");
-    if preset != "single-instance-no-db" {
-        return Err(SetupError::param(
-            "working_mode_preset",
-            format!("'{preset}' is not here yet: use single-instance-no-db"),
-        ));
-    }
-    let matching = match params.int("matching_mode", 0) {
-        0 => Matching::Contact,
-        1 => Matching::ContactAndCallId,
-        mode => return Err(SetupError::param("matching_mode", format!("{mode} is not 0 or 1"))),
-    };
+    let config = Config::read(setup.params, setup.settings)?;
     setup.state(Usrloc {
         domains: RwLock::default(),
-        use_domain: params.int("use_domain", 0) != 0,
-        matching,
-        cseq_delay_secs: params.int("cseq_delay", 20).into(),
+        config,
+        db: OnceLock::new(),
+        kv_lock: Mutex::default(),
         nat_bflag,
     });
     Ok(())
 }
 
 impl Usrloc {
-    /// The table of a domain such as `location`, made when it is named first.
-    pub fn domain(&'static self, node: NodeRef, name: &str) -> Arc<LocationTable> {
-        if let Some(table) = self.domains.read().get(name) {
-            return table.clone();
-        }
-        let mut domains = self.domains.write();
-        let table = domains.entry_ref(name).or_insert_with(|| {
-            Arc::new(LocationTable::new(&LocationConfig { seed: rand::random(), ..LocationConfig::default() }))
-        });
-        let table = table.clone();
-        drop(domains);
-        let users = table.clone();
-        node.stats.computed("usrloc", &format!("{name}-users"), move || users.totals().users as i64);
-        let contacts = table.clone();
-        node.stats.computed("usrloc", &format!("{name}-contacts"), move || contacts.totals().contacts as i64);
-        table
+    /// The domain of that name (`location`), made when it is named first. `None` for a name that cannot be a table, or
+    /// when there are too many.
+    pub fn domain(&'static self, node: NodeRef, name: &[u8]) -> Option<&'static Domain> {
+        self.find_domain(name).or_else(|| self.add_domain(node, name))
     }
 
-    fn all(&self) -> Vec<(String, Arc<LocationTable>)> {
-        let mut all: Vec<_> = self.domains.read().iter().map(|(name, table)| (name.clone(), table.clone())).collect();
-        all.sort_by(|(left, _), (right, _)| left.cmp(right));
+    /// The domain of that name, if it has been named before.
+    pub fn find_domain(&self, name: &[u8]) -> Option<&'static Domain> {
+        self.domains.read().iter().copied().find(|domain| domain.name.as_bytes() == name)
+    }
+
+    /// All domains, by name.
+    pub fn domains(&self) -> Vec<&'static Domain> {
+        let mut all = self.domains.read().clone();
+        all.sort_by_key(|domain| domain.name);
         all
     }
 
-    /// The key of an address: its user, with the host when `use_domain` is on.
+    fn add_domain(&'static self, node: NodeRef, name: &[u8]) -> Option<&'static Domain> {
+        let name = std::str::from_utf8(name).ok().filter(|name| is_table_name(name))?;
+        // A domain that is named before the database is open would have no copy there.
+        if let Err(error) = self.open(node) {
+            write_log(LogLevel::Error, &format!("usrloc: table '{name}': {error}"));
+            return None;
+        }
+        let (domain, is_new) = {
+            let mut domains = self.domains.write();
+            match domains.iter().copied().find(|domain| domain.name == name) {
+                Some(domain) => (domain, false),
+                None if domains.len() >= DOMAINS_MAX => return None,
+                None => {
+                    let domain: &'static Domain = Box::leak(Box::new(self.new_domain(node, name)));
+                    domains.push(domain);
+                    (domain, true)
+                }
+            }
+        };
+        if is_new {
+            domain.register_statistics(node);
+            if domain.store.is_some() {
+                domain.start_loading();
+            }
+        }
+        Some(domain)
+    }
+
+    fn new_domain(&self, node: NodeRef, name: &str) -> Domain {
+        let shard_count = 1usize << self.config.hash_size.clamp(0, LocationConfig::MAX_SHARDS.ilog2() as i32);
+        let config = LocationConfig { shard_count, seed: rand::random(), ..LocationConfig::default() };
+        let store = self.db.get().map(|db| Store::new(node, db.clone(), name, &self.config));
+        Domain::new(node, name, &config, store)
+    }
+
+    /// The key of a user at a host: with the host when `use_domain` is on. `is_case_sensitive` as registrar's parameter.
     pub fn aor(&self, user: &[u8], host: &[u8], is_case_sensitive: bool) -> Aor {
-        Aor::from_parts(user, host, self.use_domain, is_case_sensitive)
+        Aor::from_parts(user, host, self.config.use_domain, is_case_sensitive)
+    }
+
+    /// Whether the host is a part of the key (`use_domain`).
+    pub fn uses_domain(&self) -> bool {
+        self.config.use_domain
+    }
+
+    /// Whether lookups order by time instead of q (`desc_time_order`).
+    pub fn orders_by_time(&self) -> bool {
+        self.config.desc_time_order
     }
 
     /// The part of a registrar's policy that belongs to this module.
     pub fn policy(&self) -> RegisterPolicy {
-        RegisterPolicy { matching: self.matching.clone(), cseq_delay_secs: self.cseq_delay_secs, ..RegisterPolicy::default() }
-    }
-
-    /// Raises the events of changes.
-    pub fn announce(&self, node: NodeRef, domain: &str, aor: &Aor, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::AorInserted => raise_aor(node, "E_UL_AOR_INSERT", domain, aor),
-                Change::AorDeleted => raise_aor(node, "E_UL_AOR_DELETE", domain, aor),
-                Change::Inserted(binding) => raise_contact(node, "E_UL_CONTACT_INSERT", domain, aor, binding),
-                Change::Updated(binding) => raise_contact(node, "E_UL_CONTACT_UPDATE", domain, aor, binding),
-                Change::Removed { binding, .. } => raise_contact(node, "E_UL_CONTACT_DELETE", domain, aor, binding),
-            }
+        RegisterPolicy {
+            matching: self.matching(),
+            cseq_delay_secs: self.config.cseq_delay_secs,
+            ..RegisterPolicy::default()
         }
     }
-}
 
-fn raise_aor(node: NodeRef, name: &'static str, domain: &str, aor: &Aor) {
-    if node.events.has_listeners(name) {
-        let params = smallvec![("domain", Value::from(domain)), ("aor", Value::text(aor.as_bytes()))];
-        node.events.raise(node, Event { name, params }, None);
+    fn matching(&self) -> Matching {
+        self.config.matching.clone()
+    }
+
+    /// Opens the database once its driver is there.
+    fn open(&'static self, node: NodeRef) -> Result<(), DbError> {
+        let Some(url) = self.config.db_url.as_deref().filter(|_| self.config.write_mode != WriteMode::None) else {
+            return Ok(());
+        };
+        if self.db.get().is_none() {
+            let _ = self.db.set(open_db(node, url)?);
+        }
+        Ok(())
     }
 }
 
-fn raise_contact(node: NodeRef, name: &'static str, domain: &str, aor: &Aor, binding: &Binding) {
-    if !node.events.has_listeners(name) {
-        return;
+/// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
+pub fn unix_secs_at(at: Instant) -> i64 {
+    let ahead = at.saturating_duration_since(Instant::now());
+    (node::unix_ms() + ahead.as_millis() as i64) / 1000
+}
+
+fn is_table_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+fn open_db(node: NodeRef, url: &str) -> Result<Arc<dyn Db>, DbError> {
+    #[cfg(test)]
+    if let Some(db) = tests::planted_db() {
+        return Ok(db);
     }
-    let q = binding.q_thousandths().map_or_else(String::new, |q| format!("{:.2}", f64::from(q) / 1000.0));
-    let params = smallvec![
-        ("domain", Value::from(domain)),
-        ("aor", Value::text(aor.as_bytes())),
-        ("uri", Value::text(binding.contact())),
-        ("received", Value::text(binding.received())),
-        ("path", Value::text(binding.path())),
-        ("qval", Value::Text(Text::from(q))),
-        ("user_agent", Value::text(binding.user_agent())),
-        ("socket", Value::text(binding.socket())),
-        ("expires", Value::Int(i32::try_from(binding.expires_at()).unwrap_or(i32::MAX))),
-        ("callid", Value::text(binding.call_id())),
-        ("cseq", Value::Int(binding.cseq().cast_signed())),
-    ];
-    node.events.raise(node, Event { name, params }, None);
+    node.db.open(url)
 }
 
 fn init(node: NodeRef) -> Result<(), SetupError> {
-    if let Some(usrloc) = node.state::<Usrloc>() {
-        usrloc.domain(node, "location");
-        management::register(node, usrloc);
+    let Some(usrloc) = node.state::<Usrloc>() else { return Ok(()) };
+    management::register(node, usrloc);
+    node.stats.computed("usrloc", "registered_users", move || {
+        usrloc.domains().iter().map(|domain| domain.table.totals().users as i64).sum()
+    });
+    // A driver that is loaded behind this module is not there yet: `start` tries again.
+    match usrloc.open(node) {
+        Ok(()) => open_location(node, usrloc),
+        Err(DbError::NoDriver { .. }) => {}
+        Err(error) => return Err(SetupError::param("db_url", error.to_string())),
     }
     Ok(())
 }
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
-    expire_later(node);
+    let Some(usrloc) = node.state::<Usrloc>() else { return Ok(()) };
+    usrloc.open(node).map_err(|error| SetupError::param("db_url", error.to_string()))?;
+    open_location(node, usrloc);
+    if let Some(note) = usrloc.config.note {
+        write_log(LogLevel::Warning, note);
+    }
+    expiry::start(node, usrloc);
     Ok(())
 }
 
-fn expire_later(node: NodeRef) {
-    let (Some(workers), Some(usrloc)) = (node.workers(), node.state::<Usrloc>()) else { return };
-    let task = move |_| {
-        for (name, table) in usrloc.all() {
-            let now = node::unix_secs();
-            if table.poll_timeout().is_some_and(|due| due <= now) {
-                for expired in table.expire(now, EXPIRE_BATCH) {
-                    usrloc.announce(node, &name, &expired.aor, &expired.changes);
-                }
-            }
+/// Makes the domain every script has, and waits for its contacts when that is possible.
+fn open_location(node: NodeRef, usrloc: &'static Usrloc) {
+    let Some(domain) = usrloc.domain(node, b"location") else { return };
+    // Only the starting thread may wait, a worker never.
+    if domain.store.is_some() && !worker::is_worker() && !domain.wait_loaded(LOAD_WAIT_MAX) {
+        write_log(LogLevel::Warning, "contacts are still being loaded: serving begins without the rest");
+    }
+}
+
+fn stop(node: NodeRef) {
+    let Some(usrloc) = node.state::<Usrloc>() else { return };
+    for domain in usrloc.domains() {
+        if let Some(store) = &domain.store {
+            store.flush_later();
         }
-        expire_later(node);
-    };
-    workers.after(WorkerId(0), Instant::now() + EXPIRE_STEP, Box::new(task));
+    }
 }

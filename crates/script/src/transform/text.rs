@@ -30,7 +30,8 @@ pub(super) fn apply<H: Host>(
         }
         TextOp::Hash(hash) => digest(*hash, text).into(),
         TextOp::Hmac(hash, key) => hmac(*hash, &context.text(key)?, text)?.into(),
-        TextOp::Crc32 => crc32fast::hash(text).to_string().into_bytes().into(),
+        // The reference leaves out the final inversion of CRC-32.
+        TextOp::Crc32 => (!crc32fast::hash(text)).to_string().into_bytes().into(),
         TextOp::Substr(offset, length) => {
             let (offset, length) = (context.int(offset)?, context.int(length)?);
             Value::text(substr(text, offset, length).ok_or(Failed)?)

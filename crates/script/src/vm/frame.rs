@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::host::RouteId;
-use super::machine::{INSTRUCTIONS_MAX, StartOptions};
+use super::machine::StartOptions;
 use crate::ast::RouteKind;
 use crate::avp::AvpList;
 use crate::program::Program;
@@ -85,7 +85,7 @@ impl Frame {
         self.kind = Some(options.kind);
         self.can_park = options.can_park;
         self.pc = 0;
-        self.fuel = INSTRUCTIONS_MAX;
+        self.fuel = 0;
         self.eval_depth = 0;
     }
 

@@ -57,8 +57,9 @@ pub enum Outcome<P> {
 }
 
 /// A script run. It is a plain value: it can be kept, sent to another thread and resumed there. Reuse it: its buffers stay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Machine {
+    instructions_max: u64,
     pub(super) program: Option<Arc<Program>>,
     pub(super) frame: Frame,
     pub(super) pc: u32,
@@ -95,10 +96,34 @@ pub(super) enum Waiting {
     AsyncInline(RouteId),
 }
 
+impl Default for Machine {
+    fn default() -> Machine {
+        Machine::limited(INSTRUCTIONS_MAX)
+    }
+}
+
 impl Machine {
-    /// A machine that has nothing to run.
+    /// A machine that has nothing to run, with the limit [`INSTRUCTIONS_MAX`].
     pub fn new() -> Machine {
         Machine::default()
+    }
+
+    /// A machine that ends a run, with a logged error, after so many instructions without waiting for anything.
+    pub fn limited(instructions_max: u64) -> Machine {
+        Machine {
+            instructions_max,
+            program: None,
+            frame: Frame::default(),
+            pc: 0,
+            cond: Condition::False,
+            code: 1,
+            stack: Vec::new(),
+            loops: Vec::new(),
+            args: Vec::new(),
+            scratch: Vec::new(),
+            waiting: Waiting::No,
+            delivered: None,
+        }
     }
 
     /// Prepares a run of `route`.
@@ -117,7 +142,7 @@ impl Machine {
     /// Runs until the end or until something has to be waited for.
     pub fn run<H: Host>(&mut self, host: &mut H) -> Outcome<H::Pending> {
         let Some(program) = self.program.clone() else { return Outcome::Finished { is_dropped: false, code: 1 } };
-        self.frame.fuel = INSTRUCTIONS_MAX;
+        self.frame.fuel = self.instructions_max;
         std::mem::swap(&mut host.vars().frame, &mut self.frame);
         let outcome = super::execute::execute(self, &program, host);
         std::mem::swap(&mut host.vars().frame, &mut self.frame);

@@ -1,4 +1,5 @@
 //! A host for tests: `$var` and AVPs, the dummy message's request URI, flags, and functions whose codes the script chooses.
+#![allow(unreachable_pub, reason = "shared by several test files")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tandem_sip::{Scheme, Uri, UriEdit, edit_uri};
 const DUMMY_URI: &[u8] = b"sip:user@dummy.com";
 
 const TEXT: &[ArgSpec] = &[arg("text", ArgType::Text)];
-const OPT_TEXT: &[ArgSpec] = &[opt("text", ArgType::Text)];
+const RAISE: &[ArgSpec] = &[arg("event", ArgType::Text), opt("names", ArgType::Var), opt("values", ArgType::Var)];
 const INT: &[ArgSpec] = &[arg("number", ArgType::Int)];
 const NONE: &[ArgSpec] = &[];
 const FLAG: &[ArgSpec] = &[arg("flag", ArgType::Flag)];
@@ -69,7 +70,7 @@ const FUNCTIONS: &[(&str, &[ArgSpec])] = &[
     ("force_rport", NONE),
     ("add_rport", NONE),
     ("force_local_rport", NONE),
-    ("raise_event", OPT_TEXT),
+    ("raise_event", RAISE),
     // For these tests only: yields the number, waits first when the host says so.
     ("yields", INT),
     // Yields 1 and notes its argument; waits first when the host says so.
@@ -106,6 +107,9 @@ const VARIABLES: &[(&str, NameRule, bool)] = &[
     ("pp", NameRule::Plain, false),
     ("time", NameRule::Named, false),
     ("xlog_level", NameRule::Plain, true),
+    ("err.class", NameRule::Plain, false),
+    ("err.level", NameRule::Plain, false),
+    ("err.rcode", NameRule::Plain, false),
 ];
 
 /// The functions and variables of [`TestHost`].
@@ -295,6 +299,9 @@ impl Host for TestHost {
                 let at = self.program.as_ref().and_then(|program| program.find_message_flag(name.unwrap_or(b"")));
                 at.map_or(Value::Null, |at| Value::Bool(self.flags & (1 << at) != 0))
             }
+            "err.class" => Value::Int(1),
+            "err.level" => Value::Int(3),
+            "err.rcode" => Value::Int(400),
             "Ts" => Value::Int(1_700_000_000),
             "TS" => Value::Int(1_699_999_999),
             "pp" => Value::Int(77),
@@ -412,6 +419,7 @@ impl Host for TestHost {
                         Arg::Value(value) => value.print_into(&mut line),
                         Arg::Text(text) => line.extend_from_slice(text),
                         Arg::Var(var) => read_var(self, var).print_into(&mut line),
+                        Arg::Missing => {}
                         _ => line.push(b'?'),
                     }
                 }

@@ -1,0 +1,164 @@
+//! Single cores: names that must be resolved, configurations that are refused, reload, bridges.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use support::{CLUSTER, record};
+use tandem_bin::{BridgeTrailer, Packet, PacketWriter};
+use tandem_cluster::{
+    BridgePeer, CapabilityOptions, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConfigError, ConnId,
+    DropReason, Event, NodeConfig, NodeId, Now, Output, Provisioning, SendClass, Verdict,
+};
+
+fn at(origin: Instant, ms: u64) -> Now {
+    Now { mono: origin + Duration::from_millis(ms), unix_secs: 1_800_000_000 }
+}
+
+fn start(config: ClusterNodeConfig, now: Now) -> ClusterNode {
+    ClusterNode::new(config, Box::new(|| 0x0123_4567_89ab_cdef), now).unwrap()
+}
+
+fn outputs(node: &mut ClusterNode) -> Vec<Output> {
+    std::iter::from_fn(|| node.poll_output()).collect()
+}
+
+fn pings(outputs: &[Output]) -> Vec<i32> {
+    let pings = outputs.iter().filter_map(|output| match output {
+        Output::Send(packet) if Packet::parse(&packet.bytes).unwrap().packet_type() == 0 => {
+            assert_eq!(packet.class, SendClass::Internal);
+            Some(packet.node.0)
+        }
+        _ => None,
+    });
+    pings.collect()
+}
+
+#[test]
+fn a_host_name_is_asked_for_once_and_pinged_when_it_is_resolved() {
+    let now = Instant::now();
+    let named = NodeConfig::new(NodeId(2), "bin:core2.example:5560".parse().unwrap());
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![named]);
+    let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
+    let asked = outputs(&mut node);
+    assert!(matches!(asked.as_slice(), [Output::Resolve { url }] if url.host() == "core2.example"));
+    node.handle_timeout(at(now, 1_000));
+    assert!(outputs(&mut node).is_empty(), "one question at a time");
+    let addr = "10.1.1.2:5560".parse().unwrap();
+    node.handle_resolved("bin:core2.example:5560", Some(addr), at(now, 1_500));
+    let sent = outputs(&mut node);
+    assert_eq!(pings(&sent), [2]);
+    let Output::Send(packet) = &sent[0] else { panic!("{sent:?}") };
+    assert_eq!((packet.to, packet.local_ip), (addr, Some("127.0.1.1".parse().unwrap())));
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_is_asked_for_again_with_the_next_ping() {
+    let now = Instant::now();
+    let named = NodeConfig::new(NodeId(2), "bin:core2.example".parse().unwrap());
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![named]);
+    let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
+    outputs(&mut node);
+    node.handle_resolved("bin:core2.example", None, at(now, 10));
+    node.handle_timeout(at(now, 1_000));
+    assert!(matches!(outputs(&mut node).as_slice(), [Output::Resolve { .. }]));
+}
+
+#[test]
+fn bad_configurations_are_refused_with_the_reason() {
+    let refuse = |clusters: Vec<ClusterConfig>| ClusterNodeConfig::new(NodeId(1), clusters).check().unwrap_err();
+    let cluster = |nodes: Vec<NodeConfig>| ClusterConfig::new(CLUSTER, record(1, 3), nodes);
+    assert_eq!(refuse(vec![cluster(vec![record(1, 3)])]), ConfigError::NodeId(NodeId(1)));
+    assert_eq!(refuse(vec![cluster(vec![record(2, 3), record(2, 3)])]), ConfigError::DuplicateNode(CLUSTER, NodeId(2)));
+    assert_eq!(refuse(vec![cluster(vec![]), cluster(vec![])]), ConfigError::DuplicateCluster(CLUSTER));
+    let mut other = cluster(vec![]);
+    other.own = record(5, 3);
+    let own_id = ConfigError::OwnId { cluster: CLUSTER, node: NodeId(5) };
+    assert_eq!(refuse(vec![other]), own_id);
+    let many = (2..131).map(|id| record(id, 3)).collect();
+    assert_eq!(refuse(vec![cluster(many)]), ConfigError::TooManyNodes(CLUSTER, 129));
+    let mut zero = ClusterNodeConfig::new(NodeId(1), vec![]);
+    zero.timers.ping_timeout = Duration::ZERO;
+    assert_eq!(zero.check(), Err(ConfigError::ZeroTimer));
+}
+
+#[test]
+fn reload_takes_new_records_and_forgets_old_ones() {
+    let now = Instant::now();
+    let cluster = |ids: &[i32]| {
+        let nodes = ids.iter().map(|id| record(*id, 3)).collect();
+        ClusterConfig::new(CLUSTER, record(1, 3), nodes)
+    };
+    let mut config = ClusterNodeConfig::new(NodeId(1), vec![cluster(&[2, 3])]);
+    config.provisioning = Provisioning::Database;
+    let mut node = start(config, at(now, 0));
+    assert_eq!(pings(&outputs(&mut node)).len(), 2);
+    node.reload(vec![cluster(&[3, 4])], at(now, 500)).unwrap();
+    assert_eq!(pings(&outputs(&mut node)), [4], "node 3 goes on as it was");
+    let mut ids: Vec<i32> = node.list()[0].nodes.iter().map(|row| row.node_id.0).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [3, 4]);
+    let twice = vec![cluster(&[2]), cluster(&[2])];
+    assert!(node.reload(twice, at(now, 600)).is_err());
+    assert_eq!(node.list()[0].nodes.len(), 2, "a refused reload changes nothing");
+}
+
+#[test]
+fn bridge_packets_are_taken_from_configured_peers_only() {
+    let now = Instant::now();
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![record(2, 3)]);
+    let mut config = ClusterNodeConfig::new(NodeId(1), vec![cluster]);
+    config.bridge_peers.push(BridgePeer {
+        src_cluster: ClusterId(7),
+        cluster: CLUSTER,
+        ip: "10.7.0.1".parse().unwrap(),
+    });
+    let mut node = start(config, at(now, 0));
+    let options = CapabilityOptions::default();
+    node.register_capability(CLUSTER, "ratelimit-pipe-repl", options, at(now, 0)).unwrap();
+    outputs(&mut node);
+    let packet = |src_cluster_id| -> Bytes {
+        let mut writer = PacketWriter::new(b"ratelimit-pipe-repl", 10, 1);
+        writer.int(42);
+        writer.bridge_trailer(BridgeTrailer { src_cluster_id, cluster_id: 1, src_id: 1 });
+        writer.finish().unwrap()
+    };
+    let peer = "10.7.0.1:40000".parse().unwrap();
+    let stranger = "10.7.0.2:40000".parse().unwrap();
+    let refused = Verdict::Dropped(DropReason::Bridge);
+    assert_eq!(node.handle_packet(stranger, ConnId(1), &packet(7), at(now, 1)), refused);
+    assert_eq!(node.handle_packet(peer, ConnId(1), &packet(8), at(now, 1)), refused);
+    assert!(outputs(&mut node).is_empty());
+    let taken = node.handle_packet(peer, ConnId(1), &packet(7), at(now, 1));
+    assert_eq!(taken, Verdict::Handled);
+    let events = outputs(&mut node);
+    assert!(matches!(
+        events.as_slice(),
+        [Output::Event(Event::ModulePacket { bridge_from: Some(ClusterId(7)), body, .. })]
+            if body.as_ref() == 42_i32.to_le_bytes()
+    ));
+}
+
+#[test]
+fn tags_differ_and_use_the_alphabet_of_the_module() {
+    let now = Instant::now();
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![]);
+    let config = ClusterNodeConfig::new(NodeId(1), vec![cluster]);
+    let mut state = 1_u64;
+    let rng = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state ^ (state >> 29)
+    };
+    let mut node = ClusterNode::new(config, Box::new(rng), at(now, 0)).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..500 {
+        let tag = node.new_tag(CLUSTER, at(now, 0));
+        let random = tag.strip_prefix(b"1-1-").unwrap();
+        assert_eq!(random.len(), 24);
+        let is_allowed = |c: &u8| matches!(c, b'A'..=b'Z' | b'a'..=b'y' | b'1'..=b'6');
+        assert!(random.iter().all(is_allowed), "{tag:?}");
+        assert!(seen.insert(tag));
+    }
+}

@@ -1,0 +1,20 @@
+//! The present moment as this thread knows it: never behind a moment that a message or a timer has told of. That keeps the
+//! machines' time from running backwards, also where a clock is moved by hand.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+thread_local! {
+    static LATEST: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A message came or a timer fired at `moment`.
+pub(crate) fn note(moment: Instant) {
+    LATEST.set(LATEST.get().max(Some(moment)));
+}
+
+/// Now.
+pub(crate) fn now() -> Instant {
+    let now = Instant::now();
+    LATEST.get().map_or(now, |latest| latest.max(now))
+}

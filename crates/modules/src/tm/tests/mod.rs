@@ -1,0 +1,1 @@
+//! Whole flows through a script; nothing is sent anywhere.

@@ -1,0 +1,111 @@
+//! What follows from a change of a location table: events and writes to the database. It changes no table.
+
+use std::sync::Arc;
+
+use smallvec::smallvec;
+use tandem_location::{Aor, Binding, Change, binding_flags};
+use tandem_module::event::Event;
+use tandem_module::node::NodeRef;
+use tandem_script::surface::EventSpec;
+use tandem_script::value::{Text, Value};
+
+use super::store::Op;
+use super::{Domain, Usrloc};
+
+const CONTACT: &[&str] = &[
+    "domain", "aor", "uri", "received", "path", "qval", "user_agent", "socket", "bflags", "expires", "callid", "cseq", "attr",
+    "latency", "shtag",
+];
+
+const AOR_INSERT: &str = "E_UL_AOR_INSERT";
+const AOR_DELETE: &str = "E_UL_AOR_DELETE";
+const CONTACT_INSERT: &str = "E_UL_CONTACT_INSERT";
+const CONTACT_UPDATE: &str = "E_UL_CONTACT_UPDATE";
+const CONTACT_DELETE: &str = "E_UL_CONTACT_DELETE";
+
+pub(super) const EVENTS: &[EventSpec] = &[
+    EventSpec { name: AOR_INSERT, params: &["domain", "aor"], doc: "an address of record got its first binding" },
+    EventSpec { name: AOR_DELETE, params: &["domain", "aor"], doc: "an address of record lost its last binding" },
+    EventSpec { name: CONTACT_INSERT, params: CONTACT, doc: "a new binding" },
+    EventSpec { name: CONTACT_UPDATE, params: CONTACT, doc: "a binding was refreshed" },
+    EventSpec { name: CONTACT_DELETE, params: CONTACT, doc: "a binding is gone" },
+    EventSpec { name: "E_UL_CONTACT_REFRESH", params: CONTACT, doc: "never raised yet: push notifications are not here" },
+    EventSpec { name: "E_UL_LATENCY_UPDATE", params: CONTACT, doc: "never raised yet: contacts are not pinged" },
+];
+
+impl Usrloc {
+    /// Everything that follows from changes of `domain`: events, and the copy in the database.
+    pub fn publish(&self, node: NodeRef, domain: &'static Domain, aor: &Aor, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::AorInserted => raise_aor(node, AOR_INSERT, domain, aor),
+                Change::AorDeleted => raise_aor(node, AOR_DELETE, domain, aor),
+                Change::Inserted(binding) => {
+                    write(domain, aor, binding);
+                    raise_contact(node, CONTACT_INSERT, domain, aor, binding);
+                }
+                Change::Updated(binding) => {
+                    write(domain, aor, binding);
+                    raise_contact(node, CONTACT_UPDATE, domain, aor, binding);
+                }
+                Change::Removed { binding, .. } => {
+                    if let Some(store) = domain.store.as_ref().filter(|_| !is_memory_only(binding)) {
+                        store.put(binding.contact_id(), Op::Delete);
+                    }
+                    raise_contact(node, CONTACT_DELETE, domain, aor, binding);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn is_memory_only(binding: &Binding) -> bool {
+    binding.flags() & binding_flags::MEMORY_ONLY != 0
+}
+
+fn write(domain: &'static Domain, aor: &Aor, binding: &Arc<Binding>) {
+    if let Some(store) = domain.store.as_ref().filter(|_| !is_memory_only(binding)) {
+        store.put(binding.contact_id(), Op::Write(aor.clone(), binding.clone()));
+    }
+}
+
+fn raise_aor(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor) {
+    if node.events.has_listeners(name) {
+        let params = smallvec![("domain", Value::from(domain.name)), ("aor", Value::text(aor.as_bytes()))];
+        node.events.raise(node, Event { name, params }, None);
+    }
+}
+
+fn raise_contact(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor, binding: &Binding) {
+    if !node.events.has_listeners(name) {
+        return;
+    }
+    let number = |value: i64| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
+    let params = smallvec![
+        ("domain", Value::from(domain.name)),
+        ("aor", Value::text(aor.as_bytes())),
+        ("uri", Value::text(binding.contact())),
+        ("received", Value::text(binding.received())),
+        ("path", Value::text(binding.path())),
+        ("qval", Value::Int(binding.q_thousandths().map_or(-1, i32::from))),
+        ("user_agent", Value::text(binding.user_agent())),
+        ("socket", Value::text(binding.socket())),
+        ("bflags", Value::Int(binding.branch_flags().cast_signed())),
+        ("expires", number(binding.expires_at())),
+        ("callid", Value::text(binding.call_id())),
+        ("cseq", number(binding.cseq().into())),
+        ("attr", Value::text(binding.attr())),
+        ("latency", Value::Int(0)),
+        ("shtag", Value::Text(ownership_tag(binding.kv()).map_or(Text::EMPTY, Text::from))),
+    ];
+    node.events.raise(node, Event { name, params }, None);
+}
+
+/// The ownership tag in the key-value store of a contact (key `_st`), if it has one.
+pub fn ownership_tag(kv: &[u8]) -> Option<String> {
+    if kv.is_empty() {
+        return None;
+    }
+    let store: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(kv).ok()?;
+    store.get("_st")?.as_str().map(str::to_owned)
+}

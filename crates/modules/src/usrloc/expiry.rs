@@ -1,0 +1,69 @@
+//! Takes expired bindings out and keeps the database copy going, on a timer. When something is due is known by the tables.
+
+use std::time::{Duration, Instant};
+
+use tandem_module::node::NodeRef;
+use tandem_module::worker::WorkerId;
+
+use super::{Domain, Usrloc, WriteMode, unix_secs_at};
+
+/// Records taken out before other work of the worker gets its turn.
+const EXPIRE_BATCH: usize = 500;
+/// How often due bindings are looked for; an idle look reads one number per part of the table.
+const EXPIRE_STEP: Duration = Duration::from_millis(500);
+/// How often writes that failed are tried again.
+const RETRY_STEP: Duration = Duration::from_secs(5);
+
+/// Starts the timers.
+pub(super) fn start(node: NodeRef, usrloc: &'static Usrloc) {
+    let now = Instant::now();
+    expire_at(node, usrloc, now + EXPIRE_STEP);
+    let step = match usrloc.config.write_mode {
+        WriteMode::None => return,
+        WriteMode::Through => RETRY_STEP,
+        WriteMode::Back => Duration::from_secs(usrloc.config.timer_interval_secs),
+    };
+    flush_at(node, usrloc, now + step, step);
+}
+
+fn expire_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant) {
+    let Some(workers) = node.workers() else { return };
+    let task = move |now: Instant| {
+        for domain in usrloc.domains() {
+            expire(node, usrloc, domain, unix_secs_at(now));
+        }
+        expire_at(node, usrloc, now + EXPIRE_STEP);
+    };
+    workers.after(WorkerId(0), at, Box::new(task));
+}
+
+/// Takes out one batch; the rest follows as a task of its own.
+fn expire(node: NodeRef, usrloc: &'static Usrloc, domain: &'static Domain, unix_secs: i64) {
+    if domain.table.poll_timeout().is_none_or(|due| due > unix_secs) {
+        return;
+    }
+    let expired = domain.table.expire(unix_secs, EXPIRE_BATCH);
+    for record in &expired {
+        let removed = record.changes.iter().filter(|change| matches!(change, tandem_location::Change::Removed { .. }));
+        domain.expired.add(removed.count() as i64);
+        usrloc.publish(node, domain, &record.aor, &record.changes);
+    }
+    if expired.len() >= EXPIRE_BATCH
+        && let Some(workers) = node.workers()
+    {
+        workers.post(WorkerId(0), Box::new(move |_| expire(node, usrloc, domain, unix_secs)));
+    }
+}
+
+fn flush_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant, step: Duration) {
+    let Some(workers) = node.workers() else { return };
+    let task = move |now: Instant| {
+        for domain in usrloc.domains() {
+            if let Some(store) = &domain.store {
+                store.flush_later();
+            }
+        }
+        flush_at(node, usrloc, now + step, step);
+    };
+    workers.after(WorkerId(0), at, Box::new(task));
+}
