@@ -140,3 +140,25 @@ fn recorded_cases_give_the_recorded_results_in_both_dialects() {
         assert!(deviations.iter().any(|other| other == id), "{id} now agrees: take it off the list ({reason})");
     }
 }
+
+/// Scripts the reference starts and we refuse, and why.
+const REFUSED: &[(&str, &str)] = &[("parse-177", "destination blacklists are not here yet")];
+
+#[test]
+fn scripts_that_the_reference_starts_are_accepted() {
+    let mut failures = Vec::new();
+    for case in vectors().iter().filter(|case| case["kind"] == "parse" && case["expected"] == "ok") {
+        let id = text(case, "id");
+        let dialect = if text(case, "dialect") == "2.4" { Dialect::V2_4 } else { Dialect::V4_0 };
+        let script = text(case, "expr").to_owned();
+        let load = move || Rig::try_script(&script, RigOptions { dialect: Some(dialect) }).map(|_| ());
+        let result = std::thread::spawn(load).join().unwrap_or_else(|_| Err("panicked".to_owned()));
+        let is_listed = REFUSED.iter().any(|(other, _)| *other == id);
+        match result {
+            Err(error) if !is_listed => failures.push(format!("{id}: {}\n{error}", text(case, "expr"))),
+            Ok(()) if is_listed => failures.push(format!("{id} is accepted now: take it off the list")),
+            _ => {}
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}

@@ -16,6 +16,9 @@ pub(crate) mod table;
 mod tables;
 mod uri_functions;
 
+#[cfg(test)]
+mod tests;
+
 
 pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;

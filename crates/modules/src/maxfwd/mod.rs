@@ -108,3 +108,5 @@ fn is_less(context: &mut Context, args: &[Arg]) -> Called {
     Called::Done(if value < max { 1 } else { -1 })
 }
 
+#[cfg(test)]
+mod tests;

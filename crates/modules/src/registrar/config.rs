@@ -45,7 +45,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     text("received_param", "received", "parameter of Contact in the 200 that shows the stored source address"),
     text("sock_hdr_name", "", "header with the socket to store, used by save() with flag s"),
     text("mcontact_avp", "", "variable with the contact that was sent on, for save() in a reply route"),
-    text("attr_avp", "", "variable with attributes to store; lookup() puts them into the branch attribute of that name"),
+    text(
+        "attr_avp",
+        "",
+        "variable with attributes to store; lookup() puts them into the branch attribute of that name",
+    ),
     param(
         "tcp_persistent_flag",
         ParamType::IntOrText,
@@ -116,7 +120,8 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         let Some(text) = params.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
         setup.names.variable(&text).map(Some).map_err(|error| SetupError::param(name, error))
     };
-    let (received, modified_contact, attr) = (variable("received_avp")?, variable("mcontact_avp")?, variable("attr_avp")?);
+    let (received, modified_contact, attr) =
+        (variable("received_avp")?, variable("mcontact_avp")?, variable("attr_avp")?);
     let attr_name = attr.as_ref().and_then(|var| var.constant_name()).map_or(Text::EMPTY, Text::from);
     let registrar = Registrar {
         default_expires: number("default_expires", 3600)?,

@@ -112,10 +112,11 @@ fn number(value: &Value) -> Option<u16> {
 pub(super) fn is_at(uri: &[u8], host: &[u8], port: Option<u16>) -> bool {
     let Ok(uri) = Uri::parse(uri) else { return false };
     let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
-    let same_host = match (uri.host_ip(), std::str::from_utf8(bare).ok().and_then(|host| host.parse::<std::net::IpAddr>().ok())) {
-        (Some(own), Some(wanted)) => own == wanted,
-        _ => uri.host.eq_ignore_ascii_case(host),
-    };
+    let same_host =
+        match (uri.host_ip(), std::str::from_utf8(bare).ok().and_then(|host| host.parse::<std::net::IpAddr>().ok())) {
+            (Some(own), Some(wanted)) => own == wanted,
+            _ => uri.host.eq_ignore_ascii_case(host),
+        };
     same_host && port.is_none_or(|port| uri.port_or_default() == port)
 }
 

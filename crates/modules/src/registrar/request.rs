@@ -87,7 +87,11 @@ pub(super) fn contacts<'m>(
     Ok(list)
 }
 
-fn contact<'m>(address: &NameAddr<'m>, registrar: &Registrar, received: &'m [u8]) -> Result<ContactRequest<'m>, Refusal> {
+fn contact<'m>(
+    address: &NameAddr<'m>,
+    registrar: &Registrar,
+    received: &'m [u8],
+) -> Result<ContactRequest<'m>, Refusal> {
     if address.uri.len() > registrar.limits.contact_max {
         return Err(Refusal::ContactTooLong);
     }
@@ -95,7 +99,8 @@ fn contact<'m>(address: &NameAddr<'m>, registrar: &Registrar, received: &'m [u8]
         return Err(Refusal::Unparsable("Contact cannot be parsed"));
     }
     // One pass over the parameters: most contacts have one or two.
-    let mut contact = ContactRequest { q_thousandths: registrar.default_q, received, ..ContactRequest::new(address.uri) };
+    let mut contact =
+        ContactRequest { q_thousandths: registrar.default_q, received, ..ContactRequest::new(address.uri) };
     for param in address.params.iter() {
         let value = param.value.unwrap_or_default();
         match param.name.len() {
@@ -124,7 +129,9 @@ fn unquoted(value: &[u8]) -> &[u8] {
 }
 
 fn methods_in(list: &[u8]) -> u32 {
-    list.split(|byte| *byte == b',').map(|name| Method::from_bytes(tandem_sip::trim(name)).id()).fold(0, |mask, id| mask | id)
+    list.split(|byte| *byte == b',')
+        .map(|name| Method::from_bytes(tandem_sip::trim(name)).id())
+        .fold(0, |mask, id| mask | id)
 }
 
 /// Methods of the Allow headers; all when there are none.

@@ -117,14 +117,14 @@ fn prepare(
         now: unix_secs_at(context.source.at),
     };
     let saved = if is_request {
-        job.run(Register { message: &context.message, source: &context.source, branch_flags: context.edits.target.flags })
+        job.run(Register {
+            message: &context.message,
+            source: &context.source,
+            branch_flags: context.edits.target.flags,
+        })
     } else {
         let stored = context.request.as_ref().ok_or(Refusal::Unparsable("no request belongs to this reply"))?;
-        job.run(Register {
-            message: &stored.message,
-            source: &stored.source,
-            branch_flags: stored.edits.target.flags,
-        })
+        job.run(Register { message: &stored.message, source: &stored.source, branch_flags: stored.edits.target.flags })
     };
     saved.map(|saved| (domain, saved))
 }
@@ -166,8 +166,7 @@ impl Job<'_> {
             methods: request::allowed_methods(message),
             expires_deviation_secs: self.deviation(),
         };
-        let outcome =
-            self.domain.table.register(&aor, &request, &self.policy(), self.now).map_err(Refusal::Table)?;
+        let outcome = self.domain.table.register(&aor, &request, &self.policy(), self.now).map_err(Refusal::Table)?;
         let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
         let contact_line = match self.flags.no_reply {
             true => Vec::new(),
@@ -201,10 +200,11 @@ impl Job<'_> {
 
     /// The receiving socket, or with flag s the one that a header names.
     fn socket<'m>(&self, register: Register<'m>) -> &'m [u8] {
-        let from_header = self.registrar.socket_header.as_deref().filter(|_| self.flags.socket_header).and_then(|name| {
-            let entry = register.message.header_by_name(name)?;
-            Some(tandem_sip::trim(register.message.value(entry))).filter(|value| !value.is_empty())
-        });
+        let from_header =
+            self.registrar.socket_header.as_deref().filter(|_| self.flags.socket_header).and_then(|name| {
+                let entry = register.message.header_by_name(name)?;
+                Some(tandem_sip::trim(register.message.value(entry))).filter(|value| !value.is_empty())
+            });
         let received_on = || self.node.socket(register.source.socket).map_or(&b""[..], |socket| socket.text.as_bytes());
         from_header.unwrap_or_else(received_on)
     }

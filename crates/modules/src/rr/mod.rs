@@ -3,6 +3,8 @@
 
 mod loose;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use tandem_module::ModuleDecl;
 use tandem_module::declare::{Function, Variable, VarCall};

@@ -7,6 +7,8 @@ mod parts;
 pub(crate) mod questions;
 pub(crate) mod uri_params;
 mod validate;
+#[cfg(test)]
+mod tests;
 
 use tandem_module::ModuleDecl;
 use tandem_module::declare::Function;

@@ -184,3 +184,6 @@ fn iter_next(context: &mut Context, args: &[Arg]) -> Called {
     let is_written = context.write_var(name, Value::from(stat.as_str()));
     done(is_written && context.write_var(value, Value::Int(number as i32)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,21 @@ use super::store::Op;
 use super::{Domain, Usrloc};
 
 const CONTACT: &[&str] = &[
-    "domain", "aor", "uri", "received", "path", "qval", "user_agent", "socket", "bflags", "expires", "callid", "cseq", "attr",
-    "latency", "shtag",
+    "domain",
+    "aor",
+    "uri",
+    "received",
+    "path",
+    "qval",
+    "user_agent",
+    "socket",
+    "bflags",
+    "expires",
+    "callid",
+    "cseq",
+    "attr",
+    "latency",
+    "shtag",
 ];
 
 const AOR_INSERT: &str = "E_UL_AOR_INSERT";
@@ -29,7 +42,11 @@ pub(super) const EVENTS: &[EventSpec] = &[
     EventSpec { name: CONTACT_INSERT, params: CONTACT, doc: "a new binding" },
     EventSpec { name: CONTACT_UPDATE, params: CONTACT, doc: "a binding was refreshed" },
     EventSpec { name: CONTACT_DELETE, params: CONTACT, doc: "a binding is gone" },
-    EventSpec { name: "E_UL_CONTACT_REFRESH", params: CONTACT, doc: "never raised yet: push notifications are not here" },
+    EventSpec {
+        name: "E_UL_CONTACT_REFRESH",
+        params: CONTACT,
+        doc: "never raised yet: push notifications are not here",
+    },
     EventSpec { name: "E_UL_LATENCY_UPDATE", params: CONTACT, doc: "never raised yet: contacts are not pinged" },
 ];
 

@@ -178,10 +178,12 @@ fn modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
         Some("single-instance-sql-write-through") => Ok((WriteMode::Through, false)),
         Some("single-instance-sql-write-back") => Ok((WriteMode::Back, false)),
         Some("full-sharing-cluster") => Ok((WriteMode::None, true)),
-        Some(name @ ("sql-only" | "federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => Err(SetupError::param(
-            "working_mode_preset",
-            format!("'{name}' is not here yet: use single-instance-no-db or one of single-instance-sql-write-*"),
-        )),
+        Some(name @ ("sql-only" | "federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => {
+            Err(SetupError::param(
+                "working_mode_preset",
+                format!("'{name}' is not here yet: use single-instance-no-db or one of single-instance-sql-write-*"),
+            ))
+        }
         Some(name) => Err(SetupError::param("working_mode_preset", format!("there is no preset '{name}'"))),
     }
 }
@@ -192,7 +194,10 @@ fn single_modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
         "none" => params.int("location_cluster", 0) != 0,
         "full-sharing" => true,
         name @ ("sql-only" | "federation-cachedb" | "full-sharing-cachedb") => {
-            return Err(SetupError::param("cluster_mode", format!("'{name}' is not here yet: use none or full-sharing")));
+            return Err(SetupError::param(
+                "cluster_mode",
+                format!("'{name}' is not here yet: use none or full-sharing"),
+            ));
         }
         name => return Err(SetupError::param("cluster_mode", format!("there is no mode '{name}'"))),
     };

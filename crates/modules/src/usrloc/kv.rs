@@ -25,13 +25,23 @@ const fn function(
 pub(super) const FUNCTIONS: &[Function] = &[
     function(
         "ul_add_key",
-        &[arg("domain", ArgType::Text), arg("aor", ArgType::Text), arg("key", ArgType::Text), opt("value", ArgType::Text)],
+        &[
+            arg("domain", ArgType::Text),
+            arg("aor", ArgType::Text),
+            arg("key", ArgType::Text),
+            opt("value", ArgType::Text),
+        ],
         "keeps a value with an address of record; without value it is removed",
         add_key,
     ),
     function(
         "ul_get_key",
-        &[arg("domain", ArgType::Text), arg("aor", ArgType::Text), arg("key", ArgType::Text), arg("destination", ArgType::VarOut)],
+        &[
+            arg("domain", ArgType::Text),
+            arg("aor", ArgType::Text),
+            arg("key", ArgType::Text),
+            arg("destination", ArgType::VarOut),
+        ],
         "reads a value kept with an address of record",
         get_key,
     ),
@@ -82,7 +92,8 @@ fn done(is_ok: bool) -> Called {
 
 fn add_key(context: &mut Context, args: &[Arg]) -> Called {
     let Some(place) = place(context, args) else { return done(false) };
-    let value = arg_text(args, 3).filter(|value| !value.is_empty()).map(|value| String::from_utf8_lossy(value).into_owned());
+    let value =
+        arg_text(args, 3).filter(|value| !value.is_empty()).map(|value| String::from_utf8_lossy(value).into_owned());
     done(place.change(|store| {
         match value {
             Some(value) => store.insert(place.key.clone(), Json::String(value)),

@@ -1,7 +1,9 @@
 //! Management commands of the location tables, in the shapes OpenSIPS answers.
 
 use serde_json::{Map, Value as Json, json};
-use tandem_location::{Aor, Binding, BindingFields, ContactId, METHODS_ALL, MergeOutcome, Q_UNSET, Record, RemovalReason};
+use tandem_location::{
+    Aor, Binding, BindingFields, ContactId, METHODS_ALL, MergeOutcome, Q_UNSET, Record, RemovalReason,
+};
 use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
 use tandem_module::node::{self, NodeRef};
 use tandem_script::surface::CommandSpec;
@@ -20,8 +22,12 @@ const fn command(
 }
 
 const DUMP: CommandSpec = command("usrloc:dump", &["ul_dump"], &["brief?"], "all records with their bindings");
-const SHOW: CommandSpec =
-    command("usrloc:show_contact", &["ul_show_contact"], &["table_name", "aor"], "the bindings of an address of record");
+const SHOW: CommandSpec = command(
+    "usrloc:show_contact",
+    &["ul_show_contact"],
+    &["table_name", "aor"],
+    "the bindings of an address of record",
+);
 const REMOVE: CommandSpec =
     command("usrloc:rm", &["ul_rm"], &["table_name", "aor"], "removes an address of record with all its bindings");
 const REMOVE_CONTACT: CommandSpec =
@@ -238,7 +244,13 @@ fn add(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
     match merged {
         Ok(MergeOutcome::Applied(changes)) => usrloc.publish(node, domain, &aor, &changes),
         Ok(MergeOutcome::Ignored) => {}
-        Err(error) => return Err(MiError { code: 400, message: "Bad parameter value".into(), data: Some(json!(error.to_string())) }),
+        Err(error) => {
+            return Err(MiError {
+                code: 400,
+                message: "Bad parameter value".into(),
+                data: Some(json!(error.to_string())),
+            });
+        }
     }
     Ok(json!("OK"))
 }

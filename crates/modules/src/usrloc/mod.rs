@@ -185,7 +185,9 @@ pub fn unix_secs_at(at: Instant) -> i64 {
 }
 
 fn is_table_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 fn open_db(node: NodeRef, url: &str) -> Result<Arc<dyn Db>, DbError> {

@@ -166,7 +166,13 @@ impl Store {
         match op {
             Op::Write(aor, binding) => Statement::Replace {
                 table: self.table.clone(),
-                values: rows::write(&self.columns, aor, binding, self.uses_domain, &flag_names(self.node, binding.branch_flags())),
+                values: rows::write(
+                    &self.columns,
+                    aor,
+                    binding,
+                    self.uses_domain,
+                    &flag_names(self.node, binding.branch_flags()),
+                ),
                 unique: vec![id_column],
             },
             Op::Delete => Statement::Delete {
@@ -242,9 +248,17 @@ impl Domain {
             let result = self.load(store, now, &mut loaded).await;
             let (name, Loaded { contacts, refused }) = (self.name, loaded);
             match result {
-                Ok(()) if refused == 0 => write_log(LogLevel::Notice, &format!("usrloc: {contacts} contacts loaded from table '{name}'")),
-                Ok(()) => write_log(LogLevel::Warning, &format!("usrloc: {contacts} contacts loaded from table '{name}', {refused} unusable rows skipped")),
-                Err(_) => write_log(LogLevel::Error, &format!("usrloc: loading table '{name}' ended after {contacts} contacts")),
+                Ok(()) if refused == 0 => {
+                    write_log(LogLevel::Notice, &format!("usrloc: {contacts} contacts loaded from table '{name}'"))
+                }
+                Ok(()) => write_log(
+                    LogLevel::Warning,
+                    &format!("usrloc: {contacts} contacts loaded from table '{name}', {refused} unusable rows skipped"),
+                ),
+                Err(_) => write_log(
+                    LogLevel::Error,
+                    &format!("usrloc: loading table '{name}' ended after {contacts} contacts"),
+                ),
             }
             self.set_loaded();
         }));
@@ -287,7 +301,13 @@ impl Domain {
             return true;
         }
         // Rows keep their ids, so that the next write meets the same row.
-        let merged = self.table.merge_contact_update(&row.aor, row.id, &fields, &tandem_location::Matching::ContactAndCallId, now);
+        let merged = self.table.merge_contact_update(
+            &row.aor,
+            row.id,
+            &fields,
+            &tandem_location::Matching::ContactAndCallId,
+            now,
+        );
         if let Some(record_kv) = row.record_kv() {
             self.table.set_record_kv(&row.aor, record_kv.as_bytes());
         }

@@ -1,0 +1,116 @@
+//! Requests of our own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tandem_module::mi::MiParams;
+use tandem_module::transport::Proto;
+
+use super::{answer, lines, request, script, stat};
+use crate::tm::uac::{RequestSpec, UacDone, send_request};
+
+fn spec(uri: &str) -> RequestSpec {
+    RequestSpec {
+        uri: uri.into(),
+        from: b"<sip:us@example.org>".to_vec(),
+        to: b"<sip:them@example.org>".to_vec(),
+        ..RequestSpec::default()
+    }
+}
+
+type Codes = Arc<Mutex<Vec<(u16, bool)>>>;
+
+fn recorded() -> (Codes, Option<UacDone>) {
+    let codes: Codes = Arc::default();
+    let keep = codes.clone();
+    (codes, Some(Box::new(move |outcome| keep.lock().push((outcome.code, outcome.reply.is_some())))))
+}
+
+
+#[test]
+fn a_request_of_our_own_passes_the_local_route_and_reports_its_reply() {
+    let rig = script("loadmodule \"sipmsgops.so\"\nroute { exit; } local_route { append_hf(\"X-Local: $rm\\r\\n\"); }");
+    let (codes, done) = recorded();
+    send_request(rig.node, spec("sip:192.0.2.9"), done).unwrap();
+    rig.settle();
+    let out = rig.take_sent();
+    assert_eq!(lines(&out), ["OPTIONS sip:192.0.2.9 SIP/2.0"]);
+    assert!(out[0].text().contains("X-Local: OPTIONS\r\n"));
+    assert!(out[0].message().from().unwrap().tag().is_some());
+    rig.receive(answer(&out[0], 100));
+    assert!(rig.receive(answer(&out[0], 200)).is_empty());
+    rig.receive(answer(&out[0], 200));
+    assert_eq!(*codes.lock(), [(200, true)]);
+    assert_eq!(stat(&rig, "UAC_transactions"), 1);
+}
+
+#[test]
+fn a_request_of_our_own_is_repeated_and_reports_408_in_the_end() {
+    let rig = script("route { exit; }");
+    let (codes, done) = recorded();
+    send_request(rig.node, spec("sip:192.0.2.9"), done).unwrap();
+    assert_eq!(rig.advance(Duration::from_millis(600)).len(), 2);
+    rig.advance(Duration::from_secs(30));
+    assert_eq!(*codes.lock(), [(408, false)]);
+}
+
+#[test]
+fn a_name_is_looked_up_first_and_an_unknown_one_is_reported() {
+    let rig = script("route { exit; }");
+    rig.set_slow_names(true);
+    rig.add_name("slow.example", Proto::Udp, "192.0.2.4:5060");
+    let (codes, done) = recorded();
+    send_request(rig.node, spec("sip:slow.example"), done).unwrap();
+    rig.settle();
+    let out = rig.take_sent();
+    assert_eq!(out[0].to.addr.to_string(), "192.0.2.4:5060");
+    rig.receive(answer(&out[0], 486));
+    let (unknown, done) = recorded();
+    send_request(rig.node, spec("sip:nowhere.example"), done).unwrap();
+    rig.settle();
+    assert_eq!((&*codes.lock(), &*unknown.lock()), (&vec![(486, true)], &vec![(478, false)]));
+}
+
+#[test]
+fn a_negative_reply_to_an_invite_of_our_own_is_acknowledged() {
+    let rig = script("route { exit; }");
+    let (codes, done) = recorded();
+    send_request(rig.node, RequestSpec { method: b"INVITE".to_vec(), ..spec("sip:192.0.2.9") }, done).unwrap();
+    rig.settle();
+    let invite = rig.take_sent().remove(0);
+    assert_eq!(lines(&rig.receive(answer(&invite, 486))), ["ACK sip:192.0.2.9 SIP/2.0"]);
+    assert_eq!(*codes.lock(), [(486, true)]);
+}
+
+#[test]
+fn nonsense_is_refused_at_once() {
+    let rig = script("route { exit; }");
+    assert!(send_request(rig.node, RequestSpec { from: Vec::new(), ..spec("sip:192.0.2.9") }, None).is_err());
+    assert!(send_request(rig.node, spec("no uri"), None).is_err());
+}
+
+#[test]
+fn a_script_sends_requests_of_its_own() {
+    let rig = script("route { t_new_request(\"MESSAGE\", \"sip:a@192.0.2.2\", \"BOB sip:b@example.org\", \"sip:a@example.org\", \"text/plain Hello you\"); }");
+    let text = rig.receive(request("OPTIONS", "a"))[0].text();
+    assert!(text.starts_with("MESSAGE sip:a@192.0.2.2 SIP/2.0\r\n"));
+    assert!(text.contains("From: \"BOB\" <sip:b@example.org>;tag=") && text.ends_with("\r\n\r\nHello you"), "{text}");
+    assert!(text.contains("Content-Type: text/plain\r\n"));
+}
+
+#[test]
+fn management_counts_and_answers_transactions() {
+    let rig = script("route { t_newtran(); xlog(\"$T_id\\n\"); t_wait_for_new_branches(); }");
+    rig.receive(request("INVITE", "a"));
+    let entries = rig.mi("t_hash", MiParams::None).unwrap();
+    let sum: u64 = entries["Entries"].as_array().unwrap().iter().filter_map(|entry| entry["current"].as_u64()).sum();
+    assert_eq!(sum, 1);
+    let id = rig.xlogs().remove(0);
+    let params = ["403", "Forbidden", id.as_str(), "tagged"].map(|text| serde_json::json!(text)).to_vec();
+    rig.mi("tm:reply", MiParams::Positional(params.clone())).unwrap();
+    let sent = rig.take_sent();
+    assert_eq!(sent[0].first_line(), "SIP/2.0 403 Forbidden");
+    assert_eq!(sent[0].message().to().unwrap().tag(), Some(&b"tagged"[..]));
+    assert!(rig.mi("tm:reply", MiParams::Positional(params)).is_err());
+}
