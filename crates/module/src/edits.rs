@@ -78,6 +78,7 @@ impl Edits {
 
     fn is_pristine(&self) -> bool {
         self.lumps.is_empty()
+            && self.lumps.reply_headers().is_empty()
             && self.branches.is_empty()
             && self.record_routes.is_empty()
             && self.serial.is_empty()

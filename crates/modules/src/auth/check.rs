@@ -9,6 +9,7 @@ use tandem_sip::{DigestCredentials, HeaderKind, Message, Method};
 
 use super::Auth;
 use super::nonce::Nonce;
+use crate::core::Authenticated;
 
 /// The credentials are right.
 pub const AUTHORIZED: i32 = 1;
@@ -123,7 +124,9 @@ fn find(message: &Message, kind: HeaderKind, realm: &[u8]) -> Result<usize, i32>
         match DigestCredentials::parse(value) {
             Ok(found) if found.realm == realm => return Ok(at),
             Ok(_) => {}
-            Err(_) if value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"digest")) => code = GENERIC_ERROR,
+            Err(_) if value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"digest")) => {
+                code = GENERIC_ERROR
+            }
             Err(_) => {}
         }
     }
@@ -144,6 +147,8 @@ pub fn finish(context: &mut Context, attempt: &Attempt, ha1: &HexDigest) -> i32 
     if !auth.nonces.take(&attempt.nonce, count) {
         return mark_stale(context);
     }
+    let name = [found.user(), attempt.realm()].join(&b'@');
+    context.set_slot(Authenticated(Text::from(name)));
     keep(context, Findings { is_stale: false, authorized: Some(attempt.header) });
     AUTHORIZED
 }

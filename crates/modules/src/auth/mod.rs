@@ -23,9 +23,8 @@ use crate::core::table::{done, function, param};
 use nonce::{Nonces, Qop};
 
 pub use check::{
-    AUTHORIZED, Attempt, GENERIC_ERROR, INVALID_PASSWORD, NO_CREDENTIALS, STALE_NONCE, Side, USER_UNKNOWN, authorized_user,
-    begin, finish,
-    ha1_of, realm,
+    AUTHORIZED, Attempt, GENERIC_ERROR, INVALID_PASSWORD, NO_CREDENTIALS, STALE_NONCE, Side, USER_UNKNOWN,
+    authorized_user, begin, finish, ha1_of, realm,
 };
 
 /// The table of the module.
@@ -40,9 +39,19 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 };
 
 static PARAMS: &[ParamSpec] = &[
-    param("secret", ParamType::Text, "", "key of the nonces; random when unset; the same on servers that accept each other's nonces"),
+    param(
+        "secret",
+        ParamType::Text,
+        "",
+        "key of the nonces; random when unset; the same on servers that accept each other's nonces",
+    ),
     param("nonce_expire", ParamType::Int, "30", "seconds a nonce is valid"),
-    param("disable_nonce_check", ParamType::Int, "0", "1: a nonce may be used again within its time, also with the same nc"),
+    param(
+        "disable_nonce_check",
+        ParamType::Int,
+        "0",
+        "1: a nonce may be used again within its time, also with the same nc",
+    ),
     param("realm_prefix", ParamType::Text, "", "taken off a realm that is made from the request"),
     param("username_spec", ParamType::Text, "", "variable with the user name, for pv_*_authorize()"),
     param("password_spec", ParamType::Text, "", "variable with the password or HA1, for pv_*_authorize()"),
@@ -192,7 +201,8 @@ fn challenge(context: &mut Context, args: &[Arg], side: Side) -> Called {
         let mut line = name.as_bytes().to_vec();
         // Clients older than RFC 8760 know MD5 without its name.
         let algorithm = Some(algorithm).filter(|_| !is_plain_md5);
-        Challenge { realm: &realm, nonce: nonce.as_bytes(), algorithm, qop: qop.text(), opaque: None, stale }.write(&mut line);
+        Challenge { realm: &realm, nonce: nonce.as_bytes(), algorithm, qop: qop.text(), opaque: None, stale }
+            .write(&mut line);
         context.edits.lumps.append_to_reply(line);
     }
     // A challenge ends the script, as `exit` does.
@@ -209,7 +219,10 @@ fn authorize(context: &mut Context, args: &[Arg], side: Side) -> Called {
         .state::<Auth>()
         .and_then(|auth| Some((auth.username.as_ref()?, auth.password.as_ref()?, auth.has_passwords)))
     else {
-        context.log(LogLevel::Error, "auth: pv_www_authorize() and pv_proxy_authorize() need username_spec and password_spec");
+        context.log(
+            LogLevel::Error,
+            "auth: pv_www_authorize() and pv_proxy_authorize() need username_spec and password_spec",
+        );
         return Called::Done(GENERIC_ERROR);
     };
     let (user, secret) = (context.read_var(username).as_text(), context.read_var(password).as_text());

@@ -130,7 +130,8 @@ fn without_the_check_an_answer_may_come_again() {
 
 fn made_challenge(nonce: &str, algorithm: Option<Algorithm>, qop: Option<&[u8]>) -> String {
     let mut out = Vec::new();
-    Challenge { realm: b"example.org", nonce: nonce.as_bytes(), algorithm, qop, opaque: None, stale: false }.write(&mut out);
+    Challenge { realm: b"example.org", nonce: nonce.as_bytes(), algorithm, qop, opaque: None, stale: false }
+        .write(&mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -157,11 +158,9 @@ fn an_answer_weaker_than_asked_for_is_refused() {
     let rig = Rig::script(&script(PASSWORDS, "auth-int", ", \"SHA-256\""));
     let asked = challenge(&rig);
     let nonce = String::from_utf8(DigestChallenge::parse(asked.as_bytes()).unwrap().nonce.to_vec()).unwrap();
-    for (algorithm, qop) in [
-        (None, Some(&b"auth-int"[..])),
-        (Some(Algorithm::Sha256), Some(b"auth")),
-        (Some(Algorithm::Sha256), None),
-    ] {
+    for (algorithm, qop) in
+        [(None, Some(&b"auth-int"[..])), (Some(Algorithm::Sha256), Some(b"auth")), (Some(Algorithm::Sha256), None)]
+    {
         let line = answer_to(&made_challenge(&nonce, algorithm, qop), "bob", "word", 1, "");
         rig.receive(request("REGISTER", &line, ""));
         assert_eq!(rig.xlogs(), ["code -3"], "{algorithm:?} {qop:?}");
@@ -194,9 +193,11 @@ fn a_stored_ha1_is_compared_as_it_is() {
     let digits = String::from_utf8(digits.as_bytes().to_ascii_uppercase()).unwrap();
     let text = script("", "auth", "").replace("\"word\"", &format!("\"{digits}\""));
     let rig = Rig::script(&text);
-    rig.receive(request("REGISTER", &answer_to(&challenge(&rig), "bob", "word", 1, ""), ""));
-    rig.receive(request("REGISTER", &answer_to(&challenge(&rig), "bob", "other", 1, ""), ""));
-    assert_eq!(rig.xlogs().iter().filter(|line| *line != "code -4").collect::<Vec<_>>(), ["in", "code -2"]);
+    for (password, expected) in [("word", "in"), ("other", "code -2")] {
+        let line = answer_to(&challenge(&rig), "bob", password, 1, "");
+        rig.receive(request("REGISTER", &line, ""));
+        assert_eq!(rig.xlogs(), [expected]);
+    }
     // A password where a hash should be lets nobody in.
     let rig = Rig::script(&script("", "auth", ""));
     rig.receive(request("REGISTER", &answer_to(&challenge(&rig), "bob", "word", 1, ""), ""));
@@ -234,6 +235,8 @@ fn consumed_credentials_leave_the_request_and_others_stay() {
     let secret = ha1(Algorithm::Md5, b"bob", b"example.org", b"word");
     assert_eq!(super::finish(&mut context, &attempt, &secret), super::AUTHORIZED);
     assert_eq!(super::authorized_user(&mut context), Some((b"bob".to_vec(), b"example.org".to_vec())));
+    let name = context.slot::<crate::core::Authenticated>().map(|name| name.0.to_str().into_owned());
+    assert_eq!(name.as_deref(), Some("bob@example.org"));
     assert_eq!(call(&mut context, "consume_credentials", &[]), 1);
     assert_eq!(call(&mut context, "consume_credentials", &[]), -1);
     assert_eq!(context.edits.lumps.len(), 1);
@@ -259,7 +262,10 @@ fn remote_party_id_cannot_smuggle_headers() {
     assert_eq!(call(&mut context, "append_rpid_hf", &[]), -1);
     let name = tandem_script::avp::AvpName::intern(b"rpid").unwrap();
     context.avps.push(name, "<sip:+431234@example.org>\r\nX-Evil: 1".into());
-    assert_eq!(call(&mut context, "append_rpid_hf", &[Arg::Text(Text::from("\"B\" ")), Arg::Text(Text::from(";x"))]), 1);
+    assert_eq!(
+        call(&mut context, "append_rpid_hf", &[Arg::Text(Text::from("\"B\" ")), Arg::Text(Text::from(";x"))]),
+        1
+    );
     context.avps.push(name, "sip:+431234@example.org".into());
     assert_eq!(call(&mut context, "is_rpid_user_e164", &[]), 1);
     context.avps.push(name, "sip:bob@example.org".into());

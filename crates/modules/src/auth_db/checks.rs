@@ -42,7 +42,10 @@ fn user_and_host(text: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 pub(super) fn is_authorized(context: &mut Context, args: &[Arg], is_to: bool) -> Called {
     let Some(own) = context.node.state::<AuthDb>() else { return Called::Done(INTERNAL) };
     let Some((user, realm)) = auth::authorized_user(context) else {
-        context.log(LogLevel::Error, "auth_db: no authorised credentials: call www_authorize() or proxy_authorize() first");
+        context.log(
+            LogLevel::Error,
+            "auth_db: no authorised credentials: call www_authorize() or proxy_authorize() first",
+        );
         return Called::Done(NO_CREDENTIALS);
     };
     let address = if is_to { context.message.to() } else { context.message.from() };

@@ -118,7 +118,8 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
     let is_v2_4 = setup.settings.is_v2_4;
     let url = params.text("db_url").or_else(|| setup.settings.db_default_url.clone());
-    let url = url.ok_or_else(|| SetupError::new("db_url is not set: modparam(\"auth_db\", \"db_url\", \"sqlite:///path\")"))?;
+    let url =
+        url.ok_or_else(|| SetupError::new("db_url is not set: modparam(\"auth_db\", \"db_url\", \"sqlite:///path\")"))?;
     let mut loads = Vec::new();
     for item in params.text_or("load_credentials", "").split(';').map(str::trim).filter(|item| !item.is_empty()) {
         let (var, column) = match item.split_once('=') {

@@ -10,7 +10,8 @@ use crate::test_rig::{Rig, RigOptions, take_logs};
 const REALM: &str = "example.org";
 
 fn digits(algorithm: Algorithm, user: &str, password: &str) -> String {
-    String::from_utf8(ha1(algorithm, user.as_bytes(), REALM.as_bytes(), password.as_bytes()).as_bytes().to_vec()).unwrap()
+    String::from_utf8(ha1(algorithm, user.as_bytes(), REALM.as_bytes(), password.as_bytes()).as_bytes().to_vec())
+        .unwrap()
 }
 
 fn database() -> TestDb {

@@ -88,10 +88,12 @@ pub(super) fn copy(context: &mut Context, args: &[Arg]) -> Called {
                 None => continue,
             }
         } else if flags.contains(&b's') {
-            Value::Text(value.as_int().filter(|_| value.is_int_primary()).map_or_else(
-                || value.as_text().unwrap_or(Text::EMPTY),
-                int_text,
-            ))
+            Value::Text(
+                value
+                    .as_int()
+                    .filter(|_| value.is_int_primary())
+                    .map_or_else(|| value.as_text().unwrap_or(Text::EMPTY), int_text),
+            )
         } else {
             value
         };
@@ -127,7 +129,9 @@ pub(super) fn check(context: &mut Context, args: &[Arg]) -> Called {
         b"re" => {
             let Some(pattern) = wanted.as_text() else { return done(false) };
             let flags = RegexFlags { ignore_case: ignores_case, is_line_mode: false };
-            let Ok(regex) = PosixRegex::with_flags(&pattern, flags) else { return refuse(context, "avp_check", &pattern) };
+            let Ok(regex) = PosixRegex::with_flags(&pattern, flags) else {
+                return refuse(context, "avp_check", &pattern);
+            };
             Box::new(move |value| value.as_text().is_some_and(|text| regex.is_match(&text)))
         }
         b"fm" => {

@@ -38,13 +38,27 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 const DEFAULT: &str = "default";
 
 static PARAMS: &[ParamSpec] = &[
-    list_param("cachedb_url", ParamType::Text, "name for scripts and its collection: local:group:///collection is local:group"),
-    param("cache_collections", ParamType::Text, "", "collections: \"one; two/r = 5\"; sizes have no effect, /r does not replicate"),
+    list_param(
+        "cachedb_url",
+        ParamType::Text,
+        "name for scripts and its collection: local:group:///collection is local:group",
+    ),
+    param(
+        "cache_collections",
+        ParamType::Text,
+        "",
+        "collections: \"one; two/r = 5\"; sizes have no effect, /r does not replicate",
+    ),
     param("cache_table_size", ParamType::Int, "9", "accepted, no effect: the table grows by itself"),
     param("cache_clean_period", ParamType::Int, "600", "seconds between two looks for expired entries"),
     param("exec_threshold", ParamType::Int, "0", "accepted, no effect"),
     param("cluster_id", ParamType::Int, "0", "accepted, no effect: what is stored here stays here"),
-    param("cluster_persistency", ParamType::Text, "sync-from-cluster", "accepted, no effect: what is stored here stays here"),
+    param(
+        "cluster_persistency",
+        ParamType::Text,
+        "sync-from-cluster",
+        "accepted, no effect: what is stored here stays here",
+    ),
     param("enable_restart_persistency", ParamType::Int, "0", "accepted, no effect: a restart begins empty"),
 ];
 
@@ -138,7 +152,8 @@ fn collection_name(item: &str) -> Result<String, String> {
 
 /// Name for scripts and collection of `local://`, `local:///collection`, `local:group:///collection`.
 fn engine(url: &str) -> Result<(String, String), String> {
-    let (engine, path) = url.split_once("://").ok_or_else(|| format!("'{url}' is not local:[group]://[/collection]"))?;
+    let (engine, path) =
+        url.split_once("://").ok_or_else(|| format!("'{url}' is not local:[group]://[/collection]"))?;
     let engine = engine.trim_end_matches(':');
     if engine != "local" && !engine.starts_with("local:") {
         return Err(format!("'{url}' does not begin with local:"));
@@ -156,9 +171,14 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
         }
     }
     node.mi.register(REMOVE_CHUNK, |request| {
-        of_request(own, request).map(|(store, glob)| json!(store.remove_chunk(glob.as_bytes()))).map(|_| json!("OK")).into()
+        of_request(own, request)
+            .map(|(store, glob)| json!(store.remove_chunk(glob.as_bytes())))
+            .map(|_| json!("OK"))
+            .into()
     });
-    node.mi.register(FETCH_CHUNK, |request| of_request(own, request).map(|(store, glob)| fetch_chunk(store, &glob)).into());
+    node.mi.register(FETCH_CHUNK, |request| {
+        of_request(own, request).map(|(store, glob)| fetch_chunk(store, &glob)).into()
+    });
     Ok(())
 }
 
@@ -189,7 +209,8 @@ fn of_request<'a>(own: &'a CachedbLocal, request: &MiRequest) -> Result<(&'a Arc
 fn fetch_chunk(store: &MemoryStore, glob: &str) -> Json {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let entries = store.fetch_chunk(glob.as_bytes()).into_iter();
-    let keys: Vec<Json> = entries.map(|entry| json!({ "name": text(&entry.key), "value": text(&entry.value) })).collect();
+    let keys: Vec<Json> =
+        entries.map(|entry| json!({ "name": text(&entry.key), "value": text(&entry.value) })).collect();
     json!({ "keys": keys })
 }
 
@@ -202,7 +223,8 @@ fn remove_chunk(context: &mut Context, args: &[Arg]) -> Called {
         _ => return done(false),
     };
     let Some(store) = own.collection(collection.as_deref()) else {
-        context.log(LogLevel::Error, &format!("cache_remove_chunk(): no collection '{}'", collection.unwrap_or_default()));
+        context
+            .log(LogLevel::Error, &format!("cache_remove_chunk(): no collection '{}'", collection.unwrap_or_default()));
         return done(false);
     };
     store.remove_chunk(glob);

@@ -53,7 +53,9 @@ fn urls_and_collections_that_do_not_fit_are_errors() {
         ("cache_collections", "a=x"),
         ("cache_collections", "=5"),
     ] {
-        let text = format!("loadmodule \"cachedb_local.so\"\nmodparam(\"cachedb_local\", \"{param}\", \"{value}\")\nroute {{ exit; }}\n");
+        let text = format!(
+            "loadmodule \"cachedb_local.so\"\nmodparam(\"cachedb_local\", \"{param}\", \"{value}\")\nroute {{ exit; }}\n"
+        );
         assert!(Rig::try_script(&text, RigOptions::default()).is_err(), "{param} {value}");
     }
     let rig = Rig::script("loadmodule \"cachedb_local.so\"\nroute { exit; }\n");

@@ -24,12 +24,12 @@ fn sleep_suspends_the_run_and_goes_on_behind_the_call() {
 #[test]
 fn a_lock_lets_the_second_run_wait_for_the_first() {
     let rig = Rig::script(
-        "loadmodule \"cfgutils.so\"\nroute { get_static_lock(\"x\"); xlog(\"in $mi\"); sleep(1); xlog(\"out $mi\"); release_static_lock(\"x\"); }",
+        "loadmodule \"cfgutils.so\"\nroute { get_static_lock(\"x\"); xlog(\"in $mi\"); $var(s) = 3 - $mi; sleep($var(s)); xlog(\"out $mi\"); release_static_lock(\"x\"); }",
     );
     rig.receive(OPTIONS);
     rig.receive(OPTIONS);
     assert_eq!(rig.xlogs(), ["in 1"]);
-    rig.advance(Duration::from_millis(1500));
+    rig.advance(Duration::from_millis(2500));
     assert_eq!(rig.xlogs(), ["out 1", "in 2"]);
     rig.advance(Duration::from_millis(1500));
     assert_eq!(rig.xlogs(), ["out 2"]);

@@ -30,7 +30,11 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
             return Err(SetupError::param_at("exec_pragma", at, format!("'{pragma}' is not name=value")));
         }
     }
-    setup.state(Options(SqliteOptions { busy_timeout: Duration::from_millis(busy), pragmas, ..SqliteOptions::default() }));
+    setup.state(Options(SqliteOptions {
+        busy_timeout: Duration::from_millis(busy),
+        pragmas,
+        ..SqliteOptions::default()
+    }));
     Ok(())
 }
 

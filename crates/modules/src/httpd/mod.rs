@@ -81,7 +81,12 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         (None, None) => None,
         (Some(user), Some(password)) if user.is_empty() && password.is_empty() => None,
         // Half a pair would leave the interface open although somebody meant to close it.
-        _ => return Err(SetupError::param("auth_username", "auth_username and auth_password belong together, one is missing")),
+        _ => {
+            return Err(SetupError::param(
+                "auth_username",
+                "auth_username and auth_password belong together, one is missing",
+            ));
+        }
     };
     let config = HttpConfig {
         ip: params.text_or("ip", &defaults.ip),
@@ -99,7 +104,8 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(httpd) = node.state::<Httpd>() else { return Ok(()) };
     node.mi.register(LIST_ROOTS, |_| {
-        let roots = httpd.routes.list().into_iter().map(|(root, module)| json!({ "http_root": root, "module": module }));
+        let roots =
+            httpd.routes.list().into_iter().map(|(root, module)| json!({ "http_root": root, "module": module }));
         Ok(roots.collect()).into()
     });
     Ok(())

@@ -15,7 +15,8 @@ fn post(address: SocketAddr, path: &str, extra: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}Content-Length: {length}\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}Content-Length: {length}\r\n\r\n");
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -23,7 +24,9 @@ fn post(address: SocketAddr, path: &str, extra: &str, body: &str) -> String {
 }
 
 fn script(port: u16, params: &str) -> String {
-    format!("loadmodule \"httpd.so\"\nloadmodule \"mi_http.so\"\nmodparam(\"httpd\", \"port\", {port})\n{params}\nroute {{ exit; }}\n")
+    format!(
+        "loadmodule \"httpd.so\"\nloadmodule \"mi_http.so\"\nmodparam(\"httpd\", \"port\", {port})\n{params}\nroute {{ exit; }}\n"
+    )
 }
 
 #[test]
@@ -36,7 +39,10 @@ fn management_commands_run_over_real_http() {
     let request = r#"{"jsonrpc":"2.0","method":"httpd:list_root_path","id":7}"#;
     let answer = post(address, "/manage", "", request);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.ends_with(r#"{"jsonrpc":"2.0","result":[{"http_root":"manage","module":"mi_http"}],"id":7}"#), "{answer}");
+    assert!(
+        answer.ends_with(r#"{"jsonrpc":"2.0","result":[{"http_root":"manage","module":"mi_http"}],"id":7}"#),
+        "{answer}"
+    );
     let unknown = post(address, "/manage", "", r#"{"jsonrpc":"2.0","method":"nothing","id":1}"#);
     assert!(unknown.contains("-32601"), "{unknown}");
     assert!(post(address, "/mi", "", request).starts_with("HTTP/1.1 404"));
@@ -68,7 +74,10 @@ fn what_does_not_fit_together_is_an_error_at_start() {
     for (text, expected) in [
         (script(0, "modparam(\"httpd\", \"auth_username\", \"admin\")"), "auth_password"),
         (script(0, "modparam(\"mi_http\", \"root\", \"a/b\")"), "a/b"),
-        (script(0, "").replace("loadmodule \"httpd.so\"\n", "").replace("modparam(\"httpd\", \"port\", 0)\n", ""), "httpd"),
+        (
+            script(0, "").replace("loadmodule \"httpd.so\"\n", "").replace("modparam(\"httpd\", \"port\", 0)\n", ""),
+            "httpd",
+        ),
     ] {
         let error = Rig::try_script(&text, RigOptions::default()).err().expect(expected);
         assert!(error.contains(expected), "{error}");

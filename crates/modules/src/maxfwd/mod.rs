@@ -55,8 +55,11 @@ static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// What `mf_process_maxfwd_header()` made of the header.
-struct Processed(i32);
+/// The value of a header that `mf_process_maxfwd_header()` added.
+struct Added(i32);
+
+/// The header was decremented. Without content, so that noting it allocates nothing.
+struct Decremented;
 
 fn process(context: &mut Context, args: &[Arg]) -> Called {
     let Some(max) = arg_int(args, 0) else { return Called::Done(-2) };
@@ -64,7 +67,7 @@ fn process(context: &mut Context, args: &[Arg]) -> Called {
     let Some(entry) = context.message.header(HeaderKind::MaxForwards).copied() else {
         let value = max.clamp(0, limit);
         context.edits.lumps.append_header(&context.message, [&b"Max-Forwards: "[..], &int_text(value)].concat());
-        context.set_slot(Processed(value));
+        context.set_slot(Added(value));
         return Called::Done(2);
     };
     match context.message.max_forwards() {
@@ -73,6 +76,7 @@ fn process(context: &mut Context, args: &[Arg]) -> Called {
             let value = i32::try_from(value - 1).unwrap_or(i32::MAX).min(limit);
             let text = int_text(value);
             context.edits.lumps.set_header_value(&entry, short(&text));
+            context.set_slot(Decremented);
             Called::Done(1)
         }
         Ok(None) | Err(_) => Called::Done(-2),
@@ -98,9 +102,12 @@ fn short(text: &[u8]) -> bytes::Bytes {
 fn is_less(context: &mut Context, args: &[Arg]) -> Called {
     let Some(max) = arg_int(args, 0) else { return Called::Done(-3) };
     let value = match context.message.max_forwards() {
-        Ok(Some(value)) => i32::try_from(value).unwrap_or(i32::MAX),
-        Ok(None) => match context.slot::<Processed>() {
-            Some(Processed(value)) => *value,
+        Ok(Some(value)) => {
+            let taken_off = i32::from(context.slot::<Decremented>().is_some());
+            i32::try_from(value).unwrap_or(i32::MAX) - taken_off
+        }
+        Ok(None) => match context.slot::<Added>() {
+            Some(Added(value)) => *value,
             None => return Called::Done(-2),
         },
         Err(_) => return Called::Done(-3),

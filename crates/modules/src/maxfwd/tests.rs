@@ -3,8 +3,8 @@
 
 use crate::test_rig::Rig;
 
-const SCRIPT: &str = "loadmodule \"maxfwd.so\"\nmodparam(\"maxfwd\", \"max_limit\", 80)\nroute { mf_process_maxfwd_header(10); xlog(\"$rc\"); \
-if ($rc > 0) { if (is_maxfwd_lt(11)) xlog(\"low\"); forward(\"127.0.0.1:5999\"); } }";
+const SCRIPT: &str = "loadmodule \"maxfwd.so\"\nmodparam(\"maxfwd\", \"max_limit\", 80)\nroute { \
+if (mf_process_maxfwd_header(10)) xlog(\"$rc\"); else { xlog(\"$rc\"); exit; } if (is_maxfwd_lt(11)) xlog(\"low\"); forward(\"127.0.0.1:5999\"); }";
 
 fn run(header: &str) -> (Vec<String>, String) {
     let rig = Rig::script(SCRIPT);

@@ -27,7 +27,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 
 static PARAMS: &[ParamSpec] = &[
     param("fifo_name", ParamType::Text, "/tmp/opensips_fifo", "path of the pipe"),
-    param("fifo_mode", ParamType::IntOrText, "0660", "permissions of the pipe; text is read as octal"),
+    param("fifo_mode", ParamType::IntOrText, "0660", "permissions of the pipe; a leading 0 means octal"),
     param("fifo_group", ParamType::IntOrText, "", "group of the pipe, by name or number"),
     param("fifo_user", ParamType::IntOrText, "", "owner of the pipe, by name or number"),
     param("reply_dir", ParamType::Text, "/tmp/", "folder of the pipes that answers go to"),
@@ -62,7 +62,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// A number is one already (`0660` is octal to the parser), text is octal.
+/// `0660` without quotes is a number already; text with a leading 0 is octal.
 fn mode(params: &ParamValues) -> Result<Option<u32>, SetupError> {
     let Some(text) = params.text("fifo_mode") else { return Ok(None) };
     let bad = || SetupError::param("fifo_mode", format!("'{text}' are no permissions (0 to 0777)"));

@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_location::Aor;
 use tandem_module::context::{Called, Context};
 use tandem_module::edits::Target;
 use tandem_module::mi::MiParams;
+use tandem_module::transaction::StoredRequest;
 use tandem_script::ast::Dialect;
-use tandem_script::value::Text;
+use tandem_script::avp::AvpName;
+use tandem_script::value::{Text, Value};
 use tandem_script::vm::Arg;
 
-use super::{lookup, remove};
+use super::{lookup, remove, save};
 use crate::test_rig::{Rig, RigOptions};
 use crate::usrloc::Usrloc;
 
@@ -429,6 +432,24 @@ fn remove_takes_out_what_all_filters_fit() {
     assert_eq!(run(&[text("10.0.0.3"), Arg::Int(5070), text("location")]), -1);
     assert_eq!(run(&[text("10.0.0.3"), Arg::Int(5060), text("location")]), 1);
     assert!(contacts_of(&rig, "alice").is_empty());
+}
+
+#[test]
+fn in_a_reply_route_the_registrar_behind_decides_the_expiry() {
+    let rig = rig("modparam(\"registrar\", \"mcontact_avp\", \"$avp(sent)\")", "exit;");
+    let asked = rig.context(register("alice", "a", 1, &[&contact("sip:a@10.0.0.1"), "Expires: 3600"]));
+    let reply = register("alice", "a", 1, &["Contact: <sip:a@proxy:5060>;expires=120"]);
+    let mut context = rig.context(reply.replacen("REGISTER sip:example.org SIP/2.0", "SIP/2.0 200 OK", 1));
+    assert_eq!(code(save::save(&mut context, &[text("location")])), -1, "no request belongs to it");
+    let request = StoredRequest { message: asked.message.clone(), source: asked.source, edits: asked.edits.clone() };
+    context.request = Some(Arc::new(request));
+    assert!(context.avps.push(AvpName::intern(b"sent").unwrap(), Value::from("sip:a@proxy:5060")));
+    assert_eq!(code(save::save(&mut context, &[text("location")])), 1);
+    assert!(rig.take_sent().is_empty(), "a reply is not answered");
+    let domain = rig.node.state::<Usrloc>().unwrap().find_domain(b"location").unwrap();
+    let aor = Aor::from("alice@example.org");
+    let expires_at = domain.table.with_record(&aor, |record| record.bindings()[0].expires_at()).unwrap();
+    assert!((118..=121).contains(&(expires_at - tandem_module::node::unix_secs())), "{expires_at}");
 }
 
 #[test]

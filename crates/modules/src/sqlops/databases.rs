@@ -68,7 +68,8 @@ impl Databases {
         }
         let mut schemes = HashMap::new();
         for (at, text) in params.all("db_scheme").iter().enumerate() {
-            let (name, scheme) = scheme(text, &columns).map_err(|error| SetupError::param_at("db_scheme", at, error))?;
+            let (name, scheme) =
+                scheme(text, &columns).map_err(|error| SetupError::param_at("db_scheme", at, error))?;
             schemes.insert(name, scheme);
         }
         Ok(Databases {
@@ -94,7 +95,8 @@ impl Databases {
         let wanted = id.unwrap_or(0);
         let found = self.urls.iter().find(|(other, _)| *other == wanted);
         let found = found.or_else(|| self.urls.first().filter(|_| id.is_none()));
-        let (_, url) = found.ok_or_else(|| format!("{}: there is no database number {wanted} (parameter db_url)", self.module))?;
+        let (_, url) =
+            found.ok_or_else(|| format!("{}: there is no database number {wanted} (parameter db_url)", self.module))?;
         node.db.open(url).map_err(|error| format!("{}: {error}", self.module))
     }
 
@@ -201,7 +203,8 @@ mod tests {
             kind: "type".into(),
             scheme_is_int: None,
         };
-        let (name, columns) = scheme("s1:table=subscriber;uuid_col=id; value_col=age ;value_type=integer", &default).unwrap();
+        let (name, columns) =
+            scheme("s1:table=subscriber;uuid_col=id; value_col=age ;value_type=integer", &default).unwrap();
         assert_eq!((name.as_str(), columns.table.as_str(), columns.uuid.as_str()), ("s1", "subscriber", "id"));
         assert_eq!((columns.value.as_str(), columns.scheme_is_int), ("age", Some(true)));
         for bad in ["s1", "s1:table", "s1:colour=red", "s1:value_type=float"] {

@@ -8,9 +8,9 @@ mod structured;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use tandem_module::ModuleDecl;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::Function;
-use tandem_module::ModuleDecl;
 use tandem_script::surface::ArgType::{Int, Raw, Text};
 use tandem_script::surface::{ArgSpec, ParamSpec, ParamType, Routes, arg, opt};
 use tandem_script::vm::Arg;
@@ -39,12 +39,30 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 struct Sqlops(Databases);
 
 static PARAMS: &[ParamSpec] = &[
-    list_param("db_url", ParamType::Text, "a database, a number before its URL names it: \"1 sqlite:///path\"; 0 without"),
+    list_param(
+        "db_url",
+        ParamType::Text,
+        "a database, a number before its URL names it: \"1 sqlite:///path\"; 0 without",
+    ),
     param("usr_table", ParamType::Text, "usr_preferences", "table of sql_avp_load(), _store(), _delete()"),
-    list_param("db_scheme", ParamType::Text, "another table for them: name:table=t;uuid_col=c;value_col=c;value_type=string"),
+    list_param(
+        "db_scheme",
+        ParamType::Text,
+        "another table for them: name:table=t;uuid_col=c;value_col=c;value_type=string",
+    ),
     param("use_domain", ParamType::Int, "1", "whether a URI selects preferences by its domain, too"),
-    param("ps_id_max_buf_len", ParamType::Int, "1024", "accepted, no effect: statements are prepared and kept by the driver"),
-    param("bigint_to_str", ParamType::Int, "0", "1: integers beyond 32 bits become text instead of losing their upper bits"),
+    param(
+        "ps_id_max_buf_len",
+        ParamType::Int,
+        "1024",
+        "accepted, no effect: statements are prepared and kept by the driver",
+    ),
+    param(
+        "bigint_to_str",
+        ParamType::Int,
+        "0",
+        "1: integers beyond 32 bits become text instead of losing their upper bits",
+    ),
     param("uuid_column", ParamType::Text, "uuid", "column of usr_table"),
     param("username_column", ParamType::Text, "username", "column of usr_table"),
     param("domain_column", ParamType::Text, "domain", "column of usr_table"),
@@ -98,8 +116,20 @@ static FUNCTIONS: &[Function] = &[
         "Tandem only: as sql_query(), each ? stands for one of the variables, whose values never become SQL",
         with!(query::query_bound),
     ),
-    async_function("sql_select", SELECT, Routes::ANY, "SELECT with JSON columns and filter; results as sql_query()", with!(structured::select)),
-    async_function("sql_select_one", SELECT, Routes::ANY, "the same for one row; results as sql_query_one()", with!(structured::select_one)),
+    async_function(
+        "sql_select",
+        SELECT,
+        Routes::ANY,
+        "SELECT with JSON columns and filter; results as sql_query()",
+        with!(structured::select),
+    ),
+    async_function(
+        "sql_select_one",
+        SELECT,
+        Routes::ANY,
+        "the same for one row; results as sql_query_one()",
+        with!(structured::select_one),
+    ),
     async_function(
         "sql_update",
         &[arg("columns", Text), arg("table", Text), opt("filter", Text), opt("db_id", Int)],
@@ -123,6 +153,12 @@ static FUNCTIONS: &[Function] = &[
         "loads preferences of a user into AVPs; 1 when there were some",
         with!(preferences::load),
     ),
-    function("sql_avp_store", PREFERENCE, Routes::ANY, "stores AVPs as preferences of a user", with!(preferences::store)),
+    function(
+        "sql_avp_store",
+        PREFERENCE,
+        Routes::ANY,
+        "stores AVPs as preferences of a user",
+        with!(preferences::store),
+    ),
     function("sql_avp_delete", PREFERENCE, Routes::ANY, "deletes preferences of a user", with!(preferences::delete)),
 ];

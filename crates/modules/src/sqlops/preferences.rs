@@ -59,7 +59,8 @@ impl Source {
         let is_uri = URI_VARS.contains(&base.trim_ascii());
         let by = flag.unwrap_or(if is_uri { By::Uri } else { By::Uuid });
         let value = if base.starts_with(b"$") {
-            let var = pvar::parse_exact(base, scope(context)).map_err(|error| format!("'{shown}': {}", error.message))?;
+            let var =
+                pvar::parse_exact(base, scope(context)).map_err(|error| format!("'{shown}': {}", error.message))?;
             context.read_var(&var).as_text().ok_or_else(|| format!("'{shown}' has no value"))?
         } else {
             Text::copy(base)
@@ -118,7 +119,8 @@ impl Names {
             // The flags of old type names: text, integer, any.
             b"" | b"*" | b"a" | b"A" | b"s" | b"S" | b"i" | b"I" => None,
             name if name.starts_with(b"$") => {
-                let var = pvar::parse_exact(name, scope(context)).map_err(|error| format!("'{shown}': {}", error.message))?;
+                let var =
+                    pvar::parse_exact(name, scope(context)).map_err(|error| format!("'{shown}': {}", error.message))?;
                 Some(var.avp_name().ok_or_else(|| format!("'{shown}' is no AVP"))?)
             }
             name => Some(AvpName::intern(name).ok_or("too many names of AVPs")?),
@@ -137,7 +139,8 @@ fn scope(context: &Context) -> Scope<'static> {
 
 fn parse(databases: &Databases, context: &mut Context, args: &[Arg]) -> Option<(Source, Names)> {
     let (Some(source), Some(names)) = (arg_text(args, 0), arg_text(args, 1)) else { return None };
-    let parsed = Source::parse(context, source).and_then(|source| Ok((source, Names::parse(context, databases, names)?)));
+    let parsed =
+        Source::parse(context, source).and_then(|source| Ok((source, Names::parse(context, databases, names)?)));
     match parsed {
         Ok(parsed) => Some(parsed),
         Err(error) => {
@@ -216,7 +219,11 @@ pub(crate) fn store(databases: &'static Databases, context: &mut Context, args: 
             (columns.domain.clone(), DbValue::text(&source.domain)),
         ];
         if columns.scheme_is_int.is_some() {
-            values = source.keys(columns, databases.uses_domain).into_iter().map(|(column, _, value)| (column, value)).collect();
+            values = source
+                .keys(columns, databases.uses_domain)
+                .into_iter()
+                .map(|(column, _, value)| (column, value))
+                .collect();
             values.push((columns.value.clone(), db_value(value)));
         } else {
             let kind = if value.is_int_primary() { 0 } else { IS_TEXT };
@@ -230,7 +237,12 @@ pub(crate) fn store(databases: &'static Databases, context: &mut Context, args: 
 }
 
 /// Stores one value after the other; the first failure ends it.
-fn store_next(databases: &'static Databases, context: &mut Context, id: Option<i32>, mut rest: Vec<Statement>) -> Called {
+fn store_next(
+    databases: &'static Databases,
+    context: &mut Context,
+    id: Option<i32>,
+    mut rest: Vec<Statement>,
+) -> Called {
     let Some(statement) = rest.pop() else { return Called::Done(-1) };
     databases.run(context, id, statement, move |context, _| {
         if rest.is_empty() { Called::Done(1) } else { store_next(databases, context, id, rest) }

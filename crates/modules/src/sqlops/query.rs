@@ -48,9 +48,8 @@ impl Outputs {
         if rows.rows.is_empty() || rows.columns.is_empty() {
             return Called::Done(NO_ROWS);
         }
-        let names: Vec<Option<AvpName>> = (self.0.len()..rows.columns.len())
-            .map(|at| AvpName::intern((at + 1).to_string().as_bytes()))
-            .collect();
+        let names: Vec<Option<AvpName>> =
+            (self.0.len()..rows.columns.len()).map(|at| AvpName::intern((at + 1).to_string().as_bytes())).collect();
         let mut is_ok = true;
         for row in rows.rows.into_iter().rev() {
             for (at, column) in row.into_iter().enumerate() {
@@ -132,7 +131,9 @@ pub(super) fn query_one(databases: &'static Databases, context: &mut Context, ar
 /// `sql_query_bound(query, "$var(a);$avp(b)"[, avps][, db_id])`.
 pub(super) fn query_bound(databases: &'static Databases, context: &mut Context, args: &[Arg]) -> Called {
     let Some(text) = arg_text(args, 0) else { return Called::Done(-1) };
-    let Some(inputs) = variables(context, arg_text(args, 1).unwrap_or_default(), false) else { return Called::Done(-1) };
+    let Some(inputs) = variables(context, arg_text(args, 1).unwrap_or_default(), false) else {
+        return Called::Done(-1);
+    };
     let Some(outputs) = Outputs::parse(context, arg_text(args, 2)) else { return Called::Done(-1) };
     let values = inputs.iter().map(|var| db_value(&context.read_var(var))).collect();
     let has_text_bigints = databases.has_text_bigints;

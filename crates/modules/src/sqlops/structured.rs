@@ -126,7 +126,12 @@ pub(super) fn select_one(databases: &'static Databases, context: &mut Context, a
     })
 }
 
-fn change(databases: &'static Databases, context: &mut Context, id: Option<i32>, statement: Result<Statement, String>) -> Called {
+fn change(
+    databases: &'static Databases,
+    context: &mut Context,
+    id: Option<i32>,
+    statement: Result<Statement, String>,
+) -> Called {
     match statement {
         Ok(statement) => databases.run(context, id, statement, |_, _| Called::Done(1)),
         Err(error) => refuse(context, &error),
@@ -136,7 +141,11 @@ fn change(databases: &'static Databases, context: &mut Context, id: Option<i32>,
 /// `sql_update(columns, table, [filter], [db_id])`.
 pub(super) fn update(databases: &'static Databases, context: &mut Context, args: &[Arg]) -> Called {
     let statement = || {
-        Ok(Statement::Update { values: values(arg_text(args, 0))?, table: table(args, 1)?, keys: keys(arg_text(args, 2))? })
+        Ok(Statement::Update {
+            values: values(arg_text(args, 0))?,
+            table: table(args, 1)?,
+            keys: keys(arg_text(args, 2))?,
+        })
     };
     change(databases, context, arg_int(args, 3), statement())
 }

@@ -5,7 +5,7 @@ use crate::test_rig::Rig;
 
 const MESSAGE: &str = "MESSAGE sip:1003642@example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKt1\r\n\
 From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>\r\nCall-ID: t-1\r\nCSeq: 1 MESSAGE\r\nSubject: one two one\r\n\
-Content-Type: text/plain\r\nContent-Length: 14\r\n\r\nline1\r\nline22\r\n";
+Content-Type: text/plain\r\nContent-Length: 15\r\n\r\nline1\r\nline22\r\n";
 
 fn forwarded(body: &str) -> String {
     let text = format!("loadmodule \"textops.so\"\nroute {{ {body} forward(\"127.0.0.1:5999\"); }}");
@@ -25,7 +25,7 @@ fn replace_all_changes_every_match_and_replace_the_first() {
 fn a_changed_body_gets_a_new_content_length() {
     let out = forwarded("replace_body_all(\"line\", \"l\");");
     assert!(out.ends_with("\r\n\r\nl1\r\nl22\r\n"), "{out}");
-    assert!(out.contains("Content-Length: 8\r\n"), "{out}");
+    assert!(out.contains("Content-Length: 9\r\n"), "{out}");
 }
 
 #[test]

@@ -61,8 +61,12 @@ impl Tx {
     }
 
     fn all_failed(self: &Arc<Tx>, state: &mut Locked<'_>, best: Option<BranchIndex>, code: u16, now: Instant) {
-        let can_go_elsewhere = best.and_then(|best| state.branches.get(at(best))).is_some_and(|data| code == 503 || data.was_silent);
-        if can_go_elsewhere && let Some(best) = best && self.try_next_address(state, best, now) {
+        let can_go_elsewhere =
+            best.and_then(|best| state.branches.get(at(best))).is_some_and(|data| code == 503 || data.was_silent);
+        if can_go_elsewhere
+            && let Some(best) = best
+            && self.try_next_address(state, best, now)
+        {
             state.core.fail_over_done(now);
             return;
         }
@@ -125,11 +129,14 @@ impl Tx {
         let (target, on_reply, avps) = (data.target.clone(), data.on_reply.clone(), data.avps.clone());
         while let Some(address) = spare.addresses.pop() {
             let Ok(to) = outgoing::destination(self.node, &request.source, target.socket, address) else { continue };
-            let sketch = Sketch { message: &request.message, source: &request.source, edits: &spare.edits, target: &target };
+            let sketch =
+                Sketch { message: &request.message, source: &request.source, edits: &spare.edits, target: &target };
             let bytes = self.write_request(state, &sketch, &to);
             let spec = self.spec(bytes, &to, &target);
             let spare = (!spare.addresses.is_empty()).then_some(spare);
-            return self.add_branch(state, spec, BranchData { on_reply, avps, spare, ..BranchData::new(to, target) }, now).is_ok();
+            return self
+                .add_branch(state, spec, BranchData { on_reply, avps, spare, ..BranchData::new(to, target) }, now)
+                .is_ok();
         }
         false
     }
@@ -236,7 +243,11 @@ impl Tx {
             state.core.set_last_reply(bytes);
         }
         if code >= 200 {
-            self.complete(state, Telling { code, reply: Some(&received.message), branch: Some(branch.0), edits: None }, false);
+            self.complete(
+                state,
+                Telling { code, reply: Some(&received.message), branch: Some(branch.0), edits: None },
+                false,
+            );
         }
     }
 
@@ -295,7 +306,8 @@ impl Tx {
         if cancel.is_empty() {
             let Ok(invite) = Message::parse(machine.request().clone()) else { return };
             let is_answered = (200..300).contains(&state.core.sent_code());
-            let reason = if state.cancel_reason.is_empty() && is_answered { ANSWERED_ELSEWHERE } else { &state.cancel_reason };
+            let reason =
+                if state.cancel_reason.is_empty() && is_answered { ANSWERED_ELSEWHERE } else { &state.cancel_reason };
             let mut out = Vec::with_capacity(512);
             if build_cancel(&invite, &[reason], &mut out).is_err() {
                 return;

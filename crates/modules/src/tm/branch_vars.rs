@@ -2,8 +2,8 @@
 
 use tandem_module::Context;
 use tandem_module::declare::VarCall;
-use tandem_script::avp::{AvpList, AvpName};
 use tandem_script::ast::RouteKind;
+use tandem_script::avp::{AvpList, AvpName};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::Index;
 
@@ -73,7 +73,11 @@ fn of_branch(context: &Context, call: &VarCall<'_>, read: impl FnOnce(&BranchDat
 }
 
 /// Writes to the branch that the index names; the one in work in a branch route.
-fn write_branch(context: &mut Context, call: &VarCall<'_>, write: impl FnOnce(&mut tandem_module::edits::Target) -> bool) -> bool {
+fn write_branch(
+    context: &mut Context,
+    call: &VarCall<'_>,
+    write: impl FnOnce(&mut tandem_module::edits::Target) -> bool,
+) -> bool {
     if context.kind == RouteKind::Branch && call.index == Index::None {
         return write(&mut context.edits.target);
     }
@@ -116,7 +120,8 @@ pub(super) fn flags(context: &mut Context, call: &VarCall<'_>) -> Value {
     let program = context.node.program();
     of_branch(context, call, |data| {
         let names = program.branch_flag_names().iter().enumerate();
-        let set: Vec<&str> = names.filter(|(at, _)| data.target.flags >> at & 1 == 1).map(|(_, name)| &**name).collect();
+        let set: Vec<&str> =
+            names.filter(|(at, _)| data.target.flags >> at & 1 == 1).map(|(_, name)| &**name).collect();
         Some(Value::text(set.join(",").as_bytes()))
     })
 }
@@ -146,7 +151,11 @@ pub(super) fn write_flag(context: &mut Context, call: &VarCall<'_>, value: Value
     let is_on = value.as_int().unwrap_or(0) != 0;
     write_branch(context, call, |target| {
         let bit = 1 << flag;
-        if is_on { target.flags |= bit } else { target.flags &= !bit }
+        if is_on {
+            target.flags |= bit
+        } else {
+            target.flags &= !bit
+        }
         true
     })
 }

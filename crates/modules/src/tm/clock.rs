@@ -1,4 +1,4 @@
-//! The present moment as this thread knows it: never behind a moment that a message or a timer has told of. That keeps the
+//! The present moment as this thread knows it: never behind what the message or timer in work has told. That keeps the
 //! machines' time from running backwards, also where a clock is moved by hand.
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ thread_local! {
 
 /// A message came or a timer fired at `moment`.
 pub(crate) fn note(moment: Instant) {
-    LATEST.set(LATEST.get().max(Some(moment)));
+    LATEST.set(Some(moment));
 }
 
 /// Now.

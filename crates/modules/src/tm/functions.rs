@@ -30,7 +30,8 @@ const fn function(
 }
 
 const REPLY: &[ArgSpec] = &[arg("code", ArgType::Int), arg("reason", ArgType::Text)];
-const REPLY_WITH_BODY: &[ArgSpec] = &[arg("code", ArgType::Int), arg("reason", ArgType::Text), arg("body", ArgType::Text)];
+const REPLY_WITH_BODY: &[ArgSpec] =
+    &[arg("code", ArgType::Int), arg("reason", ArgType::Text), arg("body", ArgType::Text)];
 const NEW_REQUEST: &[ArgSpec] = &[
     arg("method", ArgType::Text),
     arg("uri", ArgType::Text),
@@ -39,12 +40,8 @@ const NEW_REQUEST: &[ArgSpec] = &[
     opt("body", ArgType::Text),
     opt("ctx", ArgType::Text),
 ];
-const BY_CALL_ID: &[ArgSpec] = &[
-    arg("code", ArgType::Int),
-    arg("reason", ArgType::Text),
-    opt("callid", ArgType::Text),
-    opt("cseq", ArgType::Any),
-];
+const BY_CALL_ID: &[ArgSpec] =
+    &[arg("code", ArgType::Int), arg("reason", ArgType::Text), opt("callid", ArgType::Text), opt("cseq", ArgType::Any)];
 const BRANCH_BY_ATTR: &[ArgSpec] = &[
     arg("attr", ArgType::Text),
     opt("val_str", ArgType::Text),
@@ -61,10 +58,20 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "relays the request statefully; 1 relayed or answered, negative when nothing was sent",
         t_relay,
     ),
-    function("t_newtran", &[], Routes::REQUEST, "creates the transaction; 0 ends the script for a retransmission", |context, _| {
-        relay::new_transaction(context)
-    }),
-    function("t_check_trans", &[], MESSAGE, "whether the request belongs to a transaction (a CANCEL to its INVITE)", t_check_trans),
+    function(
+        "t_newtran",
+        &[],
+        Routes::REQUEST,
+        "creates the transaction; 0 ends the script for a retransmission",
+        |context, _| relay::new_transaction(context),
+    ),
+    function(
+        "t_check_trans",
+        &[],
+        MESSAGE,
+        "whether the request belongs to a transaction (a CANCEL to its INVITE)",
+        t_check_trans,
+    ),
     function("t_reply", REPLY, MAIN, "answers the request through its transaction, made when needed", more::t_reply),
     function("t_reply_with_body", REPLY_WITH_BODY, MAIN, "the same with a body", more::t_reply_with_body),
     function(
@@ -74,30 +81,72 @@ pub(super) const FUNCTIONS: &[Function] = &[
         "answers another INVITE, found by Call-ID and CSeq number",
         more::t_reply_by_callid,
     ),
-    function("t_on_failure", &[arg("route", ArgType::Route(RouteKind::Failure))], MESSAGE, "arms a failure route", |context, args| {
-        arm(context, args, Kind::Failure)
-    }),
-    function("t_on_reply", &[arg("route", ArgType::Route(RouteKind::OnReply))], MESSAGE, "arms a reply route", |context, args| {
-        arm(context, args, Kind::Reply)
-    }),
-    function("t_on_branch", &[arg("route", ArgType::Route(RouteKind::Branch))], MESSAGE, "arms a branch route", |context, args| {
-        arm(context, args, Kind::Branch)
-    }),
-    function("t_check_status", &[arg("codes", ArgType::Regex)], MESSAGE, "whether the reply code fits a regular expression", t_check_status),
+    function(
+        "t_on_failure",
+        &[arg("route", ArgType::Route(RouteKind::Failure))],
+        MESSAGE,
+        "arms a failure route",
+        |context, args| arm(context, args, Kind::Failure),
+    ),
+    function(
+        "t_on_reply",
+        &[arg("route", ArgType::Route(RouteKind::OnReply))],
+        MESSAGE,
+        "arms a reply route",
+        |context, args| arm(context, args, Kind::Reply),
+    ),
+    function(
+        "t_on_branch",
+        &[arg("route", ArgType::Route(RouteKind::Branch))],
+        MESSAGE,
+        "arms a branch route",
+        |context, args| arm(context, args, Kind::Branch),
+    ),
+    function(
+        "t_check_status",
+        &[arg("codes", ArgType::Regex)],
+        MESSAGE,
+        "whether the reply code fits a regular expression",
+        t_check_status,
+    ),
     function("t_was_cancelled", &[], MESSAGE, "whether the client has cancelled the request", t_was_cancelled),
-    function("t_local_replied", &[arg("which", ArgType::Text)], MESSAGE, "whether replies were made here: all or last", t_local_replied),
-    function("t_cancel_branch", &[opt("flags", ArgType::Text)], MESSAGE, "cancels this branch, all (a) or the others (o)", t_cancel_branch),
-    function("t_wait_for_new_branches", &[opt("count", ArgType::Int)], MAIN, "keeps the transaction for branches to come", t_wait),
+    function(
+        "t_local_replied",
+        &[arg("which", ArgType::Text)],
+        MESSAGE,
+        "whether replies were made here: all or last",
+        t_local_replied,
+    ),
+    function(
+        "t_cancel_branch",
+        &[opt("flags", ArgType::Text)],
+        MESSAGE,
+        "cancels this branch, all (a) or the others (o)",
+        t_cancel_branch,
+    ),
+    function(
+        "t_wait_for_new_branches",
+        &[opt("count", ArgType::Int)],
+        MAIN,
+        "keeps the transaction for branches to come",
+        t_wait,
+    ),
     function("t_wait_no_more_branches", &[], MESSAGE, "ends t_wait_for_new_branches()", t_wait_no_more),
     function(
         "t_inject_branches",
         &[arg("source", ArgType::Text), opt("flags", ArgType::Text)],
         Routes::ANY,
-        "adds the targets of this message (source `msg`) to its running transaction",
+        "adds branches to a running transaction: the targets of this message (`msg`) or the binding of an event (`event`)",
         more::t_inject_branches,
     ),
     function("t_flush_flags", &[], MESSAGE, "writes the message flags back into the transaction", t_flush_flags),
-    function("t_add_hdrs", &[arg("headers", ArgType::Text)], MAIN, "adds header lines to all requests of the transaction", more::t_add_hdrs),
+    function(
+        "t_add_hdrs",
+        &[arg("headers", ArgType::Text)],
+        MAIN,
+        "adds header lines to all requests of the transaction",
+        more::t_add_hdrs,
+    ),
     function(
         "t_add_cancel_reason",
         &[arg("header", ArgType::Text)],

@@ -1,9 +1,13 @@
 //! Script functions that answer, add to a transaction, or send something else.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_int, arg_text, arg_var};
 use tandem_module::edits::Target;
+use tandem_module::node::NodeRef;
+use tandem_module::run;
 use tandem_script::avp::{AvpList, AvpName};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{Arg, LogLevel};
@@ -14,8 +18,10 @@ use super::forward::CancelReason;
 use super::functions::armed;
 use super::layer::own_tx;
 use super::relay;
+use super::tx::Tx;
 use super::uac::{self, RequestSpec};
 use super::{Tm, clock};
+use crate::event_routing::NotifiedTransaction;
 
 fn done(is_ok: bool) -> Called {
     Called::Done(if is_ok { 1 } else { -1 })
@@ -55,11 +61,8 @@ pub(super) fn t_reply_by_callid(context: &mut Context, args: &[Arg]) -> Called {
         }
     });
     let Some(tx) = found else { return Called::Done(-1) };
-    let request = tx.state.lock().request.clone();
     // What this script added to replies goes into that reply.
-    let mut other = Context::empty(context.node, request.source);
-    other.message.clone_from(&request.message);
-    other.edits.clone_from(&request.edits);
+    let mut other = stored_context(context.node, &tx);
     other.edits.lumps.extend(&reply_headers(context));
     let is_sent = tx.answer(&mut other, code, &reason, None);
     other.recycle();
@@ -75,25 +78,83 @@ fn reply_headers(context: &Context) -> tandem_sip::Lumps {
     lumps
 }
 
-pub(super) fn t_inject_branches(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(tx) = own_tx(context) else { return Called::Done(-1) };
-    if arg_text(args, 0) != Some(b"msg") {
-        context.log(LogLevel::Error, "t_inject_branches(): only the source \"msg\" is known here");
-        return Called::Done(-1);
+/// The transaction that branches are injected into: that of the run, or the one that subscribed to the event in work.
+fn injected(context: &mut Context) -> Option<(Arc<Tx>, bool)> {
+    if let Some(tx) = own_tx(context) {
+        return Some((tx, false));
     }
+    let id = context.slot::<NotifiedTransaction>()?.0;
+    Some((context.node.state::<Tm>()?.table.by_id(id)?, true))
+}
+
+/// The branch that an event about a binding describes (`E_UL_CONTACT_INSERT`), from the AVPs named after its parameters.
+fn target_of_event(context: &Context) -> Option<Target> {
+    let avp = |name: &[u8]| {
+        let value = context.avps.value(AvpName::intern(name)?, 0)?.as_text()?;
+        Some(value).filter(|text| !text.is_empty())
+    };
+    let q = avp(b"qval").and_then(|q| std::str::from_utf8(&q).ok()?.parse().ok());
+    let flags = avp(b"bflags").and_then(|flags| std::str::from_utf8(&flags).ok()?.parse().ok());
+    Some(Target {
+        uri: Some(avp(b"uri")?),
+        dst_uri: avp(b"received"),
+        path: avp(b"path"),
+        q,
+        socket: avp(b"socket").and_then(|socket| Some(context.node.socket_named(&socket)?.id)),
+        flags: flags.unwrap_or_default(),
+        ..Target::default()
+    })
+}
+
+pub(super) fn t_inject_branches(context: &mut Context, args: &[Arg]) -> Called {
+    let Some((tx, is_foreign)) = injected(context) else { return Called::Done(-1) };
+    let targets: SmallVec<[Target; 1]> = match arg_text(args, 0) {
+        Some(b"event") => match target_of_event(context) {
+            Some(target) => smallvec::smallvec![target],
+            None => return Called::Done(-1),
+        },
+        Some(b"msg") => {
+            let mut targets: SmallVec<[Target; 1]> = context.edits.branches.drain(..).rev().collect();
+            targets.push(context.edits.target.clone());
+            targets
+        }
+        _ => return Called::Done(-1),
+    };
     let flags = arg_text(args, 1).unwrap_or_default();
     let has = |word: &[u8]| flags.split(|byte| *byte == b',').any(|flag| tandem_sip::trim(flag) == word);
     if has(b"cancel") || has(b"c") {
         tx.with(|state| state.core.cancel_branches(CancelBranches::All, clock::now()));
     }
     let is_last = has(b"last") || has(b"l");
-    let mut targets: SmallVec<[Target; 1]> = context.edits.branches.drain(..).rev().collect();
-    targets.push(context.edits.target.clone());
-    let called = relay::inject(context, tx.clone(), targets);
-    if is_last {
-        tx.with(|state| state.core.wait_no_more_branches(clock::now()));
+    if !is_foreign {
+        return relay::inject(context, tx, targets, is_last);
     }
-    called
+    // The message of this run is not that of the transaction: its branches are written from the stored request.
+    let mut other = stored_context(context.node, &tx);
+    match relay::inject(&mut other, tx, targets, is_last) {
+        Called::Pending(pending) => {
+            run::wait(other, pending, |context, _| context.recycle());
+            Called::Done(1)
+        }
+        called => {
+            other.recycle();
+            called
+        }
+    }
+}
+
+/// A context over the request of a transaction.
+pub(super) fn stored_context(node: NodeRef, tx: &Arc<Tx>) -> Box<Context> {
+    let (request, avps) = {
+        let state = tx.state.lock();
+        (state.request.clone(), state.avps.clone())
+    };
+    let mut context = Context::empty(node, request.source);
+    context.message.clone_from(&request.message);
+    context.edits.clone_from(&request.edits);
+    context.avps = avps;
+    context.transaction = Some(tx.clone());
+    context
 }
 
 pub(super) fn t_add_hdrs(context: &mut Context, args: &[Arg]) -> Called {

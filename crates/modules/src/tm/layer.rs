@@ -98,7 +98,10 @@ pub(crate) fn ensure(context: &mut Context, follows_no_cancel: bool) -> Created 
 fn wants_no_cancel(context: &Context) -> bool {
     let message = &context.message;
     message.headers_of(HeaderKind::RequestDisposition).any(|entry| {
-        message.value(entry).split(|byte| *byte == b',').any(|word| tandem_sip::trim(word).eq_ignore_ascii_case(b"no-cancel"))
+        message
+            .value(entry)
+            .split(|byte| *byte == b',')
+            .any(|word| tandem_sip::trim(word).eq_ignore_ascii_case(b"no-cancel"))
     })
 }
 

@@ -1,10 +1,9 @@
 //! MI commands of the module.
 
 use tandem_module::NodeRef;
-use tandem_module::context::Context;
 use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
-use tandem_sip::{HeaderKind, Message};
 use tandem_script::surface::CommandSpec;
+use tandem_sip::{HeaderKind, Message};
 use tokio::sync::oneshot;
 
 use super::Tm;
@@ -75,12 +74,14 @@ fn spec_of(node: NodeRef, request: &MiRequest) -> Result<RequestSpec, MiError> {
         ..RequestSpec::default()
     };
     if let Some(socket) = request.text_opt("socket")?.filter(|socket| !socket.is_empty() && socket != ".") {
-        let found = node.socket_named(socket.as_bytes()).ok_or_else(|| MiError::new(404, format!("no socket '{socket}'")))?;
+        let found =
+            node.socket_named(socket.as_bytes()).ok_or_else(|| MiError::new(404, format!("no socket '{socket}'")))?;
         spec.socket = Some(found.id);
     }
     let headers = request.text("headers")?;
     let text = format!("OPTIONS sip:headers SIP/2.0\r\n{}\r\n\r\n", headers.trim_end());
-    let message = Message::parse(text.into_bytes().into()).map_err(|error| MiError::new(400, format!("headers: {error}")))?;
+    let message =
+        Message::parse(text.into_bytes().into()).map_err(|error| MiError::new(400, format!("headers: {error}")))?;
     for entry in message.headers() {
         let value = message.value(entry).to_vec();
         match entry.kind {
@@ -109,15 +110,19 @@ fn message_values(list: &[u8]) -> Vec<Vec<u8>> {
 fn uac_cancel(node: NodeRef, request: &MiRequest) -> MiResult {
     let call_id = request.text("callid")?;
     let cseq = request.text("cseq")?;
-    let number = cseq.split_whitespace().next().and_then(|number| number.parse().ok()).ok_or_else(|| MiError::bad("cseq"))?;
+    let number =
+        cseq.split_whitespace().next().and_then(|number| number.parse().ok()).ok_or_else(|| MiError::bad("cseq"))?;
     let is_found = node.state::<Tm>().is_some_and(|tm| uac::cancel(tm, call_id.as_bytes(), number));
     if is_found { Ok(serde_json::json!("OK")) } else { Err(MiError::new(481, "No such transaction")) }
 }
 
 fn hash(node: NodeRef) -> MiResult {
     let sizes = node.state::<Tm>().map(|tm| tm.table.sizes()).unwrap_or_default();
-    let entries: Vec<_> =
-        sizes.iter().enumerate().map(|(index, count)| serde_json::json!({ "index": index, "current": count })).collect();
+    let entries: Vec<_> = sizes
+        .iter()
+        .enumerate()
+        .map(|(index, count)| serde_json::json!({ "index": index, "current": count }))
+        .collect();
     Ok(serde_json::json!({ "Entries": entries }))
 }
 
@@ -129,10 +134,7 @@ fn reply(node: NodeRef, request: &MiRequest) -> MiResult {
     let to_tag = request.text("to_tag")?;
     let missing = || MiError::new(404, "Transaction not found");
     let tx = node.state::<Tm>().and_then(|tm| tm.table.by_id(id)).ok_or_else(missing)?;
-    let stored = tx.state.lock().request.clone();
-    let mut context = Context::empty(node, stored.source);
-    context.message.clone_from(&stored.message);
-    context.edits.clone_from(&stored.edits);
+    let mut context = super::functions_more::stored_context(node, &tx);
     for line in request.text_opt("new_headers")?.unwrap_or_default().lines().filter(|line| line.contains(':')) {
         context.edits.lumps.append_to_reply(format!("{line}\r\n").into_bytes());
     }

@@ -67,9 +67,17 @@ const PARAMS: &[ParamSpec] = &[
     int("via1_matching", "1", "accepted, no effect: matching follows RFC 3261 §17.2.3"),
     int("unix_tx_timeout", "2", "accepted, no effect: t_write_unix() does not exist here"),
     int("restart_fr_on_each_reply", "1", "whether each provisional reply starts fr_inv_timeout anew"),
-    int("pass_provisional_replies", "0", "accepted, no effect: provisional replies to requests of our own are not reported"),
+    int(
+        "pass_provisional_replies",
+        "0",
+        "accepted, no effect: provisional replies to requests of our own are not reported",
+    ),
     int("syn_branch", "1", "accepted, no effect: branches are always found directly"),
-    int("onreply_avp_mode", "0", "1: named reply routes see and change the AVPs of the transaction; 0: they have their own"),
+    int(
+        "onreply_avp_mode",
+        "0",
+        "1: named reply routes see and change the AVPs of the transaction; 0: they have their own",
+    ),
     int("disable_6xx_block", "0", "treat 6xx as any negative reply"),
     int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
     int("timer_partitions", "1", "accepted, no effect: every worker has timers of its own"),
@@ -82,7 +90,13 @@ const PARAMS: &[ParamSpec] = &[
         doc: "branch flag of branches nobody waits for when all others have failed",
     },
     int("tm_replication_cluster", "0", "accepted, no effect: anycast transactions are not shared"),
-    ParamSpec { name: "tw_append", ty: ParamType::Text, default: "", is_repeatable: true, doc: "accepted, no effect: t_write_req() does not exist here" },
+    ParamSpec {
+        name: "tw_append",
+        ty: ParamType::Text,
+        default: "",
+        is_repeatable: true,
+        doc: "accepted, no effect: t_write_req() does not exist here",
+    },
 ];
 
 const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
@@ -254,8 +268,10 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
         repeated_replies: stat("retransmission_rpl_T2"),
         timeouts: stat("timeout_finalresponse"),
         silent_timeouts: stat("timeout_noresponse"),
-        classes: ["2xx", "3xx", "4xx", "5xx", "6xx"].map(|class| node.stats.stat("tm", &format!("{class}_transactions"))),
-        repeated_requests: ["T1_1", "T1_2", "T1_3", "T2"].map(|at| node.stats.stat("tm", &format!("retransmission_req_{at}"))),
+        classes: ["2xx", "3xx", "4xx", "5xx", "6xx"]
+            .map(|class| node.stats.stat("tm", &format!("{class}_transactions"))),
+        repeated_requests: ["T1_1", "T1_2", "T1_3", "T2"]
+            .map(|at| node.stats.stat("tm", &format!("retransmission_req_{at}"))),
     });
     node.stats.computed("tm", "inuse_transactions", move || tm.table.len() as i64);
     if let Some(workers) = node.workers() {

@@ -50,7 +50,9 @@ pub(crate) struct RelayFlags {
 pub(crate) fn relay(context: &mut Context, proxy: Option<Text>, flags: RelayFlags) -> Called {
     match context.message.method() {
         Method::Ack => return forward::relay_ack(context, proxy),
-        Method::Cancel if forward::cancelled(context).is_some() => return forward::relay_cancel(context, flags.pass_reason),
+        Method::Cancel if forward::cancelled(context).is_some() => {
+            return forward::relay_cancel(context, flags.pass_reason);
+        }
         _ => {}
     }
     // The last one goes out first: a stack.
@@ -80,18 +82,18 @@ pub(crate) fn relay(context: &mut Context, proxy: Option<Text>, flags: RelayFlag
     if context.kind == RouteKind::Request {
         layer::send_trying(context, &tx);
     }
-    Job { tx, targets, first, is_own, flags, error: NO_DESTINATION, is_dropped: false }.next(context)
+    Job { tx, targets, first, is_own, is_last: false, flags, error: NO_DESTINATION, is_dropped: false }.next(context)
 }
 
 /// Adds branches to a running transaction (OpenSIPS: tm, t_inject_branches()).
-pub(crate) fn inject(context: &mut Context, tx: Arc<Tx>, targets: SmallVec<[Target; 1]>) -> Called {
+pub(crate) fn inject(context: &mut Context, tx: Arc<Tx>, targets: SmallVec<[Target; 1]>, is_last: bool) -> Called {
     let flags = RelayFlags { no_auto_477: true, ..RelayFlags::default() };
     let first = {
         let mut state = tx.state.lock();
         state.relaying = state.relaying.saturating_add(1);
         state.core.branch_count()
     };
-    Job { tx, targets, first, is_own: false, flags, error: NO_DESTINATION, is_dropped: false }.next(context)
+    Job { tx, targets, first, is_own: false, is_last, flags, error: NO_DESTINATION, is_dropped: false }.next(context)
 }
 
 /// Set up while a branch route runs, for what it arms on its branch alone.
@@ -108,6 +110,8 @@ struct Job {
     /// Number of branches before it began.
     first: usize,
     is_own: bool,
+    /// Nobody waits for further branches afterwards.
+    is_last: bool,
     flags: RelayFlags,
     error: i32,
     /// A branch route took a branch back.
@@ -207,15 +211,15 @@ impl Job {
             return Err(BAD_DESTINATION);
         }
         let (node, tx) = (context.node, &self.tx);
-        let socket_of = |address: &(Proto, SocketAddr)| outgoing::destination(node, &context.source, target.socket, *address).ok();
+        let socket_of =
+            |address: &(Proto, SocketAddr)| outgoing::destination(node, &context.source, target.socket, *address).ok();
         let found = addresses.iter().enumerate().find_map(|(at, address)| Some((at, socket_of(address)?)));
         let (at, to) = found.ok_or(SEND_FAILED)?;
         let told = self.tell_request_out(context);
         let edits = told.as_ref().unwrap_or(&context.edits);
         let others = addresses.get(at + 1..).unwrap_or_default();
-        let spare = (!others.is_empty() && !self.flags.no_dns_failover).then(|| {
-            Box::new(Spare { addresses: others.iter().rev().copied().collect(), edits: edits.clone() })
-        });
+        let spare = (!others.is_empty() && !self.flags.no_dns_failover)
+            .then(|| Box::new(Spare { addresses: others.iter().rev().copied().collect(), edits: edits.clone() }));
         let armed = armed.map(|armed| *armed).unwrap_or_default();
         let added = tx.with(|state| {
             let sketch = Sketch { message: &context.message, source: &context.source, edits, target: &target };
@@ -251,6 +255,9 @@ impl Job {
     fn finish(self, context: &mut Context) -> Called {
         let is_sent = self.tx.with(|state| {
             state.relaying = state.relaying.saturating_sub(1);
+            if self.is_last {
+                state.core.wait_no_more_branches(clock::now());
+            }
             state.core.branches().skip(self.first).any(|(_, branch)| !branch.is_dropped())
         });
         if is_sent {

@@ -56,6 +56,12 @@ impl Table {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Pretends to hold that many transactions.
+    #[cfg(test)]
+    pub(crate) fn pretend_len(&self, len: usize) {
+        self.count.store(len, Ordering::Relaxed);
+    }
+
     pub(crate) fn next_id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }

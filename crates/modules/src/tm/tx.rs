@@ -232,7 +232,13 @@ impl Tx {
     }
 
     /// Answers with a reply of our own and a body (OpenSIPS: tm, t_reply_with_body()); false when it comes too late.
-    pub(crate) fn answer(self: &Arc<Tx>, context: &mut Context, code: u16, reason: &[u8], body: Option<(&[u8], &[u8])>) -> bool {
+    pub(crate) fn answer(
+        self: &Arc<Tx>,
+        context: &mut Context,
+        code: u16,
+        reason: &[u8],
+        body: Option<(&[u8], &[u8])>,
+    ) -> bool {
         self.answer_tagged(context, code, reason, None, body)
     }
 

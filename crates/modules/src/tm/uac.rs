@@ -428,7 +428,8 @@ impl Launch {
         let Some(first) = addresses.first() else { return self.fail(478) };
         let preferred = self.socket.unwrap_or(SocketId(0));
         let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut source = Source { src: nobody, dst: nobody, proto: first.0, socket: preferred, conn: None, at: clock::now() };
+        let mut source =
+            Source { src: nobody, dst: nobody, proto: first.0, socket: preferred, conn: None, at: clock::now() };
         let to = addresses.iter().find_map(|address| outgoing::destination(node, &source, self.socket, *address).ok());
         let Some(to) = to else { return self.fail(477) };
         source.socket = to.socket;

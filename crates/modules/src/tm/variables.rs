@@ -32,9 +32,12 @@ pub(super) const fn writing(
 }
 
 pub(super) const VARIABLES: &[Variable] = &[
-    reading("T_branch_idx", NameRule::Plain, "index of the branch in branch, reply and failure routes", |context, _| {
-        context.branch.map_or(Value::Null, |branch| Value::Int(branch.into()))
-    }),
+    reading(
+        "T_branch_idx",
+        NameRule::Plain,
+        "index of the branch in branch, reply and failure routes",
+        |context, _| context.branch.map_or(Value::Null, |branch| Value::Int(branch.into())),
+    ),
     reading(
         "T_reply_code",
         NameRule::Plain,
@@ -66,17 +69,33 @@ pub(super) const VARIABLES: &[Variable] = &[
         |context, _, value| seconds(&value).is_some_and(|span| functions::set_timeouts(context, None, Some(span))),
     ),
     writing("bavp", NameRule::Named, "AVP of one branch", branch_vars::read_bavp, branch_vars::write_bavp),
-    reading("T_branch_last_reply_code", NameRule::Plain, "code of the last reply on the branch", branch_vars::last_received),
+    reading(
+        "T_branch_last_reply_code",
+        NameRule::Plain,
+        "code of the last reply on the branch",
+        branch_vars::last_received,
+    ),
     reading("tm.branch.uri", NameRule::Plain, "request URI of a branch", branch_vars::uri),
     reading("tm.branch.duri", NameRule::Plain, "next hop URI of a branch", branch_vars::dst_uri),
     reading("tm.branch.path", NameRule::Plain, "path of a branch", branch_vars::path),
     reading("tm.branch.q", NameRule::Plain, "q value of a branch, in thousandths", branch_vars::q),
     reading("tm.branch.socket", NameRule::Plain, "socket a branch was sent from", branch_vars::socket),
     reading("tm.branch.flags", NameRule::Plain, "flags of a branch, comma separated", branch_vars::flags),
-    reading("tm.branch.last_received", NameRule::Plain, "code of the last reply on a branch", branch_vars::last_received),
+    reading(
+        "tm.branch.last_received",
+        NameRule::Plain,
+        "code of the last reply on a branch",
+        branch_vars::last_received,
+    ),
     reading("tm.branch.type", NameRule::Plain, "always `sip`: branches here are real ones", branch_vars::kind),
     writing("tm.branch.flag", NameRule::Named, "one flag of a branch", branch_vars::read_flag, branch_vars::write_flag),
-    writing("tm.branch.attr", NameRule::Named, "attribute of a branch", branch_vars::read_attr, branch_vars::write_attr),
+    writing(
+        "tm.branch.attr",
+        NameRule::Named,
+        "attribute of a branch",
+        branch_vars::read_attr,
+        branch_vars::write_attr,
+    ),
 ];
 
 /// Zero stands for NULL, which goes back to the parameter.

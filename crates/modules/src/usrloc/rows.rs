@@ -139,9 +139,15 @@ pub(super) fn read(row: &[DbValue], uses_domain: bool, flag: impl Fn(&[u8]) -> O
         flags: number(FLAGS, 0),
         branch_flags: branch_flags(value(CFLAGS), flag),
         methods: number(METHODS, METHODS_ALL),
-        last_modified: int(LAST_MODIFIED).unwrap_or(0),
+        last_modified: moment(value(LAST_MODIFIED)),
         texts,
     })
+}
+
+/// Some databases give moments as text.
+fn moment(value: &DbValue) -> i64 {
+    let parsed = || value.to_text().and_then(|text| tandem_store::datetime::parse(&text));
+    value.as_int().or_else(parsed).unwrap_or(0)
 }
 
 fn q_of(value: &DbValue) -> i16 {

@@ -406,3 +406,54 @@ fn a_domain_name_that_is_no_table_is_refused() {
     }
     assert_eq!(usrloc.domains().len(), super::DOMAINS_MAX);
 }
+
+#[test]
+fn a_real_table_survives_a_restart() {
+    PLANTED.set(None);
+    let table = tandem_store::schema::table("location").unwrap();
+    let ddl = tandem_store::schema::ddl(table, tandem_store::render::Dialect::Sqlite).unwrap();
+    let db = crate::sqlops::tests::TestDb::new(&ddl.iter().map(String::as_str).collect::<Vec<_>>());
+    let _entered = db.handle().enter();
+    let script = format!(
+        "loadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"usrloc.so\"\nloadmodule \"registrar.so\"\n\
+         loadmodule \"db_sqlite.so\"\nmodparam(\"usrloc\", \"nat_bflag\", \"NAT\")\n\
+         modparam(\"usrloc\", \"db_url\", \"{}\")\n{THROUGH}\nroute {{ setbflag(\"NAT\"); save(\"location\", , , \"vip\"); }}\n",
+        db.url()
+    );
+    let shown = |rig: &Rig| {
+        let params = named(&[("table_name", json!("location")), ("aor", json!("alice@example.org"))]);
+        let shown = rig.mi("ul_show_contact", params).unwrap();
+        let contact = shown["Contacts"][0].as_object().unwrap().clone();
+        let named = [
+            "Contact",
+            "ContactID",
+            "Q",
+            "Callid",
+            "Cseq",
+            "User-agent",
+            "Cflags",
+            "Socket",
+            "Methods",
+            "SIP_instance",
+        ];
+        named.map(|name| contact.get(name).cloned())
+    };
+    let first = Rig::script(&script);
+    register(&first, "alice", 1, "<sip:a@10.0.0.1>;q=0.7;+sip.instance=\"<urn:x>\"");
+    let before = shown(&first);
+    assert_eq!((&before[2], &before[6]), (&Some(json!("0.7")), &Some(json!("NAT"))));
+    drop(first);
+    let second = Rig::script(&script);
+    assert_eq!(shown(&second), before);
+    let location = second.node.state::<Usrloc>().unwrap().find_domain(b"location").unwrap();
+    let aor = tandem_location::Aor::from("alice@example.org");
+    let modified = location.table.with_record(&aor, |record| record.bindings()[0].last_modified()).unwrap();
+    assert!((node::unix_secs() - modified).abs() < 60, "{modified}");
+    register(&second, "alice", 2, "<sip:a@10.0.0.1>;q=0.1");
+    register(&second, "bob", 1, "<sip:b@10.0.0.1>");
+    register(&second, "bob", 2, "*\r\nExpires: 0");
+    let rows = db.rows("SELECT username, domain, q, cflags, kv_store FROM location");
+    assert_eq!(rows.rows.len(), 1, "{rows:?}");
+    let row: Vec<_> = rows.rows[0].iter().map(|value| String::from_utf8(value.to_text().unwrap()).unwrap()).collect();
+    assert_eq!(row, ["alice", "example.org", "0.1", "NAT", "{\"_st\":\"vip\"}"]);
+}

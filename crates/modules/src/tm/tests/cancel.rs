@@ -26,7 +26,10 @@ fn a_cancel_goes_to_the_ringing_branch_and_the_call_ends_487() {
     let end = rig.receive_from("192.0.2.9:5062", answer(&out[1], 487));
     assert_eq!(lines(&end), ["ACK sip:bob@192.0.2.9:5062 SIP/2.0", "SIP/2.0 487 Request Terminated"]);
     assert_eq!(rig.xlogs(), ["cancelled 487"]);
-    assert_eq!(end[0].message().value_of(tandem_sip::HeaderKind::To), Some(&b"<sip:bob@example.org>;tag=phone-5062"[..]));
+    assert_eq!(
+        end[0].message().value_of(tandem_sip::HeaderKind::To),
+        Some(&b"<sip:bob@example.org>;tag=phone-5062"[..])
+    );
 }
 
 #[test]
@@ -34,7 +37,10 @@ fn a_cancel_before_any_reply_waits_for_one() {
     let rig = script(SCRIPT);
     let out = rig.receive(request("INVITE", "a"));
     assert_eq!(lines(&rig.receive(request("CANCEL", "a"))), ["SIP/2.0 200 canceling"]);
-    assert_eq!(lines(&rig.receive_from("192.0.2.9:5062", answer(&out[1], 180)))[0], "CANCEL sip:bob@192.0.2.9:5062 SIP/2.0");
+    assert_eq!(
+        lines(&rig.receive_from("192.0.2.9:5062", answer(&out[1], 180)))[0],
+        "CANCEL sip:bob@192.0.2.9:5062 SIP/2.0"
+    );
 }
 
 #[test]
@@ -66,7 +72,9 @@ fn a_cancel_is_repeated_until_it_is_answered() {
 
 #[test]
 fn a_reply_route_can_cancel_its_branch() {
-    let rig = script("route { t_on_reply(\"R\"); t_relay(); } onreply_route[R] { if (t_check_status(\"183\")) t_cancel_branch(); }");
+    let rig = script(
+        "route { t_on_reply(\"R\"); t_relay(); } onreply_route[R] { if (t_check_status(\"183\")) t_cancel_branch(); }",
+    );
     let out = rig.receive(request("INVITE", "a"));
     let sent = lines(&rig.receive_from("192.0.2.9:5062", answer(&out[1], 183)));
     assert!(sent.contains(&"CANCEL sip:bob@192.0.2.9:5062 SIP/2.0".to_owned()), "{sent:?}");

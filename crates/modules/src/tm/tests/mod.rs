@@ -17,7 +17,8 @@ use tandem_sip::{Message, ReplyOut, build_reply};
 use crate::test_rig::{Rig, Sent};
 
 /// Modules of every script here.
-const MODULES: &str = "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"tm.so\"\n";
+const MODULES: &str =
+    "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"tm.so\"\n";
 
 fn script(body: &str) -> Rig {
     Rig::script(&format!("{MODULES}{body}"))

@@ -135,12 +135,17 @@ fn a_request_nobody_answers_is_forgotten() {
 
 #[test]
 fn headers_added_to_the_transaction_are_in_every_request_of_it() {
-    let rig = script("route { if ($rm == \"CANCEL\") { t_relay(); exit; } t_add_hdrs(\"X-Origin: here\\r\\n\"); t_relay(); }");
+    let rig = script(
+        "route { if ($rm == \"CANCEL\") { t_relay(); exit; } t_add_hdrs(\"X-Origin: here\\r\\n\"); t_relay(); }",
+    );
     let out = rig.receive(request("INVITE", "a"));
     assert!(out[1].text().contains("\r\nX-Origin: here\r\n"));
     rig.receive_from("192.0.2.9:5062", answer(&out[1], 180));
     let out = rig.receive(request("CANCEL", "a"));
-    assert!(out.iter().any(|sent| sent.first_line().starts_with("CANCEL") && sent.text().contains("\r\nX-Origin: here\r\n\r\n")));
+    assert!(
+        out.iter()
+            .any(|sent| sent.first_line().starts_with("CANCEL") && sent.text().contains("\r\nX-Origin: here\r\n\r\n"))
+    );
 }
 
 #[test]
@@ -150,4 +155,74 @@ fn a_copy_is_sent_elsewhere_and_its_replies_go_nowhere() {
     assert_eq!(out[0].to.addr.to_string(), "192.0.2.77:5077");
     assert!(rig.receive_from("192.0.2.77:5077", answer(&out[0], 200)).is_empty());
     assert_eq!(lines(&rig.receive_from("192.0.2.9:5062", answer(&out[1], 404))), ["SIP/2.0 404 Not Found"]);
+}
+
+#[test]
+fn without_a_fitting_socket_the_answer_is_477() {
+    let rig = script(RELAY);
+    let out = rig.receive(super::request_to("OPTIONS", "a", "sip:x@192.0.2.9;transport=tcp", ""));
+    assert_eq!(lines(&out), ["SIP/2.0 477 Send failed (477/TM)"]);
+}
+
+#[test]
+fn the_call_forms_of_2_4_do_the_same() {
+    use tandem_script::ast::Dialect;
+    for call in [
+        "t_relay()",
+        "t_relay(\"0x06\")",
+        "t_relay(\"udp:192.0.2.1:5070\")",
+        "t_relay(\"0x02\",\"udp:192.0.2.1:5070\")",
+    ] {
+        let rig = crate::test_rig::Rig::script_in(
+            Dialect::V2_4,
+            &format!(
+                "{}modparam(\"tm\", \"fr_timeout\", 5)
+                route {{ t_on_failure(\"1\"); t_on_branch(\"2\"); t_on_reply(\"3\"); if (!{call}) {{ sl_reply_error(); }} }}
+                failure_route[1] {{ if (t_check_status(\"40[48]\") && t_local_replied(\"all\")) xlog(\"L_ERR\", \"$T_reply_code\\n\"); }}
+                branch_route[2] {{ xlog(\"L_ERR\", \"$T_branch_idx\\n\"); }}
+                onreply_route[3] {{ xlog(\"L_ERR\", \"$rs\\n\"); }}",
+                super::MODULES
+            ),
+        );
+        let out = rig.receive(request("OPTIONS", "a"));
+        let to = if call.contains("udp") { "192.0.2.1:5070" } else { "192.0.2.9:5062" };
+        assert_eq!(out[0].to.addr.to_string(), to, "{call}");
+        assert_eq!(lines(&rig.advance(Duration::from_secs(6))).last().unwrap(), "SIP/2.0 408 Request Timeout");
+        assert_eq!(rig.xlogs(), ["0", "408"], "{call}");
+    }
+}
+
+#[test]
+fn relay_flags_are_words_or_numbers_and_nothing_else() {
+    use crate::tm::functions::relay_flags;
+    use crate::tm::relay::RelayFlags;
+    let both = RelayFlags { no_auto_477: true, no_dns_failover: true, ..RelayFlags::default() };
+    assert_eq!(relay_flags(b"no-auto-477, no-dns-failover"), Some(both));
+    assert_eq!(relay_flags(b"0x06"), Some(both));
+    assert_eq!(relay_flags(b"6"), Some(both));
+    assert_eq!(relay_flags(b""), Some(RelayFlags::default()));
+    assert_eq!(relay_flags(b"udp:192.0.2.1"), None);
+    assert_eq!(relay_flags(b"no-such-flag"), None);
+}
+
+#[test]
+fn broken_messages_do_no_harm() {
+    let rig = script(RELAY);
+    let invite = request("INVITE", "a");
+    let out = rig.receive(&invite);
+    let reply = answer(&out[1], 486);
+    for cut in 0..reply.len() {
+        rig.receive(&reply[..cut]);
+    }
+    for cut in 0..invite.len() {
+        rig.receive(&invite.as_bytes()[..cut]);
+    }
+    for at in 0..reply.len() {
+        let mut flipped = reply.clone();
+        flipped[at] ^= 1 << (at % 8);
+        rig.receive(flipped);
+    }
+    // It still works.
+    let out = rig.receive(request("OPTIONS", "end"));
+    assert_eq!(lines(&rig.receive(answer(&out[0], 200))), ["SIP/2.0 200 OK"]);
 }

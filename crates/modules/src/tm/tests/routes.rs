@@ -10,11 +10,20 @@ fn a_branch_route_edits_its_own_branch_only() {
         branch_route[B] { append_hf(\"X-For: $rU $T_branch_idx\\r\\n\"); $ru = \"sip:\" + $rU + \"@192.0.2.3\"; }",
     );
     let out = rig.receive(request("OPTIONS", "a"));
-    let shown: Vec<String> = out.iter().map(|sent| {
-        let text = sent.text();
-        text.lines().filter(|line| line.starts_with("OPTIONS") || line.starts_with("X-For")).collect::<Vec<_>>().join("|")
-    }).collect();
-    assert_eq!(shown, ["OPTIONS sip:bob@192.0.2.3 SIP/2.0|X-For: bob 0", "OPTIONS sip:carol@192.0.2.3 SIP/2.0|X-For: carol 1"]);
+    let shown: Vec<String> = out
+        .iter()
+        .map(|sent| {
+            let text = sent.text();
+            text.lines()
+                .filter(|line| line.starts_with("OPTIONS") || line.starts_with("X-For"))
+                .collect::<Vec<_>>()
+                .join("|")
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        ["OPTIONS sip:bob@192.0.2.3 SIP/2.0|X-For: bob 0", "OPTIONS sip:carol@192.0.2.3 SIP/2.0|X-For: carol 1"]
+    );
     assert_eq!(rig.xlogs(), ["after sip:bob@192.0.2.9:5062"]);
 }
 

@@ -27,7 +27,6 @@ fn recorded() -> (Codes, Option<UacDone>) {
     (codes, Some(Box::new(move |outcome| keep.lock().push((outcome.code, outcome.reply.is_some())))))
 }
 
-
 #[test]
 fn a_request_of_our_own_passes_the_local_route_and_reports_its_reply() {
     let rig = script("loadmodule \"sipmsgops.so\"\nroute { exit; } local_route { append_hf(\"X-Local: $rm\\r\\n\"); }");
@@ -92,7 +91,9 @@ fn nonsense_is_refused_at_once() {
 
 #[test]
 fn a_script_sends_requests_of_its_own() {
-    let rig = script("route { t_new_request(\"MESSAGE\", \"sip:a@192.0.2.2\", \"BOB sip:b@example.org\", \"sip:a@example.org\", \"text/plain Hello you\"); }");
+    let rig = script(
+        "route { t_new_request(\"MESSAGE\", \"sip:a@192.0.2.2\", \"BOB sip:b@example.org\", \"sip:a@example.org\", \"text/plain Hello you\"); }",
+    );
     let text = rig.receive(request("OPTIONS", "a"))[0].text();
     assert!(text.starts_with("MESSAGE sip:a@192.0.2.2 SIP/2.0\r\n"));
     assert!(text.contains("From: \"BOB\" <sip:b@example.org>;tag=") && text.ends_with("\r\n\r\nHello you"), "{text}");

@@ -24,15 +24,13 @@ fn wake(rig: &Rig) -> Vec<crate::test_rig::Sent> {
 
 #[test]
 fn a_suspended_call_goes_on_with_everything_it_had() {
-    let rig = rig(
-        "route {
+    let rig = rig("route {
             $avp(f) = \"key=1\"; $avp(a) = \"kept\"; setflag(\"F\"); $ru = \"sip:carol@192.0.2.7\";
             t_on_failure(\"X\");
             async(wait_for_event(\"E_TEST\", $avp(f), 5), GO);
         }
         route[GO] { if (isflagset(\"F\")) xlog(\"$avp(a)\\n\"); t_relay(); }
-        failure_route[X] { xlog(\"failed $avp(a)\\n\"); }",
-    );
+        failure_route[X] { xlog(\"failed $avp(a)\\n\"); }");
     assert_eq!(lines(&rig.receive(request("INVITE", "a"))), ["SIP/2.0 100 Giving it a try"]);
     assert_eq!(lines(&rig.receive(request("INVITE", "a"))), ["SIP/2.0 100 Giving it a try"]);
     let out = wake(&rig);
@@ -44,13 +42,11 @@ fn a_suspended_call_goes_on_with_everything_it_had() {
 
 #[test]
 fn a_call_cancelled_while_suspended_is_answered_at_once_and_relayed_no_more() {
-    let rig = rig(
-        "route {
+    let rig = rig("route {
             if ($rm == \"CANCEL\") { t_relay(); exit; }
             $avp(f) = \"key=1\"; async(wait_for_event(\"E_TEST\", $avp(f), 5), GO);
         }
-        route[GO] { if (!t_relay()) xlog(\"$rc\\n\"); }",
-    );
+        route[GO] { if (!t_relay()) xlog(\"$rc\\n\"); }");
     rig.receive(request("INVITE", "a"));
     let out = lines(&rig.receive(request("CANCEL", "a")));
     assert_eq!(out, ["SIP/2.0 200 canceling", "SIP/2.0 487 Request Terminated"]);
@@ -60,7 +56,9 @@ fn a_call_cancelled_while_suspended_is_answered_at_once_and_relayed_no_more() {
 
 #[test]
 fn a_repeated_request_is_absorbed_while_its_script_waits_without_a_transaction() {
-    let rig = rig("route { xlog(\"run\\n\"); $avp(f) = \"key=1\"; wait_for_event(\"E_TEST\", $avp(f), 5); sl_send_reply(200, \"OK\"); }");
+    let rig = rig(
+        "route { xlog(\"run\\n\"); $avp(f) = \"key=1\"; wait_for_event(\"E_TEST\", $avp(f), 5); sl_send_reply(200, \"OK\"); }",
+    );
     assert!(rig.receive(request("OPTIONS", "a")).is_empty());
     assert!(rig.receive(request("OPTIONS", "a")).is_empty());
     assert_eq!(lines(&wake(&rig)), ["SIP/2.0 200 OK"]);
@@ -72,14 +70,17 @@ fn a_repeated_request_is_absorbed_while_its_script_waits_without_a_transaction()
 
 #[test]
 fn a_name_that_has_to_be_looked_up_is_waited_for() {
-    let rig = script("route { t_on_branch(\"B\"); t_relay(); xlog(\"relayed $ru\\n\"); } branch_route[B] { $ru = \"sip:x@slow.example\"; }");
+    let rig = script(
+        "route { t_on_branch(\"B\"); t_relay(); xlog(\"relayed $ru\\n\"); } branch_route[B] { $ru = \"sip:x@slow.example\"; }",
+    );
     rig.add_name("slow.example", Proto::Udp, "192.0.2.4:5060");
     rig.set_slow_names(true);
     let out = rig.receive(request("INVITE", "a"));
     assert_eq!(lines(&out), ["SIP/2.0 100 Giving it a try", "INVITE sip:x@slow.example SIP/2.0"]);
     assert_eq!(out[1].to.addr.to_string(), "192.0.2.4:5060");
     assert_eq!(rig.xlogs(), ["relayed sip:bob@192.0.2.9:5062"]);
-    let out = rig.receive(request_to("OPTIONS", "b", "sip:bob@192.0.2.9", "").replace("OPTIONS sip:bob", "OPTIONS sip:b"));
+    let out =
+        rig.receive(request_to("OPTIONS", "b", "sip:bob@192.0.2.9", "").replace("OPTIONS sip:bob", "OPTIONS sip:b"));
     assert_eq!(out.len(), 1);
 }
 
@@ -99,9 +100,30 @@ fn a_reply_route_that_waits_holds_only_its_own_reply() {
 
 #[test]
 fn nothing_is_left_when_a_suspended_request_is_never_answered() {
-    let rig = rig("route { $avp(f) = \"key=1\"; async(wait_for_event(\"E_TEST\", $avp(f), 5), GO); } route[GO] { exit; }");
+    let rig =
+        rig("route { $avp(f) = \"key=1\"; async(wait_for_event(\"E_TEST\", $avp(f), 5), GO); } route[GO] { exit; }");
     rig.receive(request("INVITE", "a"));
     rig.advance(Duration::from_secs(200));
     assert_eq!(stat(&rig, "inuse_transactions"), 0);
     assert!(rig.node.parked.is_empty());
+}
+
+#[test]
+fn a_phone_that_registers_while_the_caller_waits_is_called_too() {
+    let rig = rig("route {
+            t_newtran(); t_wait_for_new_branches();
+            $avp(f) = \"aor=bob\"; notify_on_event(\"E_BINDING\", $avp(f), \"PHONE\", 30);
+            t_relay();
+        }
+        route[PHONE] { if (t_inject_branches(\"event\")) xlog(\"injected\\n\"); }
+        event_route[E_BINDING] { exit; }");
+    let out = rig.receive(request("INVITE", "a"));
+    assert_eq!(lines(&rig.receive(answer(&out[1], 404))), ["ACK sip:bob@192.0.2.9:5062 SIP/2.0"]);
+    let params =
+        [("aor", &b"bob"[..]), ("uri", b"sip:bob@192.0.2.55:5055")].map(|(name, text)| (name, Value::text(text)));
+    rig.raise(Event { name: "E_BINDING", params: params.into_iter().collect() });
+    let out = rig.take_sent();
+    assert_eq!(lines(&out), ["INVITE sip:bob@192.0.2.55:5055 SIP/2.0"]);
+    assert_eq!(rig.xlogs(), ["injected"]);
+    assert_eq!(lines(&rig.receive(answer(&out[0], 200))), ["SIP/2.0 200 OK"]);
 }
