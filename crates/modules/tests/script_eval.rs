@@ -9,9 +9,8 @@ use tandem_script::ast::Dialect;
 use test_rig::{Rig, RigOptions};
 
 /// Cases whose recorded result is not ours on purpose, and why.
-const DEVIATIONS: &[(&str, &str)] = &[
-    ("args-001", "a request URI with `<` in its user part is refused by the parser, the reference lets it pass"),
-];
+const DEVIATIONS: &[(&str, &str)] =
+    &[("args-001", "a request URI with `<` in its user part is refused by the parser, the reference lets it pass")];
 
 fn vectors() -> Vec<Json> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/script-eval.jsonl");
@@ -45,7 +44,12 @@ fn script_of(case: &Json, dialect: Dialect) -> String {
     };
     let modules: String = case["modules"]
         .as_array()
-        .map(|names| names.iter().map(|name| format!("loadmodule \"{}.so\"\n", name.as_str().unwrap().trim_end_matches(".so"))).collect())
+        .map(|names| {
+            names
+                .iter()
+                .map(|name| format!("loadmodule \"{}.so\"\n", name.as_str().unwrap().trim_end_matches(".so")))
+                .collect()
+        })
         .unwrap_or_default();
     let head = match dialect {
         Dialect::V2_4 => "log_level=2\nlisten=udp:127.0.3.1:5071\n",
@@ -99,7 +103,11 @@ fn judge(case: &Json, expected: &Json, lines: &[String]) -> bool {
             let wanted: Vec<&str> = expected.as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
             // What a queued event route prints comes after the end of the case and was not recorded.
             let is_queued = text(case, "routes").contains("event_route");
-            if is_queued { lines.iter().zip(&wanted).all(|(a, b)| a == b) && lines.len() >= wanted.len() } else { lines == wanted }
+            if is_queued {
+                lines.iter().zip(&wanted).all(|(a, b)| a == b) && lines.len() >= wanted.len()
+            } else {
+                lines == wanted
+            }
         }
     }
 }
@@ -131,7 +139,10 @@ fn recorded_cases_give_the_recorded_results_in_both_dialects() {
                 continue;
             }
             let expr = text(case, "expr");
-            failures.push(format!("{id} {dialect:?}: {} | {expr}\n   expected {expected}\n   got      {result:?}", text(case, "setup")));
+            failures.push(format!(
+                "{id} {dialect:?}: {} | {expr}\n   expected {expected}\n   got      {result:?}",
+                text(case, "setup")
+            ));
         }
     }
     println!("{runs} runs, {} failures", failures.len());

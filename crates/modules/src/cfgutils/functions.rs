@@ -169,9 +169,9 @@ fn run(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
             set_probability(Some(state), Some(state.initial_probability));
             Ok(json!("OK"))
         }
-        "cfgutils:rand_get_prob" => {
-            Ok(json!({ "The actual probability is": format!("{} percent.", state.probability.load(Ordering::Relaxed)) }))
-        }
+        "cfgutils:rand_get_prob" => Ok(
+            json!({ "The actual probability is": format!("{} percent.", state.probability.load(Ordering::Relaxed)) }),
+        ),
         "cfgutils:shv_set" => {
             let (name, value) = (request.text("name")?, request.text("value")?);
             let value = match request.text("type")?.as_str() {
@@ -179,7 +179,11 @@ fn run(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
                 "str" => Value::from(value.as_str()),
                 _ => return Err(MiError::bad("type")),
             };
-            if state.set_shared(Text::from(name), value) { Ok(json!("OK")) } else { Err(MiError::new(500, "too many variables")) }
+            if state.set_shared(Text::from(name), value) {
+                Ok(json!("OK"))
+            } else {
+                Err(MiError::new(500, "too many variables"))
+            }
         }
         _ => get_shared(state, request.text_opt("name")?),
     }

@@ -17,9 +17,9 @@ use super::State;
 use crate::core::table::done;
 
 /// How long a run waits for a lock; then the call fails with -1.
-pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a lock counts as held.
-pub const HOLD_MAX: Duration = Duration::from_secs(60);
+pub(crate) const HOLD_MAX: Duration = Duration::from_secs(60);
 
 /// Which lock: one of the shared ones, or that of a static key.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -2,10 +2,10 @@
 
 mod functions;
 mod locks;
-mod time_rec;
-mod variables;
 #[cfg(test)]
 mod tests;
+mod time_rec;
+mod variables;
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -48,8 +48,20 @@ const STATIC_KEY: &[ArgSpec] = &[arg("key", Static)];
 const TIME: &[ArgSpec] = &[arg("time", Int)];
 
 static FUNCTIONS: &[Function] = &[
-    function("rand_event", &[opt("probability", Int)], Routes::ANY, "true with the set probability in percent", functions::rand_event),
-    function("rand_set_prob", &[arg("probability", Int)], Routes::ANY, "sets the probability", functions::rand_set_prob),
+    function(
+        "rand_event",
+        &[opt("probability", Int)],
+        Routes::ANY,
+        "true with the set probability in percent",
+        functions::rand_event,
+    ),
+    function(
+        "rand_set_prob",
+        &[arg("probability", Int)],
+        Routes::ANY,
+        "sets the probability",
+        functions::rand_set_prob,
+    ),
     function("rand_reset_prob", &[], Routes::ANY, "the initial probability", functions::rand_reset_prob),
     function("rand_get_prob", &[], Routes::ANY, "the probability as code", functions::rand_get_prob),
     async_function("sleep", TIME, Routes::ANY, "waits so many seconds", functions::sleep),
@@ -57,8 +69,20 @@ static FUNCTIONS: &[Function] = &[
     function("abort", &[], Routes::ANY, "accepted, no effect but an error in the log", functions::abort),
     function("pkg_status", &[], Routes::ANY, "accepted, no effect", functions::nothing),
     function("shm_status", &[], Routes::ANY, "accepted, no effect", functions::nothing),
-    function("set_count", &[arg("set", Var), arg("result", VarOut)], Routes::ANY, "number of values", functions::set_count),
-    function("set_select_weight", &[arg("set", Var)], Routes::ANY, "index of a value drawn by weight", functions::select_weight),
+    function(
+        "set_count",
+        &[arg("set", Var), arg("result", VarOut)],
+        Routes::ANY,
+        "number of values",
+        functions::set_count,
+    ),
+    function(
+        "set_select_weight",
+        &[arg("set", Var)],
+        Routes::ANY,
+        "index of a value drawn by weight",
+        functions::select_weight,
+    ),
     function(
         "ts_usec_delta",
         &[
@@ -98,21 +122,44 @@ static FUNCTIONS: &[Function] = &[
         "whether two keys share a lock",
         locks::share_lock,
     ),
-    function("shuffle_avps", &[arg("avp", Var)], Routes::ANY, "puts the values of an AVP in random order", functions::shuffle),
+    function(
+        "shuffle_avps",
+        &[arg("avp", Var)],
+        Routes::ANY,
+        "puts the values of an AVP in random order",
+        functions::shuffle,
+    ),
 ];
 
 static VARIABLES: &[Variable] = &[
     writable("shv", Named, "a variable that all workers share", variables::shared, variables::set_shared),
     variable("RANDOM", Plain, "a random number", variables::random),
     variable("env", Named, "an environment variable", variables::environment),
-    variable("ctime", Named, "a part of the local time: sec min hour mday mon year wday yday isdst", variables::local_time),
+    variable(
+        "ctime",
+        Named,
+        "a part of the local time: sec min hour mday mon year wday yday isdst",
+        variables::local_time,
+    ),
 ];
 
 static COMMANDS: &[CommandSpec] = &[
-    CommandSpec { aliases: &["rand_set_prob"], ..command("cfgutils:rand_set_prob", &["prob_proc"], "sets the probability of rand_event()") },
-    CommandSpec { aliases: &["rand_reset_prob"], ..command("cfgutils:rand_reset_prob", &[], "the initial probability") },
-    CommandSpec { aliases: &["rand_get_prob"], ..command("cfgutils:rand_get_prob", &[], "the probability of rand_event()") },
-    CommandSpec { aliases: &["shv_set"], ..command("cfgutils:shv_set", &["name", "type", "value"], "sets a shared variable (int or str)") },
+    CommandSpec {
+        aliases: &["rand_set_prob"],
+        ..command("cfgutils:rand_set_prob", &["prob_proc"], "sets the probability of rand_event()")
+    },
+    CommandSpec {
+        aliases: &["rand_reset_prob"],
+        ..command("cfgutils:rand_reset_prob", &[], "the initial probability")
+    },
+    CommandSpec {
+        aliases: &["rand_get_prob"],
+        ..command("cfgutils:rand_get_prob", &[], "the probability of rand_event()")
+    },
+    CommandSpec {
+        aliases: &["shv_set"],
+        ..command("cfgutils:shv_set", &["name", "type", "value"], "sets a shared variable (int or str)")
+    },
     CommandSpec { aliases: &["shv_get"], ..command("cfgutils:shv_get", &["name?"], "one or all shared variables") },
 ];
 
@@ -135,7 +182,8 @@ fn setup(setup: &mut tandem_module::declare::Setup<'_>) -> Result<(), SetupError
     }
     let mut shared = HashMap::new();
     for (at, line) in setup.params.all("shvset").iter().enumerate() {
-        let (name, value) = parse_set(line).ok_or_else(|| SetupError::param_at("shvset", at, "is not name=i:1 or name=s:text"))?;
+        let (name, value) =
+            parse_set(line).ok_or_else(|| SetupError::param_at("shvset", at, "is not name=i:1 or name=s:text"))?;
         shared.insert(name, value);
     }
     setup.state(State {

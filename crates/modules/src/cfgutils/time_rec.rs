@@ -7,7 +7,7 @@ use tandem_module::declare::arg_text;
 use tandem_script::vm::Arg;
 
 /// Nesting of parentheses and negations that is accepted.
-pub const DEPTH_MAX: usize = 16;
+pub(crate) const DEPTH_MAX: usize = 16;
 
 /// `check_time_rec(recurrence[, timestamp])`.
 pub(super) fn check(_: &mut Context, args: &[Arg]) -> Called {
@@ -118,7 +118,8 @@ impl Recurrence {
     fn parse(text: &str) -> Option<Recurrence> {
         let mut fields: Vec<&str> = text.split('|').map(str::trim).collect();
         // The time zone in front is optional; a start begins with a digit, or is empty.
-        let is_zone = fields.first().is_some_and(|first| first.starts_with(|letter: char| letter.is_ascii_alphabetic()));
+        let is_zone =
+            fields.first().is_some_and(|first| first.starts_with(|letter: char| letter.is_ascii_alphabetic()));
         if is_zone {
             return None;
         }
@@ -213,8 +214,9 @@ impl Recurrence {
                 (months, is_listed || begin.day() == start.day())
             }
             Frequency::Yearly => {
-                let has_list = [&self.month_days, &self.year_days, &self.weeks, &self.months].iter().any(|list| !list.is_empty())
-                    || !self.weekdays.is_empty();
+                let has_list =
+                    [&self.month_days, &self.year_days, &self.weeks, &self.months].iter().any(|list| !list.is_empty())
+                        || !self.weekdays.is_empty();
                 (years, has_list || (begin.day() == start.day() && begin.month() == start.month()))
             }
         };
@@ -223,7 +225,8 @@ impl Recurrence {
 
     fn fits_lists(&self, day: &DateTime<Local>) -> bool {
         let fits = |list: &[i32], value: i32, count: i32| {
-            list.is_empty() || list.iter().any(|wanted| *wanted == value || (*wanted < 0 && wanted + count + 1 == value))
+            list.is_empty()
+                || list.iter().any(|wanted| *wanted == value || (*wanted < 0 && wanted + count + 1 == value))
         };
         let in_month = i32::from(day.num_days_in_month());
         let in_year = if day.date_naive().leap_year() { 366 } else { 365 };

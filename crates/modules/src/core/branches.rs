@@ -347,7 +347,9 @@ fn target_at(edits: &Edits, at: usize) -> Option<&Target> {
 fn msg_branch_field(context: &mut Context, call: &VarCall<'_>, field: Field) -> Value {
     if call.index == Index::All {
         let count = context.edits.branches.len() + 1;
-        return joined((0..count).filter_map(|at| target_at(&context.edits, at)).map(|target| field.read(context, target)));
+        return joined(
+            (0..count).filter_map(|at| target_at(&context.edits, at)).map(|target| field.read(context, target)),
+        );
     }
     let target = msg_index(context, call).and_then(|at| target_at(&context.edits, at));
     target.map_or(Value::Null, |target| field.read(context, target))
@@ -395,7 +397,11 @@ pub(super) fn set_msg_branch_flag(context: &mut Context, call: &VarCall<'_>, val
     let (Some(flag), Some(on), Some(at)) = (flag, truth_of(&value), msg_index(context, call)) else { return false };
     let Some(target) = target_mut(context, at as i32) else { return false };
     let bit = 1 << u32::from(flag.min(31));
-    if on { target.flags |= bit } else { target.flags &= !bit }
+    if on {
+        target.flags |= bit
+    } else {
+        target.flags &= !bit
+    }
     true
 }
 

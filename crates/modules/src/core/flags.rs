@@ -128,7 +128,11 @@ pub(super) fn branch_flag(context: &mut Context, call: &VarCall<'_>) -> Value {
 pub(super) fn set_branch_flag_var(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
     match (branch_flag_target(context, call), truth_of(&value)) {
         (Some((bit, target)), Some(on)) => {
-            if on { target.flags |= bit } else { target.flags &= !bit }
+            if on {
+                target.flags |= bit
+            } else {
+                target.flags &= !bit
+            }
             true
         }
         _ => false,

@@ -184,7 +184,8 @@ pub(super) fn cseq(context: &mut Context, call: &VarCall<'_>) -> Value {
 }
 
 pub(super) fn user_agent(context: &mut Context, call: &VarCall<'_>) -> Value {
-    message_of(context, call).map_or(Value::Null, |message| part_value(message, message.value_of(HeaderKind::UserAgent)))
+    message_of(context, call)
+        .map_or(Value::Null, |message| part_value(message, message.value_of(HeaderKind::UserAgent)))
 }
 
 pub(super) fn content_length(context: &mut Context, call: &VarCall<'_>) -> Value {
@@ -198,7 +199,9 @@ pub(super) fn content_type(context: &mut Context, call: &VarCall<'_>) -> Value {
     let whole = message.value_of(HeaderKind::ContentType);
     if call.index == Index::None || !crate::sipmsgops::body::is_multipart(message) {
         return match call.index {
-            Index::None | Index::All | Index::At(0 | -1) => whole.map_or(Value::Null, |text| Value::Text(part(message, text))),
+            Index::None | Index::All | Index::At(0 | -1) => {
+                whole.map_or(Value::Null, |text| Value::Text(part(message, text)))
+            }
             _ => Value::Null,
         };
     }

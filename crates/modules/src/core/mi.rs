@@ -184,8 +184,9 @@ fn level(node: NodeRef, request: &MiRequest, shown: &str, is_log: bool) -> MiRes
         let count = node.workers().map_or(0, |workers| workers.count());
         let value = level.load(Ordering::Relaxed);
         let pid = std::process::id();
-        let list: Vec<Json> =
-            (0..count.max(1)).map(|at| json!({ "PID": pid, shown: value, "Type": format!("SIP worker {at}") })).collect();
+        let list: Vec<Json> = (0..count.max(1))
+            .map(|at| json!({ "PID": pid, shown: value, "Type": format!("SIP worker {at}") }))
+            .collect();
         return Ok(json!({ "Processes": list }));
     }
     Ok(json!({ shown: level.load(Ordering::Relaxed) }))

@@ -19,7 +19,6 @@ mod uri_functions;
 #[cfg(test)]
 mod tests;
 
-
 pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;
 pub(crate) use process_vars::local_time;

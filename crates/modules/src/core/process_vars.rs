@@ -18,10 +18,7 @@ pub(super) struct Levels {
 
 impl Levels {
     pub(super) fn new(settings: &Settings) -> Levels {
-        Levels {
-            log: settings.log_level.load(Ordering::Relaxed),
-            xlog: settings.xlog_level.load(Ordering::Relaxed),
-        }
+        Levels { log: settings.log_level.load(Ordering::Relaxed), xlog: settings.xlog_level.load(Ordering::Relaxed) }
     }
 }
 

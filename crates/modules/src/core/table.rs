@@ -2,18 +2,16 @@
 
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{Function, VarCall, Variable};
-use tandem_script::surface::{ArgSpec, CommandSpec, FunctionSpec, NameRule, ParamSpec, ParamType, Routes, VariableSpec};
+use tandem_script::surface::{
+    ArgSpec, CommandSpec, FunctionSpec, NameRule, ParamSpec, ParamType, Routes, VariableSpec,
+};
 use tandem_script::value::{TEXT_INLINE_MAX, Text, Value};
 use tandem_script::vm::{Arg, MessageContext};
 use tandem_sip::Message;
 
 /// Routes that work on a request or reply: request, failure, reply, branch and local routes.
-pub(crate) const MESSAGE_ROUTES: Routes = Routes::REQUEST
-    .or(Routes::FAILURE)
-    .or(Routes::ONREPLY)
-    .or(Routes::BRANCH)
-    .or(Routes::LOCAL)
-    .or(Routes::ERROR);
+pub(crate) const MESSAGE_ROUTES: Routes =
+    Routes::REQUEST.or(Routes::FAILURE).or(Routes::ONREPLY).or(Routes::BRANCH).or(Routes::LOCAL).or(Routes::ERROR);
 /// Routes that work on a request: request, failure, branch, local and error routes.
 pub(crate) const REQUEST_ROUTES: Routes =
     Routes::REQUEST.or(Routes::FAILURE).or(Routes::BRANCH).or(Routes::LOCAL).or(Routes::ERROR);

@@ -30,6 +30,10 @@ fn values_are_decremented_limited_added_and_refused() {
         assert_eq!(lines[0], code, "{header}");
         assert!(out.contains(wanted), "{header}: {out}");
         assert_eq!(out.is_empty(), wanted.is_empty(), "{header}");
-        assert_eq!(lines.contains(&"low".to_owned()), header.is_empty() || header.contains(": 1\r"), "{header}: {lines:?}");
+        assert_eq!(
+            lines.contains(&"low".to_owned()),
+            header.is_empty() || header.contains(": 1\r"),
+            "{header}: {lines:?}"
+        );
     }
 }

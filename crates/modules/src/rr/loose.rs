@@ -207,12 +207,12 @@ fn after_loose(context: &Context, routes: &[Route<'_>], is_double: bool) -> Opti
     let first = routes.first()?;
     let uri = Uri::parse(first.uri).ok()?;
     let is_preloaded = message.to().ok()?.tag().is_none();
-    let mut plan =
-        Plan { removed: 0, next: None, uri: None, takes_last: false, own: None, is_own: false, code: 1 };
+    let mut plan = Plan { removed: 0, next: None, uri: None, takes_last: false, own: None, is_own: false, code: 1 };
     if is_mine(context, &uri) {
         plan.is_own = true;
         plan.removed = 1;
-        if is_double && uri.has_param(b"r2")
+        if is_double
+            && uri.has_param(b"r2")
             && let Some(second) = routes.get(1).and_then(|second| Uri::parse(second.uri).ok())
             && second.has_param(b"r2")
             && is_mine(context, &second)
@@ -241,8 +241,7 @@ fn after_loose(context: &Context, routes: &[Route<'_>], is_double: bool) -> Opti
 fn after_strict(context: &Context, routes: &[Route<'_>], is_double: bool) -> Option<Plan> {
     let message = &context.message;
     let own = Uri::parse(message.request_uri()?).ok()?;
-    let mut plan =
-        Plan { removed: 0, next: None, uri: None, takes_last: false, own: None, is_own: true, code: 1 };
+    let mut plan = Plan { removed: 0, next: None, uri: None, takes_last: false, own: None, is_own: true, code: 1 };
     let mut first = routes.first()?;
     let mut uri = Uri::parse(first.uri).ok()?;
     // After a strict router our own (first) address stands in the URI; a second one of ours may follow.

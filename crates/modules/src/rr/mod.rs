@@ -7,8 +7,8 @@ mod record;
 mod tests;
 
 use tandem_module::ModuleDecl;
-use tandem_module::declare::{Function, Variable, VarCall};
 use tandem_module::context::Context;
+use tandem_module::declare::{Function, VarCall, Variable};
 use tandem_script::surface::ArgType::{Regex, Text};
 use tandem_script::surface::NameRule::Plain;
 use tandem_script::surface::{ParamSpec, ParamType, Routes, arg, opt};
@@ -44,7 +44,12 @@ pub(crate) struct Settings {
 
 static PARAMS: &[ParamSpec] = &[
     param("append_fromtag", ParamType::Int, "1", "put the From tag into Record-Route as ftag=, for is_direction()"),
-    param("enable_double_rr", ParamType::Int, "1", "take off two of our Routes at once when they belong together (r2=on)"),
+    param(
+        "enable_double_rr",
+        ParamType::Int,
+        "1",
+        "take off two of our Routes at once when they belong together (r2=on)",
+    ),
     param("enable_full_lr", ParamType::Int, "0", "accepted, no effect: `lr` is written without a value"),
     param("enable_socket_mismatch_warning", ParamType::Int, "1", "accepted, no effect"),
 ];
@@ -59,7 +64,13 @@ static FUNCTIONS: &[Function] = &[
         "takes off our Route and sets the next hop from the one below it; -1 when the Request-URI decides",
         loose::loose_route,
     ),
-    function("record_route", &[opt("params", Text)], RECORDING, "adds a Record-Route of this server", record::record_route),
+    function(
+        "record_route",
+        &[opt("params", Text)],
+        RECORDING,
+        "adds a Record-Route of this server",
+        record::record_route,
+    ),
     function(
         "record_route_preset",
         &[arg("first", Text), opt("second", Text)],
@@ -67,7 +78,13 @@ static FUNCTIONS: &[Function] = &[
         "adds a Record-Route with a given address",
         record::record_route_preset,
     ),
-    function("add_rr_param", &[arg("param", Text)], RECORDING, "adds a parameter to our Record-Route", record::add_rr_param),
+    function(
+        "add_rr_param",
+        &[arg("param", Text)],
+        RECORDING,
+        "adds a parameter to our Record-Route",
+        record::add_rr_param,
+    ),
     function(
         "check_route_param",
         &[arg("re", Regex)],

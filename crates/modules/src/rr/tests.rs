@@ -26,7 +26,11 @@ fn our_route_is_taken_off_and_the_next_one_is_the_next_hop() {
     let headers = "Route: <sip:127.0.3.1:5071;lr;ftag=fb;nat=yes>, <sip:10.0.0.1;lr>\r\nRoute: <sip:10.0.0.2;lr>\r\n";
     let sent = rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", headers));
     assert_eq!(rig.xlogs(), ["1 du=sip:10.0.0.1;lr ru=sip:b@10.0.0.9 p=lr;ftag=fb;nat=yes", "up", "nat"]);
-    assert!(sent[0].text().contains("\r\nRoute: <sip:10.0.0.1;lr>\r\nRoute: <sip:10.0.0.2;lr>\r\n"), "{}", sent[0].text());
+    assert!(
+        sent[0].text().contains("\r\nRoute: <sip:10.0.0.1;lr>\r\nRoute: <sip:10.0.0.2;lr>\r\n"),
+        "{}",
+        sent[0].text()
+    );
 }
 
 #[test]
@@ -49,13 +53,17 @@ fn without_route_headers_it_fails_and_foreign_routes_are_followed() {
     let rig = rig(ROUTE);
     rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", ""));
     rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", "Route: <sip:10.0.0.1;lr>\r\n"));
-    assert_eq!(rig.xlogs(), ["-1 du=<null> ru=sip:b@10.0.0.9 p=<null>", "1 du=sip:10.0.0.1;lr ru=sip:b@10.0.0.9 p=<null>"]);
+    assert_eq!(
+        rig.xlogs(),
+        ["-1 du=<null> ru=sip:b@10.0.0.9 p=<null>", "1 du=sip:10.0.0.1;lr ru=sip:b@10.0.0.9 p=<null>"]
+    );
 }
 
 #[test]
 fn both_routes_of_a_double_record_route_are_taken_off_and_choose_the_listener() {
     let rig = rig("loose_route(); xlog(\"$rc du=$du out=$socket_out\");");
-    let headers = "Route: <sip:127.0.3.1:5071;r2=on;lr>\r\nRoute: <sip:127.0.4.1:5072;r2=on;lr>\r\nRoute: <sip:10.0.0.2;lr>\r\n";
+    let headers =
+        "Route: <sip:127.0.3.1:5071;r2=on;lr>\r\nRoute: <sip:127.0.4.1:5072;r2=on;lr>\r\nRoute: <sip:10.0.0.2;lr>\r\n";
     rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", headers));
     assert_eq!(rig.xlogs(), ["1 du=sip:10.0.0.2;lr out=udp:127.0.4.1:5072"]);
 }
@@ -71,7 +79,9 @@ fn after_a_strict_router_the_last_route_becomes_the_uri() {
 
 #[test]
 fn record_route_is_written_once_with_tag_and_parameters() {
-    let rig = rig("add_rr_param(\";x=1\"); record_route(\";y=2\"); record_route(); xlog(\"$rc\"); add_rr_param(\";z=3\"); forward(\"127.0.0.1:5999\");");
+    let rig = rig(
+        "add_rr_param(\";x=1\"); record_route(\";y=2\"); record_route(); xlog(\"$rc\"); add_rr_param(\";z=3\"); forward(\"127.0.0.1:5999\");",
+    );
     let sent = rig.receive(request("INVITE sip:b@10.0.0.9", "", ""));
     assert_eq!(rig.xlogs(), ["-1"]);
     let text = sent[0].text();

@@ -18,7 +18,9 @@ pub struct BodyPart<'a> {
 
 /// Whether the body of `message` has several parts.
 pub fn is_multipart(message: &Message) -> bool {
-    message.content_type().is_some_and(|mime| mime.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/")))
+    message
+        .content_type()
+        .is_some_and(|mime| mime.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/")))
 }
 
 /// The boundary of a multipart body, quotes removed.

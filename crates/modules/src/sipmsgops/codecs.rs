@@ -20,7 +20,8 @@ impl Wanted<'_> {
     fn fits(&self, codec: &Codec<'_>) -> bool {
         match self {
             Wanted::Name(name, clock) => {
-                codec.name.eq_ignore_ascii_case(name) && clock.is_none_or(|clock| codec.clock.eq_ignore_ascii_case(clock))
+                codec.name.eq_ignore_ascii_case(name)
+                    && clock.is_none_or(|clock| codec.clock.eq_ignore_ascii_case(clock))
             }
             Wanted::Matching(regex) => regex.is_match(codec.name),
             Wanted::Others(regex) => !regex.is_match(codec.name),
@@ -117,7 +118,11 @@ fn write_section(media: &Media<'_>, wanted: &Wanted<'_>, change: Change, out: &m
     for (at, line) in media.lines().enumerate() {
         if at == 0 && line.letter == b'm' {
             write_media_line(media, &order, &hit, line.raw, out);
-        } else if order.is_empty() || !matches!(change, Change::Delete) || line.letter != b'a' || !is_about(line.value, &hit) {
+        } else if order.is_empty()
+            || !matches!(change, Change::Delete)
+            || line.letter != b'a'
+            || !is_about(line.value, &hit)
+        {
             out.extend_from_slice(line.raw);
         }
     }

@@ -5,10 +5,10 @@ mod codecs;
 mod headers;
 mod parts;
 pub(crate) mod questions;
-pub(crate) mod uri_params;
-mod validate;
 #[cfg(test)]
 mod tests;
+pub(crate) mod uri_params;
+mod validate;
 
 use tandem_module::ModuleDecl;
 use tandem_module::declare::Function;
@@ -36,10 +36,28 @@ const OPTION: &[ArgSpec] = &[arg("header", Text), arg("option", Text)];
 const MIME: &[ArgSpec] = &[opt("mime", Text)];
 
 pub(crate) static FUNCTIONS: &[Function] = &[
-    function("append_to_reply", TEXT, REQUEST_ROUTES, "adds header lines to replies made here", headers::append_to_reply),
+    function(
+        "append_to_reply",
+        TEXT,
+        REQUEST_ROUTES,
+        "adds header lines to replies made here",
+        headers::append_to_reply,
+    ),
     function("append_time", &[], REQUEST_ROUTES, "adds a Date header to replies made here", headers::append_time),
-    function("append_hf", &[arg("text", Text), opt("after", Text)], MESSAGE_ROUTES, "adds header lines behind the others", headers::append),
-    function("insert_hf", &[arg("text", Text), opt("before", Text)], MESSAGE_ROUTES, "adds header lines before the others", headers::insert),
+    function(
+        "append_hf",
+        &[arg("text", Text), opt("after", Text)],
+        MESSAGE_ROUTES,
+        "adds header lines behind the others",
+        headers::append,
+    ),
+    function(
+        "insert_hf",
+        &[arg("text", Text), opt("before", Text)],
+        MESSAGE_ROUTES,
+        "adds header lines before the others",
+        headers::insert,
+    ),
     function(
         "append_urihf",
         &[arg("prefix", Text), arg("suffix", Text)],
@@ -49,18 +67,66 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     ),
     function("is_present_hf", NAME, MESSAGE_ROUTES, "whether there is such a header", headers::is_present),
     function("remove_hf", NAME, MESSAGE_ROUTES, "removes all headers of that name", headers::remove),
-    function("remove_hf_re", CODEC_RE, MESSAGE_ROUTES, "removes all headers whose name matches", headers::remove_matching),
-    function("remove_hf_glob", &[arg("pattern", Text)], MESSAGE_ROUTES, "removes all headers whose name matches a glob", headers::remove_glob),
+    function(
+        "remove_hf_re",
+        CODEC_RE,
+        MESSAGE_ROUTES,
+        "removes all headers whose name matches",
+        headers::remove_matching,
+    ),
+    function(
+        "remove_hf_glob",
+        &[arg("pattern", Text)],
+        MESSAGE_ROUTES,
+        "removes all headers whose name matches a glob",
+        headers::remove_glob,
+    ),
     function("list_hdr_has_option", OPTION, MESSAGE_ROUTES, "whether a header lists an option", headers::has_option),
-    function("list_hdr_add_option", OPTION, MESSAGE_ROUTES, "adds an option to the list of a header", headers::add_option),
-    function("list_hdr_remove_option", OPTION, MESSAGE_ROUTES, "takes an option off the list of a header", headers::remove_option),
-    function("is_method", &[arg("methods", Text)], MESSAGE_ROUTES, "whether the method is one of a list such as INVITE|ACK", questions::is_method),
+    function(
+        "list_hdr_add_option",
+        OPTION,
+        MESSAGE_ROUTES,
+        "adds an option to the list of a header",
+        headers::add_option,
+    ),
+    function(
+        "list_hdr_remove_option",
+        OPTION,
+        MESSAGE_ROUTES,
+        "takes an option off the list of a header",
+        headers::remove_option,
+    ),
+    function(
+        "is_method",
+        &[arg("methods", Text)],
+        MESSAGE_ROUTES,
+        "whether the method is one of a list such as INVITE|ACK",
+        questions::is_method,
+    ),
     function("has_totag", &[], MESSAGE_ROUTES, "whether the To header has a tag", questions::has_to_tag),
     function("has_body", MIME, MESSAGE_ROUTES, "2.4 name of has_body_part()", questions::has_body),
     function("has_body_part", MIME, MESSAGE_ROUTES, "whether there is a body part, of that type", questions::has_body),
-    function("is_privacy", &[arg("type", Text)], MESSAGE_ROUTES, "whether Privacy lists a value", questions::is_privacy),
-    function("is_audio_on_hold", &[], MESSAGE_ROUTES, "1 held by address 0.0.0.0, 2 by direction, -1 not held", questions::is_audio_on_hold),
-    function("is_uri_user_e164", &[arg("uri", Text)], MESSAGE_ROUTES, "whether the user of a URI is an E.164 number", questions::is_user_e164),
+    function(
+        "is_privacy",
+        &[arg("type", Text)],
+        MESSAGE_ROUTES,
+        "whether Privacy lists a value",
+        questions::is_privacy,
+    ),
+    function(
+        "is_audio_on_hold",
+        &[],
+        MESSAGE_ROUTES,
+        "1 held by address 0.0.0.0, 2 by direction, -1 not held",
+        questions::is_audio_on_hold,
+    ),
+    function(
+        "is_uri_user_e164",
+        &[arg("uri", Text)],
+        MESSAGE_ROUTES,
+        "whether the user of a URI is an E.164 number",
+        questions::is_user_e164,
+    ),
     function(
         "change_reply_status",
         &[arg("code", Int), arg("reason", Text)],
@@ -79,7 +145,13 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     function("ruri_add_param", PARAM, REQUEST_ROUTES, "adds name=value to the Request-URI", uri_params::add),
     function("ruri_del_param", PARAM, REQUEST_ROUTES, "removes a parameter of the Request-URI", uri_params::remove),
     function("ruri_tel2sip", &[], REQUEST_ROUTES, "makes a sip: URI of a tel: URI", uri_params::tel_to_sip),
-    function("remove_body_part", &[opt("mime", Text), opt("revert", Text)], MESSAGE_ROUTES, "removes body parts", parts::remove),
+    function(
+        "remove_body_part",
+        &[opt("mime", Text), opt("revert", Text)],
+        MESSAGE_ROUTES,
+        "removes body parts",
+        parts::remove,
+    ),
     function(
         "add_body_part",
         &[arg("body", Text), arg("mime", Text), opt("headers", Text)],
@@ -100,9 +172,21 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     function("codec_move_down", CODEC, MESSAGE_ROUTES, "puts a codec last", codecs::move_down),
     function("codec_exists_re", CODEC_RE, MESSAGE_ROUTES, "whether the SDP has a codec that matches", codecs::exists),
     function("codec_delete_re", CODEC_RE, MESSAGE_ROUTES, "removes codecs that match", codecs::delete),
-    function("codec_delete_except_re", CODEC_RE, MESSAGE_ROUTES, "removes codecs that do not match", codecs::delete_except),
+    function(
+        "codec_delete_except_re",
+        CODEC_RE,
+        MESSAGE_ROUTES,
+        "removes codecs that do not match",
+        codecs::delete_except,
+    ),
     function("codec_move_up_re", CODEC_RE, MESSAGE_ROUTES, "puts codecs that match first", codecs::move_up),
     function("codec_move_down_re", CODEC_RE, MESSAGE_ROUTES, "puts codecs that match last", codecs::move_down),
-    function("stream_exists", STREAM, MESSAGE_ROUTES, "whether the SDP has such a media section", codecs::stream_exists),
+    function(
+        "stream_exists",
+        STREAM,
+        MESSAGE_ROUTES,
+        "whether the SDP has such a media section",
+        codecs::stream_exists,
+    ),
     function("stream_delete", STREAM, MESSAGE_ROUTES, "removes media sections", codecs::stream_delete),
 ];

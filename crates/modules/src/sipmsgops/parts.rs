@@ -35,7 +35,9 @@ fn current_type(context: &mut Context) -> Option<Vec<u8>> {
 fn replace(context: &mut Context, kind: Option<Vec<u8>>, body: Vec<u8>) {
     let Context { message, edits, .. } = context;
     match (&kind, message.header(HeaderKind::ContentType)) {
-        (Some(kind), Some(entry)) => edits.lumps.replace(entry.whole, [b"Content-Type: ", kind.as_slice(), b"\r\n"].concat()),
+        (Some(kind), Some(entry)) => {
+            edits.lumps.replace(entry.whole, [b"Content-Type: ", kind.as_slice(), b"\r\n"].concat())
+        }
         (None, Some(entry)) => edits.lumps.remove_header(entry),
         (Some(kind), None) => edits.lumps.append_header(message, [b"Content-Type: ", kind.as_slice()].concat()),
         (None, None) => {}

@@ -31,7 +31,12 @@ fn headers_are_added_and_removed_where_asked() {
     assert!(out.contains("X-Before: INVITE\r\nTo: <sip:b@example.org>\r\nX-After: 1\r\n"), "{out}");
     assert!(out.contains("X-First: 1\r\nVia: SIP/2.0/UDP 127.0.3.9:5099"), "{out}");
     assert!(out.contains("X-Uri: sip:b@example.org;user=phone\r\n"), "{out}");
-    assert!(out.contains("X-Glue: 1\r\n") && !out.to_ascii_lowercase().contains("x-gone") && !out.contains("X-R7") && !out.contains("X-Glob"));
+    assert!(
+        out.contains("X-Glue: 1\r\n")
+            && !out.to_ascii_lowercase().contains("x-gone")
+            && !out.contains("X-R7")
+            && !out.contains("X-Glob")
+    );
     assert!(out.find("X-Last").unwrap() > out.find("Content-Type").unwrap());
 }
 
@@ -71,7 +76,9 @@ fn body_parts_are_added_and_removed() {
 
 #[test]
 fn unsound_messages_are_refused_with_a_code_and_a_reason() {
-    let rig = Rig::script("loadmodule \"sipmsgops.so\"\nroute { sipmsg_validate(\"shrft\", $var(why)); xlog(\"$rc $var(why)\"); $var(why) = NULL; }");
+    let rig = Rig::script(
+        "loadmodule \"sipmsgops.so\"\nroute { sipmsg_validate(\"shrft\", $var(why)); xlog(\"$rc $var(why)\"); $var(why) = NULL; }",
+    );
     let good = invite("");
     for (message, wanted) in [
         (good.clone(), "1 <null>"),
@@ -88,7 +95,9 @@ fn unsound_messages_are_refused_with_a_code_and_a_reason() {
 
 #[test]
 fn a_reply_goes_on_with_another_status() {
-    let rig = Rig::script("loadmodule \"sipmsgops.so\"\nroute { exit; }\nonreply_route { change_reply_status(404, \"Gone\"); xlog(\"$rc\"); }");
+    let rig = Rig::script(
+        "loadmodule \"sipmsgops.so\"\nroute { exit; }\nonreply_route { change_reply_status(404, \"Gone\"); xlog(\"$rc\"); }",
+    );
     let reply = "SIP/2.0 603 Decline\r\nVia: SIP/2.0/UDP 127.0.3.1:5071;branch=z9hG4bKx\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKs1\r\n\
                  From: <sip:a@example.org>;tag=fa\r\nTo: <sip:b@example.org>;tag=x\r\nCall-ID: s-1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
     let mut context = rig.context(reply);
@@ -96,5 +105,9 @@ fn a_reply_goes_on_with_another_status() {
     assert!(matches!(super::questions::change_reply_status(&mut context, &args), tandem_module::Called::Done(1)));
     let mut out = Vec::new();
     tandem_sip::write_reply_upstream(&context.message, &context.edits.lumps, true, false, &mut out);
-    assert!(out.starts_with(b"SIP/2.0 404 Gone\r\nVia: SIP/2.0/UDP 127.0.3.9:5099"), "{}", String::from_utf8_lossy(&out));
+    assert!(
+        out.starts_with(b"SIP/2.0 404 Gone\r\nVia: SIP/2.0/UDP 127.0.3.9:5099"),
+        "{}",
+        String::from_utf8_lossy(&out)
+    );
 }

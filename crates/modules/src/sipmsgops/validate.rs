@@ -61,14 +61,28 @@ fn validate(message: &Message, proto: Proto, checks: &Checks) -> Result<(), Faul
     if message.vias().any(|via| via.is_err()) || message.cseq().is_err() || message.call_id().is_err() {
         return Err((-2, "Header Parsing error"));
     }
-    if message.is_request() { request(message, checks)? } else { reply(message)? }
+    if message.is_request() {
+        request(message, checks)?
+    } else {
+        reply(message)?
+    }
     if checks.to {
         let address = message.to().map_err(|_| (-22, "To header parse error"))?;
-        address_uri(&address, (-22, "To header parse error"), (-23, "Bad hostname in To header"), (-29, "Bad To URI username"))?;
+        address_uri(
+            &address,
+            (-22, "To header parse error"),
+            (-23, "Bad hostname in To header"),
+            (-29, "Bad To URI username"),
+        )?;
     }
     if checks.from {
         let address = message.from().map_err(|_| (-24, "From header parse error"))?;
-        address_uri(&address, (-24, "From header parse error"), (-25, "Bad hostname in From header"), (-28, "Bad From URI username"))?;
+        address_uri(
+            &address,
+            (-24, "From header parse error"),
+            (-25, "Bad hostname in From header"),
+            (-28, "Bad From URI username"),
+        )?;
     }
     if checks.contact || checks.headers {
         contacts(message)?;
@@ -83,7 +97,9 @@ fn body(message: &Message, checks: &Checks) -> Result<(), Fault> {
     let received = message.buffer().len() as u32 - message.body_start();
     match message.content_length() {
         Err(_) => return Err((-5, "Invalid Content-Length")),
-        Ok(Some(length)) if length != received => return Err((-5, "Invalid Content-Length, other than the size of the body")),
+        Ok(Some(length)) if length != received => {
+            return Err((-5, "Invalid Content-Length, other than the size of the body"));
+        }
         Ok(_) => {}
     }
     if !message.body().is_empty() && !message.has(HeaderKind::ContentType) {
@@ -127,8 +143,10 @@ fn request(message: &Message, checks: &Checks) -> Result<(), Fault> {
     if !checks.skips_max_forwards && !message.has(HeaderKind::MaxForwards) {
         return Err((-13, "No Max-Forwards header"));
     }
-    let needs_contact =
-        matches!(message.method(), Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update);
+    let needs_contact = matches!(
+        message.method(),
+        Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update
+    );
     if needs_contact && !message.has(HeaderKind::Contact) {
         return Err((-14, "No Contact header"));
     }
@@ -178,7 +196,13 @@ fn contacts(message: &Message) -> Result<(), Fault> {
 /// The well-known headers with a grammar of their own.
 fn headers(message: &Message) -> Result<(), Fault> {
     const BAD: Fault = (-2, "Header Parsing error");
-    let lists = [HeaderKind::Route, HeaderKind::RecordRoute, HeaderKind::Path, HeaderKind::PAssertedIdentity, HeaderKind::Diversion];
+    let lists = [
+        HeaderKind::Route,
+        HeaderKind::RecordRoute,
+        HeaderKind::Path,
+        HeaderKind::PAssertedIdentity,
+        HeaderKind::Diversion,
+    ];
     let is_bad_list = lists.into_iter().any(|kind| message.name_addrs(kind).any(|address| address.is_err()));
     let is_bad = is_bad_list
         || message.from().is_err()

@@ -128,7 +128,10 @@ fn update(context: &mut Context, args: &[Arg]) -> Called {
             done(true)
         }
         None => {
-            context.log(LogLevel::Error, &format!("update_stat(): no room for '{name}', or its group is not in stat_groups"));
+            context.log(
+                LogLevel::Error,
+                &format!("update_stat(): no room for '{name}', or its group is not in stat_groups"),
+            );
             done(false)
         }
     }

@@ -202,7 +202,8 @@ fn add_sockets(def: &SocketDef, sockets: &mut Vec<Socket>) -> Result<(), String>
         "*" => std::net::IpAddr::from([127, 0, 0, 1]),
         host => host.parse().unwrap_or_else(|_| std::net::IpAddr::from([127, 0, 0, 1])),
     };
-    let ports = if def.ports.is_empty() { vec![(proto.default_port(), proto.default_port())] } else { def.ports.clone() };
+    let ports =
+        if def.ports.is_empty() { vec![(proto.default_port(), proto.default_port())] } else { def.ports.clone() };
     for port in ports.into_iter().flat_map(|(first, last)| first..=last) {
         let advertised = def.advertised.as_ref().map(|(host, shown)| (host.clone(), shown.unwrap_or(port)));
         let id = SocketId(sockets.len() as u16);

@@ -1,7 +1,9 @@
 //! A node for tests: a script text is loaded through the real parser, compiler and module tables, messages go in as bytes,
 //! what would be sent is recorded, time moves by hand. Everything runs on the calling thread; no socket is opened.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+// Each test binary uses a part of it, under its own name.
+#![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod load;
 mod logs;
@@ -20,7 +22,9 @@ use tandem_module::mi::{MiParams, MiReply, MiResult};
 use tandem_module::node::NodeRef;
 use tandem_module::run::{self, End};
 use tandem_module::transaction::Admission;
-use tandem_module::transport::{ConnId, Destination, NameQuery, Proto, Resolver, SendError, SocketId, Source, Transport};
+use tandem_module::transport::{
+    ConnId, Destination, NameQuery, Proto, Resolver, SendError, SocketId, Source, Transport,
+};
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::{Dialect, EventMode, RouteKind};
 use tandem_script::value::Text;
@@ -351,7 +355,9 @@ fn on_event(node: NodeRef, event: &Arc<Event>, context: Option<&mut Context>) {
         (EventMode::Sync, Some(context)) => {
             let _ = run::nested(context, route, options, |_, _| tandem_module::Called::Done(1));
         }
-        _ => run::queue(Context::dummy(node, RouteKind::Event), route, options, Box::new(|context, _| context.recycle())),
+        _ => {
+            run::queue(Context::dummy(node, RouteKind::Event), route, options, Box::new(|context, _| context.recycle()))
+        }
     }
 }
 

@@ -30,8 +30,14 @@ fn a_changed_body_gets_a_new_content_length() {
 
 #[test]
 fn substitutions_take_groups_and_variables() {
-    assert!(forwarded("subst_user('/(.*)3642$/$rm\\13642/');").starts_with("MESSAGE sip:MESSAGE1003642@example.org SIP/2.0"));
-    assert!(forwarded("subst_uri('/^sip:([0-9]+)@(.*)$/sip:9\\1@\\2;x=y/i');").starts_with("MESSAGE sip:91003642@example.org;x=y "));
+    assert!(
+        forwarded("subst_user('/(.*)3642$/$rm\\13642/');")
+            .starts_with("MESSAGE sip:MESSAGE1003642@example.org SIP/2.0")
+    );
+    assert!(
+        forwarded("subst_uri('/^sip:([0-9]+)@(.*)$/sip:9\\1@\\2;x=y/i');")
+            .starts_with("MESSAGE sip:91003642@example.org;x=y ")
+    );
     assert!(forwarded("subst('/^Subject: (one)/Subject: <\\1>/');").contains("Subject: <one> two one\r\n"));
 }
 

@@ -25,8 +25,20 @@ static FUNCTIONS: &[Function] = &[
         "whether the Request-URI has a parameter",
         uri_params::has,
     ),
-    function("add_uri_param", &[arg("param", Text)], REQUEST_ROUTES, "adds name=value to the Request-URI", uri_params::add),
-    function("del_uri_param", &[arg("param", Text)], REQUEST_ROUTES, "removes a parameter of the Request-URI", uri_params::remove),
+    function(
+        "add_uri_param",
+        &[arg("param", Text)],
+        REQUEST_ROUTES,
+        "adds name=value to the Request-URI",
+        uri_params::add,
+    ),
+    function(
+        "del_uri_param",
+        &[arg("param", Text)],
+        REQUEST_ROUTES,
+        "removes a parameter of the Request-URI",
+        uri_params::remove,
+    ),
     function("tel2sip", &[], REQUEST_ROUTES, "makes a sip: URI of a tel: URI", uri_params::tel_to_sip),
     function(
         "is_uri_user_e164",
