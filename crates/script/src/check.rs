@@ -171,6 +171,7 @@ impl Checker<'_> {
 
     fn xlog(&mut self, level: Option<&crate::ast::Arg>, format: &Spanned<Vec<u8>>) {
         if let Some(ArgKind::Text(text)) = level.map(|level| &level.kind)
+            && !text.starts_with(b"$")
             && !matches!(text.get(2), Some(b'A' | b'C' | b'E' | b'W' | b'N' | b'I' | b'D'))
         {
             let span = level.map_or(format.span, |level| level.span);

@@ -12,6 +12,7 @@ use nix::unistd::{Group, User};
 use tandem_engine::loader::{self, LoadOptions, Loaded};
 use tandem_engine::{Server, load};
 use tandem_net::ListenSpec;
+use tandem_script::diagnostic::{Diagnostic, Severity};
 
 use crate::cli::ServerArgs;
 use crate::logging::{self, LogTargets};
@@ -47,7 +48,9 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
     start_logging(args, &loaded);
     replace_listeners(args, &mut loaded)?;
     let signals = block_signals()?;
-    for diagnostic in &loaded.diagnostics {
+    // Notes only tell of forms that another dialect lacks.
+    let is_note = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Note;
+    for diagnostic in loaded.diagnostics.iter().filter(|diagnostic| !is_note(diagnostic)) {
         tracing::warn!("{}", tandem_script::diagnostic::render_one(diagnostic, &loaded.sources).trim_end());
     }
     note_ignored(args);

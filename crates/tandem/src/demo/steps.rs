@@ -1,7 +1,7 @@
 //! The steps of the demonstration, each with what must hold.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -160,7 +160,11 @@ fn forge_answer(cluster: &Cluster) -> anyhow::Result<()> {
     packet.str(b"1-1-AAAAAAAAAAAAAAAAAAAAAAAA").str(b"HEREIS:carol:127.0.0.1:9");
     packet.trailer(tandem_bin::Trailer { cluster_id: 1, src_id: 3, dst_id: 1 });
     let bytes = packet.finish()?;
-    let mut stream = TcpStream::connect((cluster.ip(1), 5555))?;
+    // From the address of node 3: what comes from elsewhere is dropped before anybody looks at the tag.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((cluster.ip(3), 0)).into())?;
+    socket.connect(&SocketAddr::from((cluster.ip(1), 5555)).into())?;
+    let mut stream = TcpStream::from(socket);
     stream.write_all(&bytes)?;
     Ok(())
 }
