@@ -225,15 +225,22 @@ impl Agent {
         let mut sent = Vec::with_capacity(count);
         for number in 0..count {
             let uri = format!("sip:ghost{number}@{REALM}");
-            let request = self.request("MESSAGE", &uri, &format!("<{uri}>"), "f1", &format!("flood-{}", unique()), 1, &[], &[]);
-            self.socket.send_to(&request, proxy)?;
-            if number % BURST == BURST - 1 {
-                // A receive buffer of the default size holds a few hundred datagrams; this agent does not send again.
-                std::thread::park_timeout(BURST_GAP);
-            }
-            sent.push(request);
+            let to = format!("<{uri}>");
+            sent.push(self.request("MESSAGE", &uri, &to, "f1", &format!("flood-{}", unique()), 1, &[], &[]));
         }
+        self.send_again(proxy, &sent)?;
         Ok(sent)
+    }
+
+    /// Sends the requests of a flood, in bursts that a receive buffer of the default size can hold.
+    pub(super) fn send_again(&self, proxy: SocketAddr, requests: &[Vec<u8>]) -> anyhow::Result<()> {
+        for burst in requests.chunks(BURST) {
+            for request in burst {
+                self.socket.send_to(request, proxy)?;
+            }
+            std::thread::park_timeout(BURST_GAP);
+        }
+        Ok(())
     }
 
     /// Collects final answers until `count` came or the time is over; how many had `code`.
