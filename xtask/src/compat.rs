@@ -40,8 +40,11 @@ fn document() -> String {
         module(&mut out, decl);
     }
     let _ = writeln!(out, "## Modules of OpenSIPS 4.0 that are not here\n");
-    let missing: Vec<&str> =
-        known::modules().iter().map(|module| module.name).filter(|name| tandem_modules::named(name).is_none()).collect();
+    let missing: Vec<&str> = known::modules()
+        .iter()
+        .map(|module| module.name)
+        .filter(|name| tandem_modules::named(name).is_none())
+        .collect();
     let _ = writeln!(out, "{}.", missing.join(", "));
     out
 }
@@ -49,38 +52,64 @@ fn document() -> String {
 fn module(out: &mut String, decl: &ModuleDecl) {
     let _ = writeln!(out, "### {}\n\n{}.\n", decl.name, decl.doc);
     let known = known::modules().iter().find(|module| module.name == decl.name);
-    table(out, "Parameter", decl.params.iter().map(|spec| {
-        let default = if spec.default.is_empty() { "–".to_owned() } else { format!("`{}`", spec.default) };
-        (format!("`{}`", spec.name), format!("{} Default {default}.", sentence(spec.doc)))
-    }));
-    table(out, "Function", decl.functions.iter().map(|function| {
-        let spec = &function.spec;
-        let args: Vec<String> =
-            spec.args.iter().map(|arg| if arg.optional { format!("[{}]", arg.name) } else { arg.name.to_owned() }).collect();
-        let mut doc = sentence(spec.doc);
-        if spec.routes != Routes::ANY {
-            let _ = write!(doc, " Not in every route.");
-        }
-        if spec.is_async {
-            doc.push_str(" Async.");
-        }
-        (format!("`{}({})`", spec.name, args.join(", ")), doc)
-    }));
-    table(out, "Variable", decl.variables.iter().map(|variable| {
-        let access = if variable.write.is_some() { " Writable." } else { "" };
-        (format!("`${}`", variable.spec.name), format!("{}{access}", sentence(variable.spec.doc)))
-    }));
-    table(out, "Event", decl.events.iter().map(|event| {
-        (format!("`{}`", event.name), format!("{} Parameters: {}.", sentence(event.doc), event.params.join(", ")))
-    }));
-    table(out, "MI command", decl.commands.iter().map(|command| {
-        let params = if command.params.is_empty() { String::new() } else { format!(" {}", command.params.join(" ")) };
-        (format!("`{}{params}`", command.name), sentence(command.doc))
-    }));
+    table(
+        out,
+        "Parameter",
+        decl.params.iter().map(|spec| {
+            let default = if spec.default.is_empty() { "–".to_owned() } else { format!("`{}`", spec.default) };
+            (format!("`{}`", spec.name), format!("{} Default {default}.", sentence(spec.doc)))
+        }),
+    );
+    table(
+        out,
+        "Function",
+        decl.functions.iter().map(|function| {
+            let spec = &function.spec;
+            let args: Vec<String> = spec
+                .args
+                .iter()
+                .map(|arg| if arg.optional { format!("[{}]", arg.name) } else { arg.name.to_owned() })
+                .collect();
+            let mut doc = sentence(spec.doc);
+            if spec.routes != Routes::ANY {
+                let _ = write!(doc, " Not in every route.");
+            }
+            if spec.is_async {
+                doc.push_str(" Async.");
+            }
+            (format!("`{}({})`", spec.name, args.join(", ")), doc)
+        }),
+    );
+    table(
+        out,
+        "Variable",
+        decl.variables.iter().map(|variable| {
+            let access = if variable.write.is_some() { " Writable." } else { "" };
+            (format!("`${}`", variable.spec.name), format!("{}{access}", sentence(variable.spec.doc)))
+        }),
+    );
+    table(
+        out,
+        "Event",
+        decl.events.iter().map(|event| {
+            (format!("`{}`", event.name), format!("{} Parameters: {}.", sentence(event.doc), event.params.join(", ")))
+        }),
+    );
+    table(
+        out,
+        "MI command",
+        decl.commands.iter().map(|command| {
+            let params =
+                if command.params.is_empty() { String::new() } else { format!(" {}", command.params.join(" ")) };
+            (format!("`{}{params}`", command.name), sentence(command.doc))
+        }),
+    );
     table(out, "Statistic", decl.stats.iter().map(|stat| (format!("`{}`", stat.name), sentence(stat.doc))));
     if let Some(known) = known {
         missing(out, "parameters", &known.params, |name| decl.params.iter().any(|spec| spec.name == name));
-        missing(out, "functions", &known.functions, |name| decl.functions.iter().any(|function| function.spec.name == name));
+        missing(out, "functions", &known.functions, |name| {
+            decl.functions.iter().any(|function| function.spec.name == name)
+        });
         missing(out, "commands", &known.commands, |name| {
             decl.commands.iter().any(|command| command.name == name || command.aliases.contains(&name))
         });

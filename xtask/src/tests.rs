@@ -49,7 +49,8 @@ fn has_program(name: &str) -> bool {
 
 /// Installs Debian packages that the scenarios need, when this is possible.
 fn install_missing() -> anyhow::Result<()> {
-    let missing: Vec<&str> = NEEDED.iter().filter(|(program, _)| !has_program(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| !has_program(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -58,6 +59,9 @@ fn install_missing() -> anyhow::Result<()> {
     update.args(["update", "-qq"]);
     step("package lists", update)?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     step("packages", install).with_context(|| format!("install them by hand: {}", missing.join(" ")))
 }

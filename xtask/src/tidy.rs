@@ -8,7 +8,8 @@ use anyhow::bail;
 /// Longest source file in lines.
 const LINES_MAX: usize = 800;
 /// Documents without which the repository is not complete.
-const DOCUMENTS: [&str; 6] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/compat.md"];
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/compat.md"];
 
 /// Fails with everything that is not tidy.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {

@@ -127,7 +127,11 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     load_modules(&script, &mut builder, options, &mut diagnostics);
     let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
-    let check_options = check::CheckOptions { warnings: options.warnings, is_permissive: options.permissive, about_function: Some(about_function) };
+    let check_options = check::CheckOptions {
+        warnings: options.warnings,
+        is_permissive: options.permissive,
+        about_function: Some(about_function),
+    };
     diagnostics.extend(check::check(&script, dialect, builder.surface(), &check_options));
     let mut program = None;
     if !diagnostic::has_errors(&diagnostics) {
@@ -317,7 +321,8 @@ fn check_dependencies(script: &Script, builder: &NodeBuilder, diagnostics: &mut 
                 let text = format!("module '{}' needs module '{needed}'", module.name);
                 let span = span_of(module.name).unwrap_or_default();
                 diagnostics.push(
-                    Diagnostic::error("module-depends", span, text).with_note(format!("add: loadmodule \"{needed}.so\"")),
+                    Diagnostic::error("module-depends", span, text)
+                        .with_note(format!("add: loadmodule \"{needed}.so\"")),
                 );
             }
         }
@@ -332,7 +337,10 @@ fn about_function(name: &str) -> Option<String> {
     }
     let here = modules.iter().find(|module| tandem_modules::named(module).is_some());
     Some(match here {
-        Some(module) if tandem_modules::named(module).is_some_and(|decl| decl.functions.iter().any(|function| function.spec.name == name)) => {
+        Some(module)
+            if tandem_modules::named(module)
+                .is_some_and(|decl| decl.functions.iter().any(|function| function.spec.name == name)) =>
+        {
             format!("it is a function of module {module}: loadmodule \"{module}.so\"")
         }
         Some(module) => format!("function '{name}' of module {module} is known to OpenSIPS, not yet here"),
@@ -408,8 +416,7 @@ fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {
     for ip in ips {
         for port in &ports {
             let mut spec = ListenSpec::new(proto, ip, *port);
-            spec.advertised =
-                socket.advertised.as_ref().map(|(host, shown)| (host.clone(), shown.unwrap_or(*port)));
+            spec.advertised = socket.advertised.as_ref().map(|(host, shown)| (host.clone(), shown.unwrap_or(*port)));
             spec.tag = socket.tag.clone();
             spec.tos = socket.tos.and_then(|tos| u8::try_from(tos).ok());
             spec.reuse_port = socket.options.iter().any(|option| option == "reuse_port");

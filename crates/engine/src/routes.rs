@@ -64,7 +64,12 @@ fn recycle(context: Box<Context>, _: End) {
 /// Runs `startup_route` on worker 0, before anything else it does.
 pub(crate) fn run_startup(node: NodeRef) {
     let Some(route) = node.program().startup() else { return };
-    run::start(Context::dummy(node, RouteKind::Startup), route, StartOptions::new(RouteKind::Startup), Box::new(recycle));
+    run::start(
+        Context::dummy(node, RouteKind::Startup),
+        route,
+        StartOptions::new(RouteKind::Startup),
+        Box::new(recycle),
+    );
 }
 
 /// Starts the timer routes, spread over the workers. They follow a reload: a route is found by its name at each tick.

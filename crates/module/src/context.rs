@@ -132,7 +132,8 @@ impl Context {
     /// A context over the dummy request, for startup, timer and event routes.
     pub fn dummy(node: NodeRef, kind: RouteKind) -> Box<Context> {
         let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let source = Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: Instant::now() };
+        let source =
+            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: Instant::now() };
         let mut context = Context::empty(node, source);
         context.kind = kind;
         // The constant always parses; a unit test holds it to that.
@@ -263,12 +264,25 @@ impl Host for Context {
         &mut self.avps
     }
 
-    fn read_variable(&mut self, var: VariableId, context: Option<MessageContext>, name: Option<&[u8]>, index: Index) -> Value {
+    fn read_variable(
+        &mut self,
+        var: VariableId,
+        context: Option<MessageContext>,
+        name: Option<&[u8]>,
+        index: Index,
+    ) -> Value {
         let Some(variable) = self.node.variable(var) else { return Value::Null };
         (variable.read)(self, &VarCall { name, index, context, is_replace: false })
     }
 
-    fn write_variable(&mut self, var: VariableId, name: Option<&[u8]>, index: Index, is_replace: bool, value: Value) -> bool {
+    fn write_variable(
+        &mut self,
+        var: VariableId,
+        name: Option<&[u8]>,
+        index: Index,
+        is_replace: bool,
+        value: Value,
+    ) -> bool {
         let Some(write) = self.node.variable(var).and_then(|variable| variable.write) else { return false };
         write(self, &VarCall { name, index, context: None, is_replace }, value)
     }
@@ -301,7 +315,9 @@ impl Host for Context {
         let text = String::from_utf8_lossy(text);
         let text = text.trim_end_matches(['\r', '\n']);
         match level {
-            LogLevel::Alert | LogLevel::Critical | LogLevel::Error => tracing::error!(target: "script", severity = level as i64, "{text}"),
+            LogLevel::Alert | LogLevel::Critical | LogLevel::Error => {
+                tracing::error!(target: "script", severity = level as i64, "{text}")
+            }
             LogLevel::Warning => tracing::warn!(target: "script", severity = level as i64, "{text}"),
             // A script's notices must appear at the default level of operators' logs.
             LogLevel::Notice | LogLevel::Info => tracing::info!(target: "script", severity = level as i64, "{text}"),

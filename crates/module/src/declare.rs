@@ -232,7 +232,9 @@ impl<'a> Setup<'a> {
     pub fn branch_flag(&mut self, name: &'static str) -> Result<Option<u8>, SetupError> {
         let Some(flag) = self.params.text(name).filter(|flag| !flag.is_empty()) else { return Ok(None) };
         let index = self.names.branch_flag(&flag);
-        index.map(Some).ok_or_else(|| SetupError::param(name, format!("more than 32 branch flags; no room for '{flag}'")))
+        index
+            .map(Some)
+            .ok_or_else(|| SetupError::param(name, format!("more than 32 branch flags; no room for '{flag}'")))
     }
 
     /// The message flag that parameter `name` names, if it is set.
@@ -242,7 +244,9 @@ impl<'a> Setup<'a> {
     pub fn message_flag(&mut self, name: &'static str) -> Result<Option<u8>, SetupError> {
         let Some(flag) = self.params.text(name).filter(|flag| !flag.is_empty()) else { return Ok(None) };
         let index = self.names.message_flag(&flag);
-        index.map(Some).ok_or_else(|| SetupError::param(name, format!("more than 32 message flags; no room for '{flag}'")))
+        index
+            .map(Some)
+            .ok_or_else(|| SetupError::param(name, format!("more than 32 message flags; no room for '{flag}'")))
     }
 }
 

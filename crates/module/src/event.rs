@@ -54,7 +54,10 @@ impl EventFilter {
     pub fn matches(&self, event: &Event) -> bool {
         let text = |name: &Text| event.param(name).and_then(Value::as_text);
         self.equal.iter().all(|(name, wanted)| text(name).is_some_and(|text| text == *wanted))
-            && self.patterns.iter().all(|(name, pattern)| text(name).is_some_and(|text| matches_pattern(pattern, &text)))
+            && self
+                .patterns
+                .iter()
+                .all(|(name, pattern)| text(name).is_some_and(|text| matches_pattern(pattern, &text)))
     }
 }
 
@@ -171,7 +174,12 @@ impl EventBus {
 
     /// Waits for one event that fits. `waiter` runs once, on the raising thread, or at once when such an event is held
     /// already. `None` for an unknown event or when [`EVENT_WAITS_MAX`] waits exist.
-    pub fn wait(&self, name: &str, filter: EventFilter, waiter: impl FnOnce(Arc<Event>) + Send + 'static) -> Option<u64> {
+    pub fn wait(
+        &self,
+        name: &str,
+        filter: EventFilter,
+        waiter: impl FnOnce(Arc<Event>) + Send + 'static,
+    ) -> Option<u64> {
         let state = self.state(name)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let key = filter.equal.first().map_or(Text::EMPTY, |(_, wanted)| wanted.clone());

@@ -105,12 +105,20 @@ impl MiError {
 
     /// A mandatory parameter is missing.
     pub fn missing(name: &str) -> MiError {
-        MiError { code: -32602, message: "Invalid params".into(), data: Some(json!(format!("missing parameter: '{name}'"))) }
+        MiError {
+            code: -32602,
+            message: "Invalid params".into(),
+            data: Some(json!(format!("missing parameter: '{name}'"))),
+        }
     }
 
     /// A parameter has the wrong type or value.
     pub fn bad(name: &str) -> MiError {
-        MiError { code: -32602, message: "Invalid params".into(), data: Some(json!(format!("bad value for parameter: '{name}'"))) }
+        MiError {
+            code: -32602,
+            message: "Invalid params".into(),
+            data: Some(json!(format!("bad value for parameter: '{name}'"))),
+        }
     }
 
     /// The JSON-RPC `error` member.
@@ -189,13 +197,21 @@ fn check_params(request: &MiRequest) -> Result<(), MiError> {
         MiParams::None => {}
         MiParams::Positional(list) => {
             if list.len() > spec.params.len() {
-                return Err(MiError { code: -32602, message: "Invalid params".into(), data: Some(json!("too many parameters")) });
+                return Err(MiError {
+                    code: -32602,
+                    message: "Invalid params".into(),
+                    data: Some(json!("too many parameters")),
+                });
             }
         }
         MiParams::Named(map) => {
             for name in map.keys() {
                 if !spec.params.iter().any(|param| param.trim_end_matches('?') == name) {
-                    return Err(MiError { code: -32602, message: "Invalid params".into(), data: Some(json!(format!("unknown parameter: '{name}'"))) });
+                    return Err(MiError {
+                        code: -32602,
+                        message: "Invalid params".into(),
+                        data: Some(json!(format!("unknown parameter: '{name}'"))),
+                    });
                 }
             }
         }

@@ -109,7 +109,14 @@ pub fn write_branch(
     let mut sent_by = Vec::new();
     sent_by_of(node, edits, to.socket, &mut sent_by);
     write_via(
-        &ViaOut { transport: to.proto.sip(), host: &sent_by, port: None, branch, rport: edits.add_local_rport, params: b"" },
+        &ViaOut {
+            transport: to.proto.sip(),
+            host: &sent_by,
+            port: None,
+            branch,
+            rport: edits.add_local_rport,
+            params: b"",
+        },
         &mut via,
     );
     let mut headers = Vec::new();
@@ -170,7 +177,15 @@ fn write_record_routes(node: NodeRef, source: &Source, edits: &Edits, to: &Desti
     }
 }
 
-fn write_record_route(node: NodeRef, edits: &Edits, route: &RecordRoute, socket: SocketId, proto: Proto, is_double: bool, out: &mut Vec<u8>) {
+fn write_record_route(
+    node: NodeRef,
+    edits: &Edits,
+    route: &RecordRoute,
+    socket: SocketId,
+    proto: Proto,
+    is_double: bool,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"Record-Route: <sip:");
     sent_by_of(node, edits, socket, out);
     if proto != Proto::Udp {

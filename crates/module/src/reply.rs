@@ -44,7 +44,11 @@ pub fn to_tag(message: &Message) -> [u8; TO_TAG_BYTES] {
 /// Whether `message` is an ACK to a reply that carried [`to_tag`] (OpenSIPS: sl, sl_filter_ACK()).
 pub fn is_local_ack(message: &Message) -> bool {
     message.method() == Method::Ack
-        && message.to().ok().and_then(|to| to.tag()).is_some_and(|tag| tag.len() == TO_TAG_BYTES && tag == to_tag(message))
+        && message
+            .to()
+            .ok()
+            .and_then(|to| to.tag())
+            .is_some_and(|tag| tag.len() == TO_TAG_BYTES && tag == to_tag(message))
 }
 
 /// What has to be written into the topmost Via of a received request; `None` when nothing.
@@ -101,7 +105,8 @@ pub fn write_reply(
     body: Option<(&[u8], &[u8])>,
     out: &mut Vec<u8>,
 ) -> Result<(), ParseError> {
-    let request = Parts { node: context.node, message: &context.message, source: &context.source, edits: &context.edits };
+    let request =
+        Parts { node: context.node, message: &context.message, source: &context.source, edits: &context.edits };
     request.write(code, reason, to_tag, body, out)
 }
 
@@ -138,9 +143,10 @@ impl Parts<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), ParseError> {
         let lumps = &self.edits.lumps;
-        let has_server = lumps.reply_headers().iter().any(|line| {
-            line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"server:"))
-        });
+        let has_server = lumps
+            .reply_headers()
+            .iter()
+            .any(|line| line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"server:")));
         let server = self.node.settings.server_header.as_deref().filter(|_| !has_server).map(str::as_bytes);
         let reply = ReplyOut {
             status: code,

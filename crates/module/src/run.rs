@@ -174,7 +174,11 @@ pub struct ParkingLot {
 
 impl Default for ParkingLot {
     fn default() -> ParkingLot {
-        ParkingLot { shards: std::array::from_fn(|_| Mutex::default()), count: AtomicUsize::new(0), next: AtomicU64::new(1) }
+        ParkingLot {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            count: AtomicUsize::new(0),
+            next: AtomicU64::new(1),
+        }
     }
 }
 

@@ -78,9 +78,9 @@ impl StatRegistry {
         let source = {
             let all = self.all.read();
             let (group, name) = name.split_once(':').map_or((None, name), |(group, name)| (Some(group), name));
-            all.iter().filter(|(other, _)| group.is_none_or(|group| group == other.as_str())).find_map(|(_, stats)| {
-                stats.iter().find(|(other, _)| other == name).map(|(_, source)| source.clone())
-            })
+            all.iter()
+                .filter(|(other, _)| group.is_none_or(|group| group == other.as_str()))
+                .find_map(|(_, stats)| stats.iter().find(|(other, _)| other == name).map(|(_, source)| source.clone()))
         };
         source.map(|source| source.value())
     }
@@ -104,9 +104,14 @@ impl StatRegistry {
     pub fn snapshot(&self) -> Vec<(String, String, i64)> {
         let sources: Vec<(String, String, Source)> = {
             let all = self.all.read();
-            all.iter().flat_map(|(group, stats)| stats.iter().map(move |(name, source)| (group.clone(), name.clone(), source.clone()))).collect()
+            all.iter()
+                .flat_map(|(group, stats)| {
+                    stats.iter().map(move |(name, source)| (group.clone(), name.clone(), source.clone()))
+                })
+                .collect()
         };
-        let mut values: Vec<_> = sources.into_iter().map(|(group, name, source)| (group, name, source.value())).collect();
+        let mut values: Vec<_> =
+            sources.into_iter().map(|(group, name, source)| (group, name, source.value())).collect();
         values.sort();
         values
     }

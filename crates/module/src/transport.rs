@@ -121,7 +121,13 @@ pub struct Socket {
 
 impl Socket {
     /// Builds the derived texts.
-    pub fn new(id: SocketId, proto: Proto, addr: SocketAddr, advertised: Option<(String, u16)>, tag: Option<String>) -> Socket {
+    pub fn new(
+        id: SocketId,
+        proto: Proto,
+        addr: SocketAddr,
+        advertised: Option<(String, u16)>,
+        tag: Option<String>,
+    ) -> Socket {
         let sent_by = match &advertised {
             Some((host, port)) => format!("{host}:{port}"),
             None => addr.to_string(),

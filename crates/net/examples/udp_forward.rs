@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use tandem_net::{
-    Handler, Inbound, Io, ListenSpec, NetConfig, Network, Proto, SocketId, run_worker,
-};
+use tandem_net::{Handler, Inbound, Io, ListenSpec, NetConfig, Network, Proto, SocketId, run_worker};
 
 const WARM_UP: u64 = 20_000;
 const MEASURED: u64 = 300_000;
@@ -24,10 +22,7 @@ struct Forwarder {
 
 impl Handler for Forwarder {
     fn on_message(&mut self, inbound: Inbound, io: &Io) {
-        if io
-            .send_udp(inbound.socket, self.to, &inbound.bytes)
-            .is_err()
-        {
+        if io.send_udp(inbound.socket, self.to, &inbound.bytes).is_err() {
             return;
         }
         self.seen += 1;
@@ -46,10 +41,7 @@ impl Handler for Forwarder {
 /// Time this thread has been running, in nanoseconds.
 fn thread_cpu_ns() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split_whitespace()
-        .next()
-        .and_then(|field| field.parse().ok())
-        .unwrap_or(0)
+    text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,12 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = UdpSocket::bind("127.0.0.1:0")?;
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
     let (done, result) = channel();
-    let mut forwarder = Forwarder {
-        to: client.local_addr()?,
-        seen: 0,
-        begun: (0, None),
-        done,
-    };
+    let mut forwarder = Forwarder { to: client.local_addr()?, seen: 0, begun: (0, None), done };
     let worker = {
         let network = Arc::clone(&network);
         std::thread::spawn(move || run_worker(0, &network, &mut forwarder))

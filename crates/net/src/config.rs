@@ -30,16 +30,7 @@ pub struct ListenSpec {
 impl ListenSpec {
     /// A plain listener without options.
     pub fn new(proto: Proto, ip: IpAddr, port: u16) -> Self {
-        ListenSpec {
-            proto,
-            ip,
-            port,
-            advertised: None,
-            tag: None,
-            tos: None,
-            reuse_port: false,
-            free_bind: false,
-        }
+        ListenSpec { proto, ip, port, advertised: None, tag: None, tos: None, reuse_port: false, free_bind: false }
     }
 
     /// The address to bind.
@@ -99,11 +90,7 @@ impl StreamConfig {
             message_bytes_max: 65_535,
             queue_count_max: 1024,
             queue_bytes_max: 4 << 20,
-            keepalive: Some(Keepalive {
-                idle: Duration::from_secs(7200),
-                interval: Duration::from_secs(75),
-                count: 9,
-            }),
+            keepalive: Some(Keepalive { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), count: 9 }),
             user_timeout: None,
         }
     }

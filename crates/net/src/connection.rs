@@ -117,11 +117,7 @@ impl Connection {
             queue_count_max: seed.queue_count_max,
             queue_bytes_max: seed.queue_bytes_max,
             output: Mutex::new(Output {
-                phase: if seed.is_open {
-                    Phase::Open
-                } else {
-                    Phase::Connecting
-                },
+                phase: if seed.is_open { Phase::Open } else { Phase::Connecting },
                 local: seed.local,
                 queue: VecDeque::new(),
                 queue_bytes: 0,
@@ -169,18 +165,13 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        let written = if output.phase == Phase::Open && output.queue.is_empty() {
-            write_some(&self.stream, bytes)?
-        } else {
-            0
-        };
+        let written =
+            if output.phase == Phase::Open && output.queue.is_empty() { write_some(&self.stream, bytes)? } else { 0 };
         let rest = bytes.get(written..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(());
         }
-        if output.queue.len() >= self.queue_count_max
-            || output.queue_bytes + rest.len() > self.queue_bytes_max
-        {
+        if output.queue.len() >= self.queue_count_max || output.queue_bytes + rest.len() > self.queue_bytes_max {
             return Err(CloseReason::QueueFull);
         }
         output.queue_bytes += rest.len();
@@ -203,12 +194,7 @@ impl Connection {
         if self.stream.peer_addr().is_err() {
             return Ok(false);
         }
-        if let Some(local) = self
-            .stream
-            .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket())
-        {
+        if let Some(local) = self.stream.local_addr().ok().and_then(|address| address.as_socket()) {
             output.local = local;
         }
         output.phase = Phase::Open;
@@ -264,11 +250,7 @@ impl Connection {
         let unsent_count = output.queue.len();
         output.queue = VecDeque::new();
         output.queue_bytes = 0;
-        Some(Remains {
-            was_open,
-            unsent_count,
-            local: output.local,
-        })
+        Some(Remains { was_open, unsent_count, local: output.local })
     }
 }
 

@@ -15,12 +15,7 @@ pub struct FilterError(pub String);
 /// Calls of one filter never overlap, but may come from different threads.
 pub trait ByteFilter: Send {
     /// Takes bytes from the wire; appends what they mean to `plain` and what must be answered to `wire`.
-    fn received(
-        &mut self,
-        input: &[u8],
-        plain: &mut Vec<u8>,
-        wire: &mut Vec<u8>,
-    ) -> Result<(), FilterError>;
+    fn received(&mut self, input: &[u8], plain: &mut Vec<u8>, wire: &mut Vec<u8>) -> Result<(), FilterError>;
 
     /// Takes a message to send; appends its wire form to `wire`, or keeps it until a handshake is done.
     fn send(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), FilterError>;

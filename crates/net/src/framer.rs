@@ -28,11 +28,7 @@ pub(crate) trait Framer {
 }
 
 pub(crate) fn framer_for(proto: Proto, limits: &StreamConfig) -> Box<dyn Framer> {
-    if proto.is_bin() {
-        Box::new(Bin::new(limits))
-    } else {
-        Box::new(Sip::new(limits))
-    }
+    if proto.is_bin() { Box::new(Bin::new(limits)) } else { Box::new(Sip::new(limits)) }
 }
 
 struct Bin(BinFramer);
@@ -70,12 +66,8 @@ fn bin_reason(error: tandem_bin::FrameError) -> CloseReason {
         Bin::TooManyChunks(_) => CloseReason::TooManyChunks,
         Bin::Timeout => CloseReason::MessageTimeout,
         Bin::TooLong { max, .. } => CloseReason::Framing(FrameError::TooLarge(max)),
-        Bin::TooShort(_) => {
-            CloseReason::Framing(FrameError::Malformed("packet shorter than its header"))
-        }
-        Bin::Marker => CloseReason::Framing(FrameError::Malformed(
-            "packet does not start with the marker",
-        )),
+        Bin::TooShort(_) => CloseReason::Framing(FrameError::Malformed("packet shorter than its header")),
+        Bin::Marker => CloseReason::Framing(FrameError::Malformed("packet does not start with the marker")),
     }
 }
 
@@ -164,9 +156,7 @@ fn sip_reason(error: tandem_sip::FrameError, bytes_max: usize) -> CloseReason {
         Sip::HeadTooLarge { .. } | Sip::BodyTooLarge { .. } => FrameError::TooLarge(bytes_max),
         Sip::MissingContentLength => FrameError::Malformed("Content-Length is missing"),
         Sip::BadContentLength => FrameError::Malformed("Content-Length is malformed"),
-        Sip::ConflictingContentLength => {
-            FrameError::Malformed("Content-Length headers contradict each other")
-        }
+        Sip::ConflictingContentLength => FrameError::Malformed("Content-Length headers contradict each other"),
     })
 }
 
@@ -179,10 +169,7 @@ mod tests {
     const MESSAGE: &[u8] = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 2\r\n\r\nhi";
 
     fn limits() -> StreamConfig {
-        StreamConfig {
-            message_chunks_max: Some(4),
-            ..StreamConfig::sip()
-        }
+        StreamConfig { message_chunks_max: Some(4), ..StreamConfig::sip() }
     }
 
     fn drain(framer: &mut dyn Framer) -> Result<usize, CloseReason> {
@@ -204,11 +191,7 @@ mod tests {
         assert_eq!(drain(framer.as_mut()), Ok(0));
         framer.push(&MESSAGE[20..30], later);
         assert_eq!(drain(framer.as_mut()), Ok(0));
-        assert_eq!(
-            framer.deadline(),
-            Some(start + limits.message_time_max),
-            "more bytes do not extend the time"
-        );
+        assert_eq!(framer.deadline(), Some(start + limits.message_time_max), "more bytes do not extend the time");
         framer.push(&[&MESSAGE[30..], &MESSAGE[..20]].concat(), later);
         assert_eq!(drain(framer.as_mut()), Ok(1));
         assert_eq!(framer.deadline(), Some(later + limits.message_time_max));
@@ -234,10 +217,7 @@ mod tests {
             framer.push(piece, now);
             drain(framer.as_mut())
         });
-        assert_eq!(
-            ended.filter_map(Result::err).next(),
-            Some(CloseReason::TooManyChunks)
-        );
+        assert_eq!(ended.filter_map(Result::err).next(), Some(CloseReason::TooManyChunks));
     }
 
     #[test]

@@ -91,22 +91,9 @@ impl LoopbackHandler {
     fn echo(&mut self, inbound: Inbound, io: &Io) {
         let result = match inbound.conn {
             None => io
-                .send_udp_from(
-                    inbound.socket,
-                    inbound.dst.ip(),
-                    inbound.src,
-                    &inbound.bytes,
-                )
-                .map_err(|source| SendError::Io {
-                    dst: inbound.src,
-                    source,
-                }),
-            Some(conn) => io
-                .send_stream(
-                    &Target::reply(inbound.proto, inbound.src, conn),
-                    &inbound.bytes,
-                )
-                .map(|_| ()),
+                .send_udp_from(inbound.socket, inbound.dst.ip(), inbound.src, &inbound.bytes)
+                .map_err(|source| SendError::Io { dst: inbound.src, source }),
+            Some(conn) => io.send_stream(&Target::reply(inbound.proto, inbound.src, conn), &inbound.bytes).map(|_| ()),
         };
         if result.is_err() {
             self.failed_count += 1;

@@ -46,28 +46,11 @@ impl Listener {
         self.spec.ip.is_unspecified()
     }
 
-    pub(crate) fn bind(
-        id: SocketId,
-        spec: ListenSpec,
-        config: &NetConfig,
-    ) -> Result<Listener, BindError> {
-        let bound = if spec.proto.is_stream() {
-            bind_stream(&spec)
-        } else {
-            bind_udp(&spec, config)
-        };
+    pub(crate) fn bind(id: SocketId, spec: ListenSpec, config: &NetConfig) -> Result<Listener, BindError> {
+        let bound = if spec.proto.is_stream() { bind_stream(&spec) } else { bind_udp(&spec, config) };
         match bound {
-            Ok((local, udp, tcp)) => Ok(Listener {
-                id,
-                spec,
-                local,
-                udp,
-                tcp,
-            }),
-            Err(source) => Err(BindError::Listener {
-                listener: spec.to_string(),
-                source,
-            }),
+            Ok((local, udp, tcp)) => Ok(Listener { id, spec, local, udp, tcp }),
+            Err(source) => Err(BindError::Listener { listener: spec.to_string(), source }),
         }
     }
 }
@@ -75,11 +58,7 @@ impl Listener {
 type Bound = (SocketAddr, Vec<Socket>, Option<Socket>);
 
 fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        kind.nonblocking().cloexec(),
-        Some(protocol),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), Some(protocol))?;
     if address.is_ipv6() {
         // A wildcard of each family can then stand beside the other.
         socket.set_only_v6(true)?;
@@ -92,28 +71,17 @@ fn set_common(socket: &Socket, spec: &ListenSpec) -> io::Result<()> {
         set_tos(socket, spec.ip.is_ipv6(), tos)?;
     }
     if spec.free_bind {
-        if spec.ip.is_ipv6() {
-            socket.set_freebind_v6(true)?
-        } else {
-            socket.set_freebind_v4(true)?
-        }
+        if spec.ip.is_ipv6() { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
     }
     Ok(())
 }
 
 fn set_tos(socket: &Socket, v6: bool, tos: u8) -> io::Result<()> {
-    if v6 {
-        sys::set_traffic_class(socket, tos)
-    } else {
-        socket.set_tos_v4(u32::from(tos))
-    }
+    if v6 { sys::set_traffic_class(socket, tos) } else { socket.set_tos_v4(u32::from(tos)) }
 }
 
 fn local_of(socket: &Socket) -> io::Result<SocketAddr> {
-    socket
-        .local_addr()?
-        .as_socket()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 fn bind_udp(spec: &ListenSpec, config: &NetConfig) -> io::Result<Bound> {
@@ -159,11 +127,7 @@ fn bind_stream(spec: &ListenSpec) -> io::Result<Bound> {
 }
 
 /// Options of an accepted or opened connection.
-pub(crate) fn set_stream_options(
-    socket: &Socket,
-    spec: &ListenSpec,
-    limits: &StreamConfig,
-) -> io::Result<()> {
+pub(crate) fn set_stream_options(socket: &Socket, spec: &ListenSpec, limits: &StreamConfig) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = limits.keepalive {
         let probes = TcpKeepalive::new()
@@ -182,24 +146,12 @@ pub(crate) fn set_stream_options(
 }
 
 /// Starts a connection from the address of a listener, on any port. The connection is usually not up on return.
-pub(crate) fn start_connect(
-    spec: &ListenSpec,
-    limits: &StreamConfig,
-    dst: SocketAddr,
-) -> io::Result<(Socket, bool)> {
-    let socket = Socket::new(
-        Domain::for_address(dst),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
+pub(crate) fn start_connect(spec: &ListenSpec, limits: &StreamConfig, dst: SocketAddr) -> io::Result<(Socket, bool)> {
+    let socket = Socket::new(Domain::for_address(dst), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     set_stream_options(&socket, spec, limits)?;
     if !spec.ip.is_unspecified() {
         if spec.free_bind {
-            if spec.ip.is_ipv6() {
-                socket.set_freebind_v6(true)?
-            } else {
-                socket.set_freebind_v4(true)?
-            }
+            if spec.ip.is_ipv6() { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
         }
         // The system then picks the port when connecting, not when binding, so that ports are not used up early.
         let _ = sys::choose_port_late(&socket);

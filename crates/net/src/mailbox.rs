@@ -18,11 +18,7 @@ pub(crate) struct WakeState {
 
 impl WakeState {
     pub(crate) fn new(waker: mio::Waker) -> Self {
-        WakeState {
-            waker,
-            notified: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-        }
+        WakeState { waker, notified: AtomicBool::new(false), asleep: AtomicBool::new(false) }
     }
 
     /// Announces sleep; false when there is work and the worker must not block.
@@ -93,11 +89,7 @@ pub struct Mailbox<T> {
 impl<T> Mailbox<T> {
     /// An empty queue of at most `capacity` values, waking the worker of `waker` (see [`crate::Network::waker`]).
     pub fn new(capacity: usize, waker: WorkerWaker) -> Self {
-        Mailbox {
-            queue: Mutex::new(VecDeque::new()),
-            capacity,
-            waker,
-        }
+        Mailbox { queue: Mutex::new(VecDeque::new()), capacity, waker }
     }
 
     /// Queues a value and wakes the worker; gives the value back when the queue is full.

@@ -57,24 +57,12 @@ pub struct Target {
 impl Target {
     /// A new message to a peer: reuse a connection to exactly that address, else open one.
     pub fn new(proto: Proto, dst: SocketAddr, socket: Option<SocketId>) -> Self {
-        Target {
-            proto,
-            dst,
-            socket,
-            conn: None,
-            may_connect: true,
-        }
+        Target { proto, dst, socket, conn: None, may_connect: true }
     }
 
     /// An answer: the connection of the question, else one to its source address; never a new one.
     pub fn reply(proto: Proto, src: SocketAddr, conn: ConnId) -> Self {
-        Target {
-            proto,
-            dst: src,
-            socket: None,
-            conn: Some(conn),
-            may_connect: false,
-        }
+        Target { proto, dst: src, socket: None, conn: Some(conn), may_connect: false }
     }
 }
 
@@ -128,9 +116,7 @@ pub struct Network {
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network")
-            .field("listeners", &self.listeners)
-            .finish_non_exhaustive()
+        f.debug_struct("Network").field("listeners", &self.listeners).finish_non_exhaustive()
     }
 }
 
@@ -147,33 +133,20 @@ impl Network {
         filters: Option<Arc<dyn FilterFactory>>,
     ) -> Result<Arc<Network>, BindError> {
         if config.workers == 0 || config.workers > WORKERS_MAX {
-            return Err(BindError::Limit {
-                what: "workers",
-                max: WORKERS_MAX,
-                value: config.workers,
-            });
+            return Err(BindError::Limit { what: "workers", max: WORKERS_MAX, value: config.workers });
         }
         if specs.is_empty() || specs.len() > LISTENERS_MAX {
-            return Err(BindError::Limit {
-                what: "listeners",
-                max: LISTENERS_MAX,
-                value: specs.len(),
-            });
+            return Err(BindError::Limit { what: "listeners", max: LISTENERS_MAX, value: specs.len() });
         }
         let mut listeners = Vec::with_capacity(specs.len());
         for (id, spec) in (0_u16..).zip(specs) {
             let available = match spec.proto {
                 Proto::Udp | Proto::Tcp | Proto::Bin => true,
-                Proto::Tls | Proto::Bins => filters
-                    .as_ref()
-                    .is_some_and(|factory| factory.supports(spec.proto)),
+                Proto::Tls | Proto::Bins => filters.as_ref().is_some_and(|factory| factory.supports(spec.proto)),
                 Proto::Ws | Proto::Wss => false,
             };
             if !available {
-                return Err(BindError::NotAvailable {
-                    listener: spec.to_string(),
-                    proto: spec.proto,
-                });
+                return Err(BindError::NotAvailable { listener: spec.to_string(), proto: spec.proto });
             }
             listeners.push(Listener::bind(SocketId(id), spec, &config)?);
         }
@@ -220,22 +193,16 @@ impl Network {
 
     /// The listener bound to exactly this address.
     pub fn find_listener(&self, proto: Proto, local: SocketAddr) -> Option<&Listener> {
-        self.listeners
-            .iter()
-            .find(|listener| listener.spec().proto == proto && listener.local() == local)
+        self.listeners.iter().find(|listener| listener.spec().proto == proto && listener.local() == local)
     }
 
     /// The first listener that can send to `dst`: same transport, same address family. A listener on a loopback address
     /// is taken for another host only when there is nothing else.
     pub fn socket_for(&self, proto: Proto, dst: SocketAddr) -> Option<SocketId> {
-        let fits = |listener: &&Listener| {
-            listener.spec().proto == proto && listener.local().is_ipv4() == dst.is_ipv4()
-        };
-        let reaches =
-            |listener: &&Listener| listener.local().ip().is_loopback() == dst.ip().is_loopback();
+        let fits = |listener: &&Listener| listener.spec().proto == proto && listener.local().is_ipv4() == dst.is_ipv4();
+        let reaches = |listener: &&Listener| listener.local().ip().is_loopback() == dst.ip().is_loopback();
         let best = self.listeners.iter().filter(fits).find(reaches);
-        best.or_else(|| self.listeners.iter().find(fits))
-            .map(Listener::id)
+        best.or_else(|| self.listeners.iter().find(fits)).map(Listener::id)
     }
 
     /// A handle to wake a worker; clamps to the last worker when the index is too large.
@@ -272,11 +239,7 @@ impl Network {
 
     /// All stream connections, in no particular order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
-        self.table
-            .select(|_| true)
-            .iter()
-            .map(|connection| connection.info())
-            .collect()
+        self.table.select(|_| true).iter().map(|connection| connection.info()).collect()
     }
 
     /// One stream connection, while it exists.
@@ -290,13 +253,7 @@ impl Network {
     }
 
     /// Like [`Network::send_udp`], from a chosen local address when the listener is a wildcard.
-    pub fn send_udp_from(
-        &self,
-        socket: SocketId,
-        from: IpAddr,
-        dst: SocketAddr,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    pub fn send_udp_from(&self, socket: SocketId, from: IpAddr, dst: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         self.send_datagram(0, socket, Some(from), dst, bytes)
     }
 
@@ -315,20 +272,13 @@ impl Network {
 
     /// Closes a connection; queued bytes are lost. False when it is already gone.
     pub fn close(&self, conn: ConnId) -> bool {
-        self.table
-            .by_id(conn)
-            .is_some_and(|connection| self.close_connection(&connection, CloseReason::Local))
+        self.table.by_id(conn).is_some_and(|connection| self.close_connection(&connection, CloseReason::Local))
     }
 
     /// Closes all connections of a transport whose remote address and port are `remote`; returns how many.
     pub fn close_connections_to(&self, proto: Proto, remote: SocketAddr) -> usize {
-        let found = self
-            .table
-            .select(|connection| connection.proto == proto && connection.remote == remote);
-        found
-            .iter()
-            .filter(|connection| self.close_connection(connection, CloseReason::Local))
-            .count()
+        let found = self.table.select(|connection| connection.proto == proto && connection.remote == remote);
+        found.iter().filter(|connection| self.close_connection(connection, CloseReason::Local)).count()
     }
 
     pub(crate) fn table(&self) -> &ConnectionTable {
@@ -366,68 +316,36 @@ impl Network {
         dst: SocketAddr,
         bytes: &[u8],
     ) -> io::Result<()> {
-        let listener = self
-            .listener(socket)
-            .filter(|listener| !listener.udp.is_empty());
+        let listener = self.listener(socket).filter(|listener| !listener.udp.is_empty());
         let Some(listener) = listener else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a UDP listener",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a UDP listener"));
         };
         let Some(udp) = listener.udp.get(worker).or(listener.udp.first()) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         let from = from.filter(|_| listener.is_wildcard());
         let mut result = send_once(udp, from, dst, bytes);
-        if result.as_ref().is_err_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            )
-        }) {
+        if result
+            .as_ref()
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted))
+        {
             result = send_once(udp, from, dst, bytes);
         }
-        self.count(
-            worker,
-            Proto::Udp,
-            if result.is_ok() {
-                Counter::Sent
-            } else {
-                Counter::SendErrors
-            },
-        );
+        self.count(worker, Proto::Udp, if result.is_ok() { Counter::Sent } else { Counter::SendErrors });
         result.map(|_| ())
     }
 
-    pub(crate) fn send_stream_on(
-        &self,
-        worker: usize,
-        target: &Target,
-        bytes: &[u8],
-    ) -> Result<ConnId, SendError> {
+    pub(crate) fn send_stream_on(&self, worker: usize, target: &Target, bytes: &[u8]) -> Result<ConnId, SendError> {
         let result = self.try_send_stream(worker, target, bytes);
-        let counter = if result.is_ok() {
-            Counter::Sent
-        } else {
-            Counter::SendErrors
-        };
+        let counter = if result.is_ok() { Counter::Sent } else { Counter::SendErrors };
         self.count(worker, target.proto, counter);
         result
     }
 }
 
-fn send_once(
-    udp: &Socket,
-    from: Option<IpAddr>,
-    dst: SocketAddr,
-    bytes: &[u8],
-) -> io::Result<usize> {
+fn send_once(udp: &Socket, from: Option<IpAddr>, dst: SocketAddr, bytes: &[u8]) -> io::Result<usize> {
     if bytes.len() > UDP_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "datagram too large",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "datagram too large"));
     }
     match from {
         Some(from) if from.is_ipv4() == dst.is_ipv4() => sys::send_from(udp, from, dst, bytes),
@@ -436,11 +354,7 @@ fn send_once(
 }
 
 /// UDP sockets go to their own worker; stream listeners to the first one, which spreads the connections.
-fn register_listeners(
-    registry: &Registry,
-    worker: usize,
-    listeners: &[Listener],
-) -> io::Result<()> {
+fn register_listeners(registry: &Registry, worker: usize, listeners: &[Listener]) -> io::Result<()> {
     for listener in listeners {
         let socket = match listener.udp.get(worker) {
             Some(socket) => Some(socket),
@@ -448,11 +362,7 @@ fn register_listeners(
             None => None,
         };
         if let Some(socket) = socket {
-            registry.register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                Token(listener.id().index()),
-                Interest::READABLE,
-            )?;
+            registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(listener.id().index()), Interest::READABLE)?;
         }
     }
     Ok(())
@@ -483,20 +393,12 @@ impl Io {
 
     /// See [`Network::send_udp`].
     pub fn send_udp(&self, socket: SocketId, dst: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        self.network
-            .send_datagram(self.worker, socket, None, dst, bytes)
+        self.network.send_datagram(self.worker, socket, None, dst, bytes)
     }
 
     /// See [`Network::send_udp_from`].
-    pub fn send_udp_from(
-        &self,
-        socket: SocketId,
-        from: IpAddr,
-        dst: SocketAddr,
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        self.network
-            .send_datagram(self.worker, socket, Some(from), dst, bytes)
+    pub fn send_udp_from(&self, socket: SocketId, from: IpAddr, dst: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        self.network.send_datagram(self.worker, socket, Some(from), dst, bytes)
     }
 
     /// See [`Network::send_stream`]; a new connection belongs to this worker.

@@ -24,15 +24,7 @@ pub enum Proto {
 
 impl Proto {
     /// All transports, in the order of their discriminants.
-    pub const ALL: [Proto; 7] = [
-        Proto::Udp,
-        Proto::Tcp,
-        Proto::Tls,
-        Proto::Ws,
-        Proto::Wss,
-        Proto::Bin,
-        Proto::Bins,
-    ];
+    pub const ALL: [Proto; 7] = [Proto::Udp, Proto::Tcp, Proto::Tls, Proto::Ws, Proto::Wss, Proto::Bin, Proto::Bins];
 
     /// True for everything that runs over a stream connection.
     pub const fn is_stream(self) -> bool {
@@ -102,10 +94,7 @@ impl FromStr for Proto {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        Proto::ALL
-            .into_iter()
-            .find(|proto| proto.as_str().eq_ignore_ascii_case(name))
-            .ok_or(())
+        Proto::ALL.into_iter().find(|proto| proto.as_str().eq_ignore_ascii_case(name)).ok_or(())
     }
 }
 

@@ -47,28 +47,14 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn add(&self, proto: Proto, counter: Counter, count: u64) {
-        if let Some(cell) = self
-            .values
-            .get(proto.index())
-            .and_then(|row| row.get(counter as usize))
-        {
+        if let Some(cell) = self.values.get(proto.index()).and_then(|row| row.get(counter as usize)) {
             cell.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn add_to(&self, proto: Proto, total: &mut ProtoStats) {
-        let Some(
-            [
-                received,
-                sent,
-                dropped,
-                send_errors,
-                accepted,
-                connected,
-                closed,
-                refused,
-            ],
-        ) = self.values.get(proto.index())
+        let Some([received, sent, dropped, send_errors, accepted, connected, closed, refused]) =
+            self.values.get(proto.index())
         else {
             return;
         };

@@ -43,22 +43,13 @@ pub(crate) struct ReadBuffers {
 
 impl ReadBuffers {
     pub(crate) fn new() -> Self {
-        ReadBuffers {
-            wire: vec![0; READ_BYTES],
-            plain: Vec::new(),
-        }
+        ReadBuffers { wire: vec![0; READ_BYTES], plain: Vec::new() }
     }
 }
 
 impl Stream {
     pub(crate) fn new(connection: Arc<Connection>, framer: Box<dyn Framer>) -> Self {
-        Stream {
-            connection,
-            framer,
-            local: None,
-            is_queued: false,
-            next_check: None,
-        }
+        Stream { connection, framer, local: None, is_queued: false, next_check: None }
     }
 
     /// Reads and cuts; complete frames are passed to `on_frame`. Bytes that came before an error or the end of the
@@ -105,12 +96,7 @@ impl Stream {
     }
 
     /// When the connection must be looked at again, and why it would be closed then.
-    pub(crate) fn deadline(
-        &self,
-        started: Instant,
-        connect: Duration,
-        lifetime: Duration,
-    ) -> (Instant, CloseReason) {
+    pub(crate) fn deadline(&self, started: Instant, connect: Duration, lifetime: Duration) -> (Instant, CloseReason) {
         if self.local.is_none() {
             return (self.connection.since + connect, CloseReason::ConnectTimeout);
         }

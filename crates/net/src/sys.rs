@@ -54,10 +54,7 @@ impl RecvBatch {
         let mut controls = vec![Control([0; CONTROL_BYTES]); BATCH_MAX].into_boxed_slice();
         let mut iovecs: Box<[libc::iovec]> = arena
             .chunks_exact_mut(SLOT_STRIDE)
-            .map(|slot| libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
-                iov_len: DATAGRAM_MAX,
-            })
+            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: DATAGRAM_MAX })
             .collect();
         let headers = iovecs
             .iter_mut()
@@ -73,22 +70,14 @@ impl RecvBatch {
                 header
             })
             .collect();
-        RecvBatch {
-            arena,
-            names,
-            controls,
-            _iovecs: iovecs,
-            headers,
-            filled: 0,
-        }
+        RecvBatch { arena, names, controls, _iovecs: iovecs, headers, filled: 0 }
     }
 
     /// Receives what is there, up to [`BATCH_MAX`]; `WouldBlock` when nothing is.
     pub(crate) fn receive(&mut self, socket: &Socket, with_destination: bool) -> io::Result<usize> {
         self.filled = 0;
         for header in &mut self.headers {
-            header.msg_hdr.msg_namelen =
-                mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_hdr.msg_controllen = if with_destination { CONTROL_BYTES } else { 0 };
             header.msg_hdr.msg_flags = 0;
             header.msg_len = 0;
@@ -141,9 +130,7 @@ impl RecvBatch {
                 let data = data.get(..mem::size_of::<libc::in_pktinfo>())?;
                 // SAFETY: `data` is exactly as long as an in_pktinfo, plain old data; the read is unaligned.
                 let info: libc::in_pktinfo = unsafe { ptr::read_unaligned(data.as_ptr().cast()) };
-                Some(IpAddr::V4(Ipv4Addr::from(
-                    info.ipi_addr.s_addr.to_ne_bytes(),
-                )))
+                Some(IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())))
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let data = data.get(..mem::size_of::<libc::in6_pktinfo>())?;
@@ -182,38 +169,19 @@ fn address_from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAddr> 
 }
 
 /// Sends a datagram from a wildcard socket with a chosen local address.
-pub(crate) fn send_from(
-    socket: &Socket,
-    from: IpAddr,
-    dst: SocketAddr,
-    bytes: &[u8],
-) -> io::Result<usize> {
+pub(crate) fn send_from(socket: &Socket, from: IpAddr, dst: SocketAddr, bytes: &[u8]) -> io::Result<usize> {
     match from {
         IpAddr::V4(ip) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(ip.octets()),
-                },
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
             send_with_control(socket, dst, bytes, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
         IpAddr::V6(ip) => {
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: ip.octets(),
-                },
-                ipi6_ifindex: 0,
-            };
-            send_with_control(
-                socket,
-                dst,
-                bytes,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_PKTINFO,
-                info,
-            )
+            let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+            send_with_control(socket, dst, bytes, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
     }
 }
@@ -229,10 +197,7 @@ fn send_with_control<T: Copy>(
 ) -> io::Result<usize> {
     let name = SockAddr::from(dst);
     let mut control = Control([0; CONTROL_BYTES]);
-    let mut iovec = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+    let mut iovec = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: msghdr is plain old data for which all zero bytes is a valid value.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_name = name.as_ptr().cast_mut().cast();
@@ -253,13 +218,7 @@ fn send_with_control<T: Copy>(
         ptr::write_unaligned(libc::CMSG_DATA(first).cast::<T>(), info);
     }
     // SAFETY: all pointers in `header` refer to locals or arguments that outlive the call; the system only reads them.
-    let sent = unsafe {
-        libc::sendmsg(
-            socket.as_raw_fd(),
-            &raw const header,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-        )
-    };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -274,22 +233,13 @@ fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int)
             mem::size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Asks the system to report the destination address of each datagram.
 pub(crate) fn set_report_destination(socket: &Socket, v6: bool) -> io::Result<()> {
     if v6 {
-        set_int(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_RECVPKTINFO,
-            1,
-        )
+        set_int(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
         set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
     }
@@ -298,53 +248,24 @@ pub(crate) fn set_report_destination(socket: &Socket, v6: bool) -> io::Result<()
 /// Leaves the don't-fragment bit off: a SIP message above the path MTU must be fragmented, not lost.
 pub(crate) fn allow_fragments(socket: &Socket, v6: bool) -> io::Result<()> {
     if v6 {
-        set_int(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_DONT,
-        )
+        set_int(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
     } else {
-        set_int(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        )
+        set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
     }
 }
 
 /// Leaves the choice of the local port to `connect`, so that a bound address does not use up ports early.
 pub(crate) fn choose_port_late(socket: &Socket) -> io::Result<()> {
-    set_int(
-        socket.as_raw_fd(),
-        libc::IPPROTO_IP,
-        libc::IP_BIND_ADDRESS_NO_PORT,
-        1,
-    )
+    set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Sets a buffer past the system-wide limit when we may (`CAP_NET_ADMIN`), else up to it.
 pub(crate) fn set_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    if set_int(
-        socket.as_raw_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_RCVBUFFORCE,
-        value,
-    )
-    .is_err()
-    {
+    if set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value).is_err() {
         socket.set_recv_buffer_size(bytes)?;
     }
-    if set_int(
-        socket.as_raw_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_SNDBUFFORCE,
-        value,
-    )
-    .is_err()
-    {
+    if set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, value).is_err() {
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
@@ -352,12 +273,7 @@ pub(crate) fn set_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
 
 /// The traffic class of an IPv6 socket.
 pub(crate) fn set_traffic_class(socket: &Socket, class: u8) -> io::Result<()> {
-    set_int(
-        socket.as_raw_fd(),
-        libc::IPPROTO_IPV6,
-        libc::IPV6_TCLASS,
-        libc::c_int::from(class),
-    )
+    set_int(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::c_int::from(class))
 }
 
 /// Name and address of every interface that is up, as (name, address, is loopback).
@@ -384,27 +300,19 @@ pub(crate) fn interfaces() -> io::Result<Vec<(String, IpAddr, bool)>> {
         let ip = match family {
             libc::AF_INET => {
                 // SAFETY: the family says that this is a sockaddr_in; the read is declared unaligned.
-                let address: libc::sockaddr_in =
-                    unsafe { ptr::read_unaligned(entry.ifa_addr.cast()) };
+                let address: libc::sockaddr_in = unsafe { ptr::read_unaligned(entry.ifa_addr.cast()) };
                 IpAddr::V4(Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes()))
             }
             libc::AF_INET6 => {
                 // SAFETY: the family says that this is a sockaddr_in6; the read is declared unaligned.
-                let address: libc::sockaddr_in6 =
-                    unsafe { ptr::read_unaligned(entry.ifa_addr.cast()) };
+                let address: libc::sockaddr_in6 = unsafe { ptr::read_unaligned(entry.ifa_addr.cast()) };
                 IpAddr::V6(Ipv6Addr::from(address.sin6_addr.s6_addr))
             }
             _ => continue,
         };
         // SAFETY: ifa_name is a non-null string terminated by a zero byte.
-        let name = unsafe { CStr::from_ptr(entry.ifa_name) }
-            .to_string_lossy()
-            .into_owned();
-        found.push((
-            name,
-            ip,
-            entry.ifa_flags & libc::IFF_LOOPBACK as libc::c_uint != 0,
-        ));
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy().into_owned();
+        found.push((name, ip, entry.ifa_flags & libc::IFF_LOOPBACK as libc::c_uint != 0));
     }
     // SAFETY: `head` came from getifaddrs and is freed once; no reference into the list is left.
     unsafe { libc::freeifaddrs(head) };

@@ -23,10 +23,7 @@ pub(crate) struct ConnectionTable {
 
 impl ConnectionTable {
     pub(crate) fn new(connections_max: usize) -> Self {
-        ConnectionTable {
-            maps: RwLock::new(Maps::default()),
-            connections_max,
-        }
+        ConnectionTable { maps: RwLock::new(Maps::default()), connections_max }
     }
 
     pub(crate) fn connections_max(&self) -> usize {
@@ -48,29 +45,16 @@ impl ConnectionTable {
             return false;
         }
         maps.by_id.insert(connection.id, Arc::clone(connection));
-        maps.by_remote
-            .entry((connection.proto, connection.remote))
-            .or_default()
-            .push(connection.id);
+        maps.by_remote.entry((connection.proto, connection.remote)).or_default().push(connection.id);
         true
     }
 
     pub(crate) fn remove(&self, connection: &Connection) {
         let mut maps = self.maps.write();
         maps.by_id.remove(&connection.id);
-        unlink(
-            &mut maps,
-            connection.proto,
-            connection.remote,
-            connection.id,
-        );
+        unlink(&mut maps, connection.proto, connection.remote, connection.id);
         for port in connection.aliases.lock().drain(..) {
-            unlink(
-                &mut maps,
-                connection.proto,
-                SocketAddr::new(connection.remote.ip(), port),
-                connection.id,
-            );
+            unlink(&mut maps, connection.proto, SocketAddr::new(connection.remote.ip(), port), connection.id);
         }
     }
 
@@ -89,10 +73,7 @@ impl ConnectionTable {
         }
         aliases.push(port);
         let address = SocketAddr::new(connection.remote.ip(), port);
-        maps.by_remote
-            .entry((connection.proto, address))
-            .or_default()
-            .push(id);
+        maps.by_remote.entry((connection.proto, address)).or_default().push(id);
         true
     }
 
@@ -118,13 +99,7 @@ impl ConnectionTable {
 
     /// All connections that satisfy a condition.
     pub(crate) fn select(&self, condition: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
-        self.maps
-            .read()
-            .by_id
-            .values()
-            .filter(|connection| condition(connection))
-            .cloned()
-            .collect()
+        self.maps.read().by_id.values().filter(|connection| condition(connection)).cloned().collect()
     }
 }
 

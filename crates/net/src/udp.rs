@@ -54,10 +54,7 @@ pub(crate) struct DatagramReader {
 
 impl DatagramReader {
     pub(crate) fn new() -> Self {
-        DatagramReader {
-            batch: RecvBatch::new(),
-            slab: Slab::default(),
-        }
+        DatagramReader { batch: RecvBatch::new(), slab: Slab::default() }
     }
 
     pub(crate) fn read(&mut self, socket: &Socket, with_destination: bool) -> Batch {
@@ -86,9 +83,7 @@ mod tests {
     #[test]
     fn stored_messages_keep_their_bytes_when_the_slab_is_used_again() {
         let mut slab = Slab::default();
-        let kept: Vec<Bytes> = (0..200_u8)
-            .map(|value| slab.store(&[value; 1000]))
-            .collect();
+        let kept: Vec<Bytes> = (0..200_u8).map(|value| slab.store(&[value; 1000])).collect();
         for (value, bytes) in (0..200_u8).zip(&kept) {
             assert_eq!(bytes.as_ref(), [value; 1000]);
         }

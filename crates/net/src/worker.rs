@@ -33,15 +33,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// Runs the loop of a worker until [`Network::shutdown`]. Each worker can be run once; a second call for the same index
 /// (or a wrong index) is an error. Fails otherwise only when the system's event queue fails.
-pub fn run_worker<H: Handler>(
-    index: usize,
-    network: &Arc<Network>,
-    handler: &mut H,
-) -> io::Result<()> {
-    let poll = network
-        .slots
-        .get(index)
-        .and_then(|slot| slot.poll.lock().take());
+pub fn run_worker<H: Handler>(index: usize, network: &Arc<Network>, handler: &mut H) -> io::Result<()> {
+    let poll = network.slots.get(index).and_then(|slot| slot.poll.lock().take());
     let Some(poll) = poll else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -116,11 +109,7 @@ impl<'a, H: Handler> Worker<'a, H> {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let wake = &self.network.slot(self.index).wake;
         let has_work = !self.ready_sockets.is_empty() || !self.ready_streams.is_empty();
-        let timeout = if !has_work && wake.prepare_sleep() {
-            self.sleep_time()
-        } else {
-            Duration::ZERO
-        };
+        let timeout = if !has_work && wake.prepare_sleep() { self.sleep_time() } else { Duration::ZERO };
         let result = self.poll.poll(events, Some(timeout));
         wake.awake();
         match result {
@@ -132,14 +121,8 @@ impl<'a, H: Handler> Worker<'a, H> {
     fn sleep_time(&self) -> Duration {
         let check = self.checks.peek().map(|Reverse((at, _))| *at);
         let paused = self.paused_sockets.iter().map(|(at, _)| *at).min();
-        let next = [self.handler.poll_timeout(), check, paused]
-            .into_iter()
-            .flatten()
-            .min();
-        next.map_or(SLEEP_MAX, |next| {
-            next.saturating_duration_since(Instant::now())
-                .min(SLEEP_MAX)
-        })
+        let next = [self.handler.poll_timeout(), check, paused].into_iter().flatten().min();
+        next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 
     fn note_ready(&mut self, token: u64, is_writable: bool) {
@@ -174,10 +157,7 @@ impl<'a, H: Handler> Worker<'a, H> {
     }
 
     fn run_commands(&mut self) {
-        std::mem::swap(
-            &mut *self.network.slot(self.index).commands.lock(),
-            &mut self.commands,
-        );
+        std::mem::swap(&mut *self.network.slot(self.index).commands.lock(), &mut self.commands);
         let mut commands = std::mem::take(&mut self.commands);
         for command in commands.drain(..) {
             match command {
@@ -210,11 +190,7 @@ impl<'a, H: Handler> Worker<'a, H> {
             let Some(listener) = network.listener(socket) else {
                 continue;
             };
-            let has_more = if listener.tcp.is_some() {
-                self.accept(listener)
-            } else {
-                self.receive(listener)
-            };
+            let has_more = if listener.tcp.is_some() { self.accept(listener) } else { self.receive(listener) };
             if has_more {
                 self.ready_sockets.push_back(socket);
             }
@@ -249,8 +225,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         }
         if failures == BATCHES_PER_TURN_MAX {
             tracing::warn!(listener = %listener.spec(), "receiving keeps failing");
-            self.paused_sockets
-                .push((Instant::now() + SOCKET_PAUSE, listener.id()));
+            self.paused_sockets.push((Instant::now() + SOCKET_PAUSE, listener.id()));
             return false;
         }
         true
@@ -271,15 +246,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         let src = datagram.src;
         let bytes = self.datagrams.slab.store(datagram.bytes);
         self.network.count(self.index, proto, Counter::Received);
-        let inbound = Inbound {
-            bytes,
-            src,
-            dst,
-            socket: listener.id(),
-            conn: None,
-            proto,
-            at,
-        };
+        let inbound = Inbound { bytes, src, dst, socket: listener.id(), conn: None, proto, at };
         self.handler.on_message(inbound, &self.io);
     }
 
@@ -292,8 +259,7 @@ impl<'a, H: Handler> Worker<'a, H> {
             match socket.accept() {
                 Ok((stream, remote)) => match remote.as_socket() {
                     Some(_) if self.network.table().is_full() => {
-                        self.network
-                            .count(self.index, listener.spec().proto, Counter::Refused);
+                        self.network.count(self.index, listener.spec().proto, Counter::Refused);
                     }
                     Some(remote) => self.network.adopt_accepted(listener, stream, remote),
                     None => {}
@@ -301,8 +267,7 @@ impl<'a, H: Handler> Worker<'a, H> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if is_exhausted(&error) => {
                     tracing::warn!(listener = %listener.spec(), %error, "cannot accept connections");
-                    self.paused_sockets
-                        .push((Instant::now() + SOCKET_PAUSE, listener.id()));
+                    self.paused_sockets.push((Instant::now() + SOCKET_PAUSE, listener.id()));
                     return false;
                 }
                 // The connection at the head of the queue broke; the next may be fine.
@@ -359,39 +324,33 @@ impl<'a, H: Handler> Worker<'a, H> {
         let Some(dst) = stream.local else { return };
         let connection = Arc::clone(&stream.connection);
         let now = Instant::now();
-        let (network, handler, io, index) =
-            (self.network, &mut *self.handler, &self.io, self.index);
-        let turn = stream.read_turn(
-            &mut self.buffers,
-            now,
-            network.ms_since_start(now),
-            |frame| match frame {
-                Frame::Message(bytes) => {
-                    network.count(index, connection.proto, Counter::Received);
-                    let inbound = Inbound {
-                        bytes,
-                        src: connection.remote,
-                        dst,
-                        socket: connection.socket,
-                        conn: Some(conn),
-                        proto: connection.proto,
-                        at: now,
-                    };
-                    if connection.proto.is_bin() {
-                        handler.on_bin_packet(inbound, io);
-                    } else {
-                        handler.on_message(inbound, io);
-                    }
+        let (network, handler, io, index) = (self.network, &mut *self.handler, &self.io, self.index);
+        let turn = stream.read_turn(&mut self.buffers, now, network.ms_since_start(now), |frame| match frame {
+            Frame::Message(bytes) => {
+                network.count(index, connection.proto, Counter::Received);
+                let inbound = Inbound {
+                    bytes,
+                    src: connection.remote,
+                    dst,
+                    socket: connection.socket,
+                    conn: Some(conn),
+                    proto: connection.proto,
+                    at: now,
+                };
+                if connection.proto.is_bin() {
+                    handler.on_bin_packet(inbound, io);
+                } else {
+                    handler.on_message(inbound, io);
                 }
-                // A failed answer closes the connection like any failed write.
-                Frame::Ping => {
-                    if let Err(reason) = connection.send(PONG) {
-                        network.close_connection(&connection, reason);
-                    }
+            }
+            // A failed answer closes the connection like any failed write.
+            Frame::Ping => {
+                if let Err(reason) = connection.send(PONG) {
+                    network.close_connection(&connection, reason);
                 }
-                Frame::Pong => {}
-            },
-        );
+            }
+            Frame::Pong => {}
+        });
         match turn {
             Turn::Drained => {}
             Turn::More => {
@@ -413,11 +372,7 @@ impl<'a, H: Handler> Worker<'a, H> {
             return;
         };
         let limits = self.network.config().stream(stream.connection.proto);
-        let (at, _) = stream.deadline(
-            self.network.started(),
-            limits.connect_timeout,
-            limits.lifetime,
-        );
+        let (at, _) = stream.deadline(self.network.started(), limits.connect_timeout, limits.lifetime);
         if stream.next_check.is_none_or(|planned| at < planned) {
             stream.next_check = Some(at);
             self.checks.push(Reverse((at, conn)));
@@ -435,12 +390,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         let due: Vec<SocketId> = if self.paused_sockets.is_empty() {
             Vec::new()
         } else {
-            let due = self
-                .paused_sockets
-                .iter()
-                .filter(|(at, _)| *at <= now)
-                .map(|(_, socket)| *socket)
-                .collect();
+            let due = self.paused_sockets.iter().filter(|(at, _)| *at <= now).map(|(_, socket)| *socket).collect();
             self.paused_sockets.retain(|(at, _)| *at > now);
             due
         };
@@ -461,11 +411,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         }
         stream.next_check = None;
         let limits = self.network.config().stream(stream.connection.proto);
-        let (deadline, reason) = stream.deadline(
-            self.network.started(),
-            limits.connect_timeout,
-            limits.lifetime,
-        );
+        let (deadline, reason) = stream.deadline(self.network.started(), limits.connect_timeout, limits.lifetime);
         if deadline <= now {
             self.network.close_connection(&stream.connection, reason);
         } else {
@@ -476,8 +422,5 @@ impl<'a, H: Handler> Worker<'a, H> {
 
 /// Out of file descriptors or memory: trying again at once would only burn time.
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -77,13 +77,8 @@ fn received_and_forwarded_datagram_costs_less_than_a_quarter_allocation() {
     let server = network.listener(SocketId(0)).unwrap().local();
     let client = udp_client("127.0.0.1");
     let (done, result) = sync_channel(1);
-    let mut forwarder = Forwarder {
-        to: client.local_addr().unwrap(),
-        kept: vec![None; 200],
-        seen: 0,
-        at_start: 0,
-        done,
-    };
+    let mut forwarder =
+        Forwarder { to: client.local_addr().unwrap(), kept: vec![None; 200], seen: 0, at_start: 0, done };
     let worker = {
         let network = Arc::clone(&network);
         thread::spawn(move || run_worker(0, &network, &mut forwarder).unwrap())
@@ -99,10 +94,7 @@ fn received_and_forwarded_datagram_costs_less_than_a_quarter_allocation() {
         }
     }
     let count = result.recv_timeout(PATIENCE).unwrap();
-    assert!(
-        count <= MEASURED as u64 / 4,
-        "{count} allocations for {MEASURED} datagrams"
-    );
+    assert!(count <= MEASURED as u64 / 4, "{count} allocations for {MEASURED} datagrams");
     network.shutdown();
     worker.join().unwrap();
 }

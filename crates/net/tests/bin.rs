@@ -8,9 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{PATIENCE, Running, bin, listen, workers};
-use tandem_net::{
-    CloseReason, Direction, FrameError, NetConfig, Proto, SendError, SocketId, Target,
-};
+use tandem_net::{CloseReason, Direction, FrameError, NetConfig, Proto, SendError, SocketId, Target};
 
 fn node(ip: &str) -> Running {
     Running::new(workers(1), vec![listen(Proto::Bin, ip)], false)
@@ -33,37 +31,21 @@ fn two_nodes_use_two_connections_each_in_one_direction() {
     let first = a.network.send_stream(&to(&b), &bin(b"a to b")).unwrap();
     let question = b.packet();
     assert_eq!(question.bytes, bin(b"a to b"));
-    assert_eq!(
-        question.src.ip(),
-        a.local(0).ip(),
-        "bound to the address of the listener"
-    );
+    assert_eq!(question.src.ip(), a.local(0).ip(), "bound to the address of the listener");
     assert_ne!(question.src.port(), a.local(0).port());
     // B has a connection from A, but not one to A's listener: it opens its own.
     let back = b.network.send_stream(&to(&a), &bin(b"b to a")).unwrap();
     assert_ne!(Some(back), question.conn);
     let other = a.packet();
-    assert_eq!(
-        (other.bytes, other.src.ip()),
-        (bin(b"b to a").into(), b.local(0).ip())
-    );
+    assert_eq!((other.bytes, other.src.ip()), (bin(b"b to a").into(), b.local(0).ip()));
     assert_ne!(other.conn, Some(first));
     for running in [&a, &b] {
         assert_eq!(running.network.connection_count(), 2);
     }
     // Further packets use the same ones.
-    assert_eq!(
-        a.network.send_stream(&to(&b), &bin(b"again")).unwrap(),
-        first
-    );
-    assert_eq!(
-        b.network.send_stream(&to(&a), &bin(b"again")).unwrap(),
-        back
-    );
-    assert_eq!(
-        (a.packet().conn, b.packet().conn),
-        (other.conn, question.conn)
-    );
+    assert_eq!(a.network.send_stream(&to(&b), &bin(b"again")).unwrap(), first);
+    assert_eq!(b.network.send_stream(&to(&a), &bin(b"again")).unwrap(), back);
+    assert_eq!((a.packet().conn, b.packet().conn), (other.conn, question.conn));
 }
 
 #[test]
@@ -74,29 +56,16 @@ fn answer_to_the_source_port_travels_back_on_the_same_connection() {
     let answer = Target::new(Proto::Bin, question.src, Some(SocketId(0)));
     b.network.send_stream(&answer, &bin(b"unknown")).unwrap();
     let answer = a.packet();
-    assert_eq!(
-        (answer.bytes, answer.conn, answer.src),
-        (bin(b"unknown").into(), Some(conn), b.local(0))
-    );
+    assert_eq!((answer.bytes, answer.conn, answer.src), (bin(b"unknown").into(), Some(conn), b.local(0)));
     let reply = Target::reply(Proto::Bin, question.src, question.conn.unwrap());
     b.network.send_stream(&reply, &bin(b"again")).unwrap();
     assert_eq!(a.packet().conn, Some(conn));
-    assert_eq!(
-        (a.network.connection_count(), b.network.connection_count()),
-        (1, 1)
-    );
+    assert_eq!((a.network.connection_count(), b.network.connection_count()), (1, 1));
 }
 
 #[test]
 fn connections_of_one_listener_are_not_used_for_another() {
-    let a = Running::new(
-        workers(1),
-        vec![
-            listen(Proto::Bin, "127.0.1.1"),
-            listen(Proto::Bin, "127.0.1.3"),
-        ],
-        false,
-    );
+    let a = Running::new(workers(1), vec![listen(Proto::Bin, "127.0.1.1"), listen(Proto::Bin, "127.0.1.3")], false);
     let b = node("127.0.1.2");
     let mut sources = Vec::new();
     for socket in [0, 1, 0] {
@@ -108,19 +77,14 @@ fn connections_of_one_listener_are_not_used_for_another() {
     assert_eq!(sources[0].ip(), a.local(0).ip());
     assert_eq!(sources[1].ip(), a.local(1).ip());
     let wrong = Target::new(Proto::Tcp, b.local(0), Some(SocketId(0)));
-    assert!(matches!(
-        a.network.send_stream(&wrong, b"x"),
-        Err(SendError::WrongSocket(SocketId(0)))
-    ));
+    assert!(matches!(a.network.send_stream(&wrong, b"x"), Err(SendError::WrongSocket(SocketId(0)))));
 }
 
 #[test]
 fn packets_cut_or_joined_arrive_whole() {
     let b = node("127.0.1.2");
     let mut stream = client(b.local(0));
-    let packets: Vec<Vec<u8>> = [0, 1, 30, 5000, 65_495]
-        .map(|length| bin(&vec![7; length]))
-        .to_vec();
+    let packets: Vec<Vec<u8>> = [0, 1, 30, 5000, 65_495].map(|length| bin(&vec![7; length])).to_vec();
     stream.write_all(&packets.concat()).unwrap();
     for packet in &packets {
         assert_eq!(b.packet().bytes, *packet);
@@ -147,13 +111,8 @@ fn bad_streams_are_closed_and_the_good_packets_before_are_kept() {
         assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
     }
     let mut stream = client(b.local(0));
-    stream
-        .write_all(&[b"P4CK".as_slice(), &u32::MAX.to_le_bytes(), &[1, 0]].concat())
-        .unwrap();
-    assert_eq!(
-        b.closed().reason,
-        CloseReason::Framing(FrameError::TooLarge(65_515))
-    );
+    stream.write_all(&[b"P4CK".as_slice(), &u32::MAX.to_le_bytes(), &[1, 0]].concat()).unwrap();
+    assert_eq!(b.closed().reason, CloseReason::Framing(FrameError::TooLarge(65_515)));
 }
 
 #[test]
@@ -172,13 +131,7 @@ fn packet_that_stays_incomplete_closes_its_connection() {
 fn oversized_packet_is_refused_before_anything_is_sent() {
     let (a, b) = (node("127.0.1.1"), node("127.0.1.2"));
     let refused = a.network.send_stream(&to(&b), &[0; 65_516]);
-    assert!(matches!(
-        refused,
-        Err(SendError::TooLarge {
-            bytes: 65_516,
-            max: 65_515
-        })
-    ));
+    assert!(matches!(refused, Err(SendError::TooLarge { bytes: 65_516, max: 65_515 })));
     assert_eq!(a.network.connection_count(), 0);
     a.network.send_stream(&to(&b), &bin(&[1; 65_495])).unwrap();
     assert_eq!(b.packet().bytes.len(), 65_515);
@@ -191,10 +144,7 @@ fn connections_to_a_peer_can_be_closed_together_and_come_back_by_sending() {
     b.packet();
     assert_eq!(a.network.close_connections_to(Proto::Bin, b.local(0)), 1);
     let closed = a.closed();
-    assert_eq!(
-        (closed.info.conn, closed.info.direction, closed.reason),
-        (conn, Direction::Opened, CloseReason::Local)
-    );
+    assert_eq!((closed.info.conn, closed.info.direction, closed.reason), (conn, Direction::Opened, CloseReason::Local));
     assert_eq!(b.closed().reason, CloseReason::Peer);
     assert_eq!(a.network.close_connections_to(Proto::Bin, b.local(0)), 0);
     assert_ne!(a.network.send_stream(&to(&b), &bin(b"2")).unwrap(), conn);

@@ -7,9 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{Running, bin, listen, sip, workers};
-use tandem_net::{
-    ByteFilter, CloseReason, Direction, FilterError, FilterFactory, Proto, SocketId, Target,
-};
+use tandem_net::{ByteFilter, CloseReason, Direction, FilterError, FilterFactory, Proto, SocketId, Target};
 
 const HELLO: u8 = 0xaa;
 
@@ -21,12 +19,7 @@ struct Toy {
 }
 
 impl ByteFilter for Toy {
-    fn received(
-        &mut self,
-        input: &[u8],
-        plain: &mut Vec<u8>,
-        wire: &mut Vec<u8>,
-    ) -> Result<(), FilterError> {
+    fn received(&mut self, input: &[u8], plain: &mut Vec<u8>, wire: &mut Vec<u8>) -> Result<(), FilterError> {
         let mut input = input;
         if !self.is_ready {
             if input.first() != Some(&HELLO) {
@@ -44,11 +37,7 @@ impl ByteFilter for Toy {
     }
 
     fn send(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), FilterError> {
-        let out = if self.is_ready {
-            wire
-        } else {
-            &mut self.waiting
-        };
+        let out = if self.is_ready { wire } else { &mut self.waiting };
         out.extend(plain.iter().map(|byte| byte ^ 0x55));
         Ok(())
     }
@@ -78,59 +67,33 @@ impl FilterFactory for Toys {
         _remote: SocketAddr,
     ) -> Result<Option<Box<dyn ByteFilter>>, FilterError> {
         assert!(proto.is_encrypted());
-        Ok(Some(Box::new(Toy {
-            is_ready: false,
-            opener: direction == Direction::Opened,
-            waiting: Vec::new(),
-        })))
+        Ok(Some(Box::new(Toy { is_ready: false, opener: direction == Direction::Opened, waiting: Vec::new() })))
     }
 }
 
 #[test]
 fn messages_pass_through_the_byte_layer_in_both_directions() {
-    let specs = || {
-        vec![
-            listen(Proto::Tls, "127.0.0.1"),
-            listen(Proto::Bins, "127.0.0.1"),
-        ]
-    };
+    let specs = || vec![listen(Proto::Tls, "127.0.0.1"), listen(Proto::Bins, "127.0.0.1")];
     let a = Running::with_filters(workers(1), specs(), Arc::new(Toys), false);
     let b = Running::with_filters(workers(2), specs(), Arc::new(Toys), true);
     for number in 0..20 {
         let message = sip(&number.to_string(), "secret");
-        a.network
-            .send_stream(&Target::new(Proto::Tls, b.local(0), None), &message)
-            .unwrap();
+        a.network.send_stream(&Target::new(Proto::Tls, b.local(0), None), &message).unwrap();
         assert_eq!(b.message().bytes, message);
         assert_eq!(a.message().bytes, message);
         let packet = bin(&[number; 300]);
-        a.network
-            .send_stream(&Target::new(Proto::Bins, b.local(1), None), &packet)
-            .unwrap();
+        a.network.send_stream(&Target::new(Proto::Bins, b.local(1), None), &packet).unwrap();
         assert_eq!(b.packet().bytes, packet);
         assert_eq!(a.packet().bytes, packet);
     }
-    assert_eq!(
-        (a.network.connection_count(), b.network.connection_count()),
-        (2, 2)
-    );
+    assert_eq!((a.network.connection_count(), b.network.connection_count()), (2, 2));
 }
 
 #[test]
 fn failure_of_the_byte_layer_closes_the_connection_with_its_text() {
     let a = Running::new(workers(1), vec![listen(Proto::Tcp, "127.0.0.1")], false);
-    let b = Running::with_filters(
-        workers(1),
-        vec![listen(Proto::Tls, "127.0.0.1")],
-        Arc::new(Toys),
-        false,
-    );
-    a.network
-        .send_stream(&Target::new(Proto::Tcp, b.local(0), None), b"plain text")
-        .unwrap();
-    assert_eq!(
-        b.closed().reason,
-        CloseReason::Filter("no hello".to_owned())
-    );
+    let b = Running::with_filters(workers(1), vec![listen(Proto::Tls, "127.0.0.1")], Arc::new(Toys), false);
+    a.network.send_stream(&Target::new(Proto::Tcp, b.local(0), None), b"plain text").unwrap();
+    assert_eq!(b.closed().reason, CloseReason::Filter("no hello".to_owned()));
     assert_eq!(a.closed().reason, CloseReason::Peer);
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use common::{Event, PATIENCE, Running, listen, sip, workers};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tandem_net::{
-    CloseReason, Direction, FrameError, NetConfig, Proto, SendError, SocketId, Target,
-};
+use tandem_net::{CloseReason, Direction, FrameError, NetConfig, Proto, SendError, SocketId, Target};
 
 fn client(server: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(server).unwrap();
@@ -54,10 +52,7 @@ fn two_messages_cut_anywhere_arrive_whole_and_are_answered_on_the_connection() {
         let inbound = running.message();
         assert_eq!(inbound.bytes, second);
         assert_eq!(inbound.src, stream.local_addr().unwrap());
-        assert_eq!(
-            (inbound.dst, inbound.socket),
-            (running.local(0), SocketId(0))
-        );
+        assert_eq!((inbound.dst, inbound.socket), (running.local(0), SocketId(0)));
         assert_eq!(read_exactly(&mut stream, stream_bytes.len()), stream_bytes);
     }
     assert_eq!(running.network.connection_count(), 1);
@@ -70,9 +65,7 @@ fn keepalive_is_answered_and_not_shown() {
     stream.write_all(b"\r\n\r\n").unwrap();
     assert_eq!(read_exactly(&mut stream, 2), b"\r\n");
     let message = sip("after", "x");
-    stream
-        .write_all(&[b"\r\n".as_slice(), &message].concat())
-        .unwrap();
+    stream.write_all(&[b"\r\n".as_slice(), &message].concat()).unwrap();
     assert_eq!(running.message().bytes, message);
     assert_eq!(running.network.stats(Proto::Tcp).received, 1);
 }
@@ -87,23 +80,14 @@ fn opened_connection_is_reused_and_its_end_is_reported() {
     assert_eq!(running.network.send_stream(&target, b"two").unwrap(), conn);
     assert_eq!(read_exactly(&mut accepted, 6), b"onetwo");
     let info = running.opened();
-    assert_eq!(
-        (info.conn, info.direction, info.local),
-        (conn, Direction::Opened, from)
-    );
+    assert_eq!((info.conn, info.direction, info.local), (conn, Direction::Opened, from));
     // Messages of the peer on our connection belong to the listener it was opened for.
     accepted.write_all(&sip("back", "")).unwrap();
     let inbound = running.message();
-    assert_eq!(
-        (inbound.conn, inbound.src, inbound.socket),
-        (Some(conn), target.dst, SocketId(0))
-    );
+    assert_eq!((inbound.conn, inbound.src, inbound.socket), (Some(conn), target.dst, SocketId(0)));
     drop(accepted);
     let closed = running.closed();
-    assert_eq!(
-        (closed.info.conn, closed.reason, closed.was_open),
-        (conn, CloseReason::Peer, true)
-    );
+    assert_eq!((closed.info.conn, closed.reason, closed.was_open), (conn, CloseReason::Peer, true));
     assert!(running.network.connection(conn).is_none());
     let next = running.network.send_stream(&target, b"three").unwrap();
     assert_ne!(next, conn, "the next message opens a new connection");
@@ -114,23 +98,14 @@ fn alias_makes_an_accepted_connection_the_way_to_the_port_of_its_peer() {
     let running = Running::new(workers(1), vec![listen(Proto::Tcp, "127.0.0.1")], false);
     let mut stream = client(running.local(0));
     let conn = running.opened().conn;
-    let target = Target {
-        may_connect: false,
-        ..Target::new(Proto::Tcp, "127.0.0.1:5062".parse().unwrap(), None)
-    };
-    assert!(matches!(
-        running.network.send_stream(&target, b"x"),
-        Err(SendError::NoConnection(_))
-    ));
+    let target = Target { may_connect: false, ..Target::new(Proto::Tcp, "127.0.0.1:5062".parse().unwrap(), None) };
+    assert!(matches!(running.network.send_stream(&target, b"x"), Err(SendError::NoConnection(_))));
     assert!(running.network.add_alias(conn, 5062));
     assert_eq!(running.network.send_stream(&target, b"x").unwrap(), conn);
     assert_eq!(read_exactly(&mut stream, 1), b"x");
     assert!(running.network.close(conn));
     assert_eq!(running.closed().reason, CloseReason::Local);
-    assert!(matches!(
-        running.network.send_stream(&target, b"x"),
-        Err(SendError::NoConnection(_))
-    ));
+    assert!(matches!(running.network.send_stream(&target, b"x"), Err(SendError::NoConnection(_))));
     assert!(!running.network.add_alias(conn, 5063));
 }
 
@@ -145,18 +120,13 @@ fn slow_reader_gets_everything_in_order_once_it_reads() {
     let target = Target::new(Proto::Tcp, peer.local_addr().unwrap(), None);
     let mut expected = Vec::new();
     for number in 0..256_u32 {
-        let chunk: Vec<u8> = (0..16_384_u32)
-            .flat_map(|word| (word ^ number << 16).to_le_bytes())
-            .collect();
+        let chunk: Vec<u8> = (0..16_384_u32).flat_map(|word| (word ^ number << 16).to_le_bytes()).collect();
         running.network.send_stream(&target, &chunk).unwrap();
         expected.extend_from_slice(&chunk);
     }
     let (mut accepted, _) = peer.accept().unwrap();
     accepted.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert!(
-        read_exactly(&mut accepted, expected.len()) == expected,
-        "bytes lost or out of order"
-    );
+    assert!(read_exactly(&mut accepted, expected.len()) == expected, "bytes lost or out of order");
 }
 
 #[test]
@@ -173,15 +143,9 @@ fn peer_that_never_reads_is_dropped_and_reported() {
         running.opened();
         let chunk = vec![b'x'; 65_536];
         let failure = (0..10_000).find_map(|_| running.network.send_stream(&target, &chunk).err());
-        assert!(
-            matches!(failure, Some(SendError::QueueFull(dst)) if dst == target.dst),
-            "{failure:?}"
-        );
+        assert!(matches!(failure, Some(SendError::QueueFull(dst)) if dst == target.dst), "{failure:?}");
         let closed = running.closed();
-        assert_eq!(
-            (closed.info.conn, closed.reason),
-            (conn, CloseReason::QueueFull)
-        );
+        assert_eq!((closed.info.conn, closed.reason), (conn, CloseReason::QueueFull));
         assert!(closed.unsent_count >= 8);
         assert_eq!(running.network.connection_count(), 0);
     }
@@ -192,14 +156,9 @@ fn refused_connection_is_reported_at_once_or_as_closed() {
     let running = Running::new(workers(1), vec![listen(Proto::Tcp, "127.0.0.1")], false);
     // Bound but not listening: nobody else can get the port, and it refuses.
     let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    silent
-        .bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0))))
-        .unwrap();
+    silent.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     let dst = silent.local_addr().unwrap().as_socket().unwrap();
-    match running
-        .network
-        .send_stream(&Target::new(Proto::Tcp, dst, None), b"lost")
-    {
+    match running.network.send_stream(&Target::new(Proto::Tcp, dst, None), b"lost") {
         Err(SendError::Connect { source, .. }) => {
             assert_eq!(source.kind(), ErrorKind::ConnectionRefused)
         }
@@ -207,10 +166,7 @@ fn refused_connection_is_reported_at_once_or_as_closed() {
         Ok(conn) => {
             let closed = running.closed();
             assert_eq!(closed.info.conn, conn);
-            assert_eq!(
-                closed.reason,
-                CloseReason::ConnectFailed(ErrorKind::ConnectionRefused)
-            );
+            assert_eq!(closed.reason, CloseReason::ConnectFailed(ErrorKind::ConnectionRefused));
             assert_eq!((closed.was_open, closed.unsent_count), (false, 1));
         }
     }
@@ -221,8 +177,7 @@ fn refused_connection_is_reported_at_once_or_as_closed() {
 fn connecting_to_a_peer_that_does_not_accept_times_out() {
     let running = Running::new(workers(1), vec![listen(Proto::Tcp, "127.0.0.1")], false);
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    full.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0))))
-        .unwrap();
+    full.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     full.listen(0).unwrap();
     let dst = full.local_addr().unwrap().as_socket().unwrap();
     // The system drops further attempts once the queue of the listener is full.
@@ -231,15 +186,9 @@ fn connecting_to_a_peer_that_does_not_accept_times_out() {
         waiting.push(stream);
         assert!(waiting.len() < 16, "the queue never fills");
     }
-    let conn = running
-        .network
-        .send_stream(&Target::new(Proto::Tcp, dst, None), b"lost")
-        .unwrap();
+    let conn = running.network.send_stream(&Target::new(Proto::Tcp, dst, None), b"lost").unwrap();
     let closed = running.closed();
-    assert_eq!(
-        (closed.info.conn, closed.reason),
-        (conn, CloseReason::ConnectTimeout)
-    );
+    assert_eq!((closed.info.conn, closed.reason), (conn, CloseReason::ConnectTimeout));
     assert_eq!((closed.was_open, closed.unsent_count), (false, 1));
 }
 
@@ -273,14 +222,10 @@ fn oversized_message_closes_only_its_connection() {
     let running = Running::new(workers(1), vec![listen(Proto::Tcp, "127.0.0.1")], true);
     let mut good = client(running.local(0));
     let mut bad = client(running.local(0));
-    bad.write_all(b"MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 4000000000\r\n\r\n")
-        .unwrap();
+    bad.write_all(b"MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 4000000000\r\n\r\n").unwrap();
     let closed = running.closed();
     assert_eq!(closed.info.remote, bad.local_addr().unwrap());
-    assert_eq!(
-        closed.reason,
-        CloseReason::Framing(FrameError::TooLarge(65_535))
-    );
+    assert_eq!(closed.reason, CloseReason::Framing(FrameError::TooLarge(65_535)));
     assert!(is_ended(&mut bad));
     let message = sip("good", "");
     good.write_all(&message).unwrap();
@@ -289,20 +234,13 @@ fn oversized_message_closes_only_its_connection() {
 
 #[test]
 fn connections_above_the_limit_are_refused_and_counted() {
-    let running = Running::new(
-        short(|config| config.connections_max = 1),
-        vec![listen(Proto::Tcp, "127.0.0.1")],
-        true,
-    );
+    let running = Running::new(short(|config| config.connections_max = 1), vec![listen(Proto::Tcp, "127.0.0.1")], true);
     let mut first = client(running.local(0));
     running.opened();
     let mut second = client(running.local(0));
     assert!(is_ended(&mut second));
     let target = Target::new(Proto::Tcp, "127.0.0.1:9".parse().unwrap(), None);
-    assert!(matches!(
-        running.network.send_stream(&target, b"x"),
-        Err(SendError::TooManyConnections(1))
-    ));
+    assert!(matches!(running.network.send_stream(&target, b"x"), Err(SendError::TooManyConnections(1))));
     let message = sip("still", "served");
     first.write_all(&message).unwrap();
     assert_eq!(read_exactly(&mut first, message.len()), message);
@@ -325,9 +263,7 @@ fn many_threads_write_whole_messages_to_one_connection() {
             let (network, target) = (&running.network, &target);
             scope.spawn(move || {
                 for number in 0..250 {
-                    network
-                        .send_stream(target, &sip(&format!("{thread}-{number}"), "some body"))
-                        .unwrap();
+                    network.send_stream(target, &sip(&format!("{thread}-{number}"), "some body")).unwrap();
                 }
             });
         }
@@ -336,27 +272,13 @@ fn many_threads_write_whole_messages_to_one_connection() {
     for _ in 0..1000 {
         let bytes = peer.message().bytes;
         let text = std::str::from_utf8(&bytes).unwrap();
-        let id = text
-            .split("Call-ID: ")
-            .nth(1)
-            .unwrap()
-            .split("\r\n")
-            .next()
-            .unwrap();
+        let id = text.split("Call-ID: ").nth(1).unwrap().split("\r\n").next().unwrap();
         let (thread, number) = id.split_once('-').unwrap();
         let thread: usize = thread.parse().unwrap();
-        assert_eq!(
-            number.parse::<i32>().unwrap(),
-            next[thread],
-            "order of one writer"
-        );
+        assert_eq!(number.parse::<i32>().unwrap(), next[thread], "order of one writer");
         next[thread] += 1;
     }
-    assert_eq!(
-        peer.network.connection_count(),
-        1,
-        "all writers share one connection"
-    );
+    assert_eq!(peer.network.connection_count(), 1, "all writers share one connection");
 }
 
 #[test]

@@ -47,13 +47,7 @@ fn no_wakeup_is_lost_and_order_of_each_producer_is_kept() {
     let mailbox = Arc::new(Mailbox::new(64, network.waker(0)));
     let (seen, values) = channel();
     let (fired, _timer) = channel();
-    let mut consumer = Consumer {
-        mailbox: Arc::clone(&mailbox),
-        spare: VecDeque::new(),
-        seen,
-        due: None,
-        fired,
-    };
+    let mut consumer = Consumer { mailbox: Arc::clone(&mailbox), spare: VecDeque::new(), seen, due: None, fired };
     let worker = {
         let network = Arc::clone(&network);
         thread::spawn(move || run_worker(0, &network, &mut consumer).unwrap())
@@ -85,10 +79,7 @@ fn no_wakeup_is_lost_and_order_of_each_producer_is_kept() {
     // One at a time: each push meets a worker that is falling asleep or sleeps.
     for number in 0..2000 {
         mailbox.push(number).unwrap();
-        assert_eq!(
-            values.recv_timeout(PATIENCE).expect("a wake-up was lost"),
-            number
-        );
+        assert_eq!(values.recv_timeout(PATIENCE).expect("a wake-up was lost"), number);
     }
     network.shutdown();
     worker.join().unwrap();
@@ -98,10 +89,7 @@ fn no_wakeup_is_lost_and_order_of_each_producer_is_kept() {
 fn full_mailbox_gives_the_value_back() {
     let network = Network::bind(workers(1), vec![listen(Proto::Udp, "127.0.0.1")]).unwrap();
     let mailbox = Mailbox::new(2, network.waker(0));
-    assert_eq!(
-        (mailbox.push(1), mailbox.push(2), mailbox.push(3)),
-        (Ok(()), Ok(()), Err(3))
-    );
+    assert_eq!((mailbox.push(1), mailbox.push(2), mailbox.push(3)), (Ok(()), Ok(()), Err(3)));
     assert_eq!((mailbox.pop(), mailbox.len()), (Some(1), 1));
     assert_eq!(mailbox.push(4), Ok(()));
     let mut taken = VecDeque::from([0]);
@@ -117,13 +105,7 @@ fn timer_of_the_handler_fires_once_and_not_early() {
     let (seen, _values) = channel();
     let (fired, timer) = channel();
     let due = Instant::now() + Duration::from_millis(20);
-    let mut consumer = Consumer {
-        mailbox,
-        spare: VecDeque::new(),
-        seen,
-        due: Some(due),
-        fired,
-    };
+    let mut consumer = Consumer { mailbox, spare: VecDeque::new(), seen, due: Some(due), fired };
     let worker = {
         let network = Arc::clone(&network);
         thread::spawn(move || run_worker(0, &network, &mut consumer).unwrap())

@@ -22,8 +22,20 @@ const LIMIT: u64 = 20_000;
 fn variable() -> impl Strategy<Value = String> {
     let names = prop::sample::select(vec!["a", "b", "c"]);
     let transforms = prop::sample::select(vec![
-        "", "{s.len}", "{s.int}", "{s.substr,1,2}", "{s.toupper}", "{s.select,1,:}", "{uri.host}", "{csv.value,1}", "{s.eval}",
-        "{re.subst,/a/$var(b)/g}", "{param.value,a}", "{s.index,a}", "{s.fill.left,xy,9}", "{s.b64encode}",
+        "",
+        "{s.len}",
+        "{s.int}",
+        "{s.substr,1,2}",
+        "{s.toupper}",
+        "{s.select,1,:}",
+        "{uri.host}",
+        "{csv.value,1}",
+        "{s.eval}",
+        "{re.subst,/a/$var(b)/g}",
+        "{param.value,a}",
+        "{s.index,a}",
+        "{s.fill.left,xy,9}",
+        "{s.b64encode}",
     ]);
     prop_oneof![
         names.clone().prop_map(|name| format!("$var({name})")),
@@ -33,8 +45,17 @@ fn variable() -> impl Strategy<Value = String> {
         names.clone().prop_map(|name| format!("$(avp({name})[*])")),
         (names.clone(), transforms).prop_map(|(name, step)| format!("$(var({name}){step})")),
         names.prop_map(|name| format!("$(avp($var({name})))")),
-        prop::sample::select(vec!["$rc", "$param(1)", "$param($var(a))", "$return(0)", "$route", "$(route[*])", "$cfg_line", "$$"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "$rc",
+            "$param(1)",
+            "$param($var(a))",
+            "$return(0)",
+            "$route",
+            "$(route[*])",
+            "$cfg_line",
+            "$$"
+        ])
+        .prop_map(str::to_owned),
     ]
 }
 
@@ -49,8 +70,20 @@ fn target() -> impl Strategy<Value = String> {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["", "a", "abc", "a:b:c", "a,b", "sip:u@h;a=1", "7", "a=1;b", "$var(a)", "\\xff\\xfe", "$(avp(b){s.eval})"])
-        .prop_map(|text| format!("\"{text}\""))
+    prop::sample::select(vec![
+        "",
+        "a",
+        "abc",
+        "a:b:c",
+        "a,b",
+        "sip:u@h;a=1",
+        "7",
+        "a=1;b",
+        "$var(a)",
+        "\\xff\\xfe",
+        "$(avp(b){s.eval})",
+    ])
+    .prop_map(|text| format!("\"{text}\""))
 }
 
 /// A call; routes only among the given ones.
@@ -118,10 +151,13 @@ fn block(routes: Routes) -> impl Strategy<Value = String> {
     ];
     let statement = leaf.prop_recursive(4, 24, 4, move |inner| {
         let body = prop::collection::vec(inner, 0..4).prop_map(|body| body.concat());
-        let leave = prop::sample::select(vec!["", "break;", "if ($var(a) == 1) break;", "if ($var(b)) { ; } else { break; }"]);
-        let looped = (body.clone(), leave, body.clone()).prop_map(|(before, leave, behind)| format!("{before} {leave} {behind}"));
+        let leave =
+            prop::sample::select(vec!["", "break;", "if ($var(a) == 1) break;", "if ($var(b)) { ; } else { break; }"]);
+        let looped = (body.clone(), leave, body.clone())
+            .prop_map(|(before, leave, behind)| format!("{before} {leave} {behind}"));
         prop_oneof![
-            (condition(routes), body.clone(), body.clone()).prop_map(|(cond, yes, no)| format!("if ({cond}) {{ {yes} }} else {{ {no} }}")),
+            (condition(routes), body.clone(), body.clone())
+                .prop_map(|(cond, yes, no)| format!("if ({cond}) {{ {yes} }} else {{ {no} }}")),
             (condition(routes), body.clone()).prop_map(|(cond, body)| format!("if ({cond}) {{ {body} }}")),
             (condition(routes), looped.clone()).prop_map(|(cond, body)| format!("while ({cond}) {{ {body} }}")),
             looped.prop_map(|body| format!("for ($var(b) in $(avp(a)[*])) {{ {body} }}")),

@@ -52,7 +52,9 @@ fn a_waiting_machine_is_resumed_on_another_thread_inside_a_condition() {
 
 #[test]
 fn a_code_of_zero_that_arrives_late_ends_the_script() {
-    let program = compiled("route { route(x); xlog(\"@=never\\n\"); } route[x] { $var(a) = 1 + yields(0); xlog(\"@=never\\n\"); }");
+    let program = compiled(
+        "route { route(x); xlog(\"@=never\\n\"); } route[x] { $var(a) = 1 + yields(0); xlog(\"@=never\\n\"); }",
+    );
     let mut host = TestHost::new(Dialect::V4_0);
     host.is_waiting = true;
     assert!(lines_of(&program, &mut host).is_empty());
@@ -68,7 +70,9 @@ fn async_ends_the_run_and_the_resume_route_sees_only_what_lasts() {
     host.is_waiting = true;
     let mut machine = Machine::new();
     machine.start(Arc::clone(&program), program.main_route().unwrap(), StartOptions::new(RouteKind::Request));
-    let Outcome::Async { pending: 5, resume, timeout_secs: Some(3) } = machine.run(&mut host) else { panic!("no async") };
+    let Outcome::Async { pending: 5, resume, timeout_secs: Some(3) } = machine.run(&mut host) else {
+        panic!("no async")
+    };
     assert_eq!(Some(resume), program.route(RouteKind::Request, "done"));
     let mut options = StartOptions::new(RouteKind::Request);
     options.rc = -3;
@@ -155,7 +159,8 @@ fn arguments_that_are_null_or_of_another_type_fail_the_call() {
 fn an_error_route_runs_after_the_action_and_leaves_the_return_code_alone() {
     let text = "route { $ru = \"sip:@@bad\"; if ($rU == \"x\") { ; } xlog(\"@=$rc\\n\"); } error_route { fails(); xlog(\"@=error\\n\"); }";
     assert_eq!(lines(text), ["error", "0"]);
-    let program = compiled("route { assert(0, \"boom\"); xlog(\"@=never\\n\"); } error_route { xlog(\"@=error\\n\"); }");
+    let program =
+        compiled("route { assert(0, \"boom\"); xlog(\"@=never\\n\"); } error_route { xlog(\"@=error\\n\"); }");
     let mut host = TestHost::new(Dialect::V4_0);
     host.has_asserts = true;
     assert_eq!(lines_of(&program, &mut host), ["error"]);
@@ -178,7 +183,9 @@ fn a_run_inside_a_function_call_does_not_disturb_the_outer_one() {
 
 #[test]
 fn event_parameters_are_read_by_name_and_by_position() {
-    let program = compiled("event_route[E_X] { xlog(\"@=$param(2) $param(k) $param(none)\\n\"); route(y); } route[y] { xlog(\"@=$param(k)\\n\"); } route { exit; }");
+    let program = compiled(
+        "event_route[E_X] { xlog(\"@=$param(2) $param(k) $param(none)\\n\"); route(y); } route[y] { xlog(\"@=$param(k)\\n\"); } route { exit; }",
+    );
     let mut options = StartOptions::new(RouteKind::Event);
     options.params = vec![(Some("j".into()), 7.into()), (Some("k".into()), "v".into())];
     let (name, route, _) = program.event_routes().next().unwrap();
@@ -279,7 +286,8 @@ fn flags_exist_from_their_first_mention_in_functions_and_variables() {
 
 #[test]
 fn a_machine_is_used_again_without_a_trace_of_the_last_run() {
-    let program = compiled("route { xlog(\"@=$rc $param(1) $return(0)\\n\"); route(x, 1); } route[x] { return(3, \"v\"); }");
+    let program =
+        compiled("route { xlog(\"@=$rc $param(1) $return(0)\\n\"); route(x, 1); } route[x] { return(3, \"v\"); }");
     let mut host = TestHost::new(Dialect::V4_0);
     let mut machine = Machine::new();
     for _ in 0..3 {

@@ -104,7 +104,10 @@ fn run_case(case: &Json, dialect: Dialect, expected: &Json, tally: &mut Tally) {
         tally.runs += 1;
         if let Some(got) = check(case, expected, &host) {
             let expr = text(case, "expr");
-            tally.failures.push(format!("{id} {dialect:?}: {expr}\n   expected {expected}\n   got      {got}\n   {:?}", host.complaints));
+            tally.failures.push(format!(
+                "{id} {dialect:?}: {expr}\n   expected {expected}\n   got      {got}\n   {:?}",
+                host.complaints
+            ));
         }
     }
 }

@@ -179,7 +179,14 @@ mod tests {
 
     #[test]
     fn incomplete_or_foreign_credentials_are_refused() {
-        for text in [&b"Basic abc"[..], b"Digest", b"Digest ", b"Digestusername=\"x\"", b"Digest username=\"x\", realm=\"y\"", b""] {
+        for text in [
+            &b"Basic abc"[..],
+            b"Digest",
+            b"Digest ",
+            b"Digestusername=\"x\"",
+            b"Digest username=\"x\", realm=\"y\"",
+            b"",
+        ] {
             assert!(DigestCredentials::parse(text).is_err());
         }
     }

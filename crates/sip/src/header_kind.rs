@@ -164,7 +164,11 @@ impl HeaderKind {
     pub fn from_name(name: &[u8]) -> Self {
         if let [letter] = name {
             let at = (letter | 0x20).wrapping_sub(b'a') as usize;
-            return if letter.is_ascii_alphabetic() { COMPACT.get(at).copied().unwrap_or(Self::Other) } else { Self::Other };
+            return if letter.is_ascii_alphabetic() {
+                COMPACT.get(at).copied().unwrap_or(Self::Other)
+            } else {
+                Self::Other
+            };
         }
         let (Some(&from), Some(&to)) = (INDEX.first.get(name.len()), INDEX.first.get(name.len() + 1)) else {
             return Self::Other;

@@ -35,7 +35,9 @@ pub use header_kind::HeaderKind;
 pub use list::{CommaList, Param, Params};
 pub use local::{MAX_FORWARDS, RequestBuilder, build_ack_non2xx, build_cancel};
 pub use lumps::{EDITS_MAX, Lumps};
-pub use message::{ContactValue, Contacts, HeaderEntry, HeaderValue, Limits, Message, NameAddrs, StartLine, Values, Vias};
+pub use message::{
+    ContactValue, Contacts, HeaderEntry, HeaderValue, Limits, Message, NameAddrs, StartLine, Values, Vias,
+};
 pub use method::Method;
 pub use name_addr::NameAddr;
 pub use reply::{ReplyOut, build_reply, default_reason};

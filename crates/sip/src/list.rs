@@ -239,10 +239,7 @@ mod tests {
     fn parameters_keep_order_quotes_and_missing_values() {
         let params = Params::new(b"a=1; b=\"x;y\" ;c;;D = 4");
         let seen: Vec<_> = params.iter().map(|p| (p.name, p.value)).collect();
-        assert_eq!(
-            seen,
-            [(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"\"x;y\"")), (b"c", None), (b"D", Some(b"4"))]
-        );
+        assert_eq!(seen, [(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"\"x;y\"")), (b"c", None), (b"D", Some(b"4"))]);
         assert_eq!(params.value(b"d"), Some(&b"4"[..]));
         assert_eq!(params.find(b"b").map(|p| p.unquoted().into_owned()), Some(b"x;y".to_vec()));
         assert!(params.has(b"C"));

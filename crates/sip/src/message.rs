@@ -553,8 +553,7 @@ impl<'a> Values<'a> {
             let kind = self.kind;
             let entry = self.lines.find(|entry| entry.kind == kind)?;
             let body = self.message.value(entry);
-            self.list =
-                if kind == HeaderKind::Via { CommaList::with_comments(body) } else { CommaList::new(body) };
+            self.list = if kind == HeaderKind::Via { CommaList::with_comments(body) } else { CommaList::new(body) };
         }
     }
 }

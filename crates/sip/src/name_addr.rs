@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn broken_addresses_are_refused_with_their_offset() {
-        for text in [&b"\"unterminated <sip:a@b>"[..], b"<sip:a@b", b"<>", b"", b"Bell, Alexander sip:a@b", b"<sip:a@b> junk"] {
+        for text in
+            [&b"\"unterminated <sip:a@b>"[..], b"<sip:a@b", b"<>", b"", b"Bell, Alexander sip:a@b", b"<sip:a@b> junk"]
+        {
             assert!(NameAddr::parse(text).is_err(), "{:?}", String::from_utf8_lossy(text));
         }
         assert_eq!(NameAddr::parse(b"  <>"), Err(ParseError::value(3)));

@@ -169,7 +169,9 @@ fn status_line(line: &[u8], first_blank: usize, from: usize) -> Result<StartLine
         digits += 1;
     }
     let (hundreds, rest) = match sub(line, digits, digits + 3) {
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => (u16::from(a - b'0'), u16::from(b - b'0') * 10 + u16::from(c - b'0')),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+            (u16::from(a - b'0'), u16::from(b - b'0') * 10 + u16::from(c - b'0'))
+        }
         _ => return Err(ParseError::BadStartLine),
     };
     // Four digits are no status; a missing blank before an empty reason is common and harmless.

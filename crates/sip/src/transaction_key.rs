@@ -128,12 +128,7 @@ fn push_sent_by(via: &Via<'_>, key: &mut SmallVec<[u8; 96]>) {
     }
 }
 
-fn push_2543(
-    request: &Message,
-    via: &Via<'_>,
-    method: &[u8],
-    key: &mut SmallVec<[u8; 96]>,
-) -> Result<(), ParseError> {
+fn push_2543(request: &Message, via: &Via<'_>, method: &[u8], key: &mut SmallVec<[u8; 96]>) -> Result<(), ParseError> {
     let (number, _, _) = request.cseq()?;
     key.push(SERVER_2543);
     for part in [

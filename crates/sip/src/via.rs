@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use crate::error::ParseError;
 use crate::list::Params;
-use crate::text::{eq_ignore_case, is_blank, is_host, is_token, parse_u32, push_decimal, sub, tail, trim, trim_end, trim_start};
+use crate::text::{
+    eq_ignore_case, is_blank, is_host, is_token, parse_u32, push_decimal, sub, tail, trim, trim_end, trim_start,
+};
 
 /// Transport of a Via `sent-protocol` or of a `transport=` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -174,9 +176,11 @@ impl<'a> Cursor<'a> {
                 self.at += 1;
             }
             // An IPv6 address without brackets is wrong but seen in the field; it can hold no port.
-            if self.text.get(self.at) == Some(&b':') && memchr::memchr(b':', tail(self.text, self.at + 1)).is_some_and(|next| {
-                sub(self.text, self.at + 1, self.at + 1 + next).iter().all(u8::is_ascii_hexdigit)
-            }) {
+            if self.text.get(self.at) == Some(&b':')
+                && memchr::memchr(b':', tail(self.text, self.at + 1)).is_some_and(|next| {
+                    sub(self.text, self.at + 1, self.at + 1 + next).iter().all(u8::is_ascii_hexdigit)
+                })
+            {
                 while self.text.get(self.at).is_some_and(|&b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
                     self.at += 1;
                 }

@@ -139,9 +139,7 @@ fn read(message: &Message, key: &str) -> Vec<u8> {
         "call_id" => message.call_id().unwrap_or(b"missing").to_vec(),
         "via_count" => message.vias().map(Result::unwrap).count().to_string().into_bytes(),
         "via_host" => message.top_via().unwrap().host.to_vec(),
-        "via_transports" => {
-            message.vias().map(|via| via.unwrap().transport_text).collect::<Vec<_>>().join(&b',')
-        }
+        "via_transports" => message.vias().map(|via| via.unwrap().transport_text).collect::<Vec<_>>().join(&b','),
         "branch" => or_dash(message.top_via().unwrap().branch),
         "contact_count" => message.contacts().map(Result::unwrap).count().to_string().into_bytes(),
         "contact_uri" => first_contact(message).uri.to_vec(),
@@ -178,12 +176,7 @@ fn every_torture_message_is_forwarded_answered_or_dropped_as_its_fixture_says() 
         let Ok(message) = &parsed else { continue };
         for (key, want) in &case.checks {
             let got = read(message, key);
-            assert_eq!(
-                String::from_utf8_lossy(&got),
-                String::from_utf8_lossy(want),
-                "{}: {key}",
-                case.name
-            );
+            assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(want), "{}: {key}", case.name);
         }
     }
 }

@@ -49,9 +49,10 @@ fn a_forwarded_request_differs_in_uri_and_via_only() {
         headers: b"Record-Route: <sip:p;lr>\r\n",
         ..RequestOut::default()
     };
-    let want = REQUEST
-        .replace("INVITE sip:bob@example.org", "INVITE sip:bob@192.0.2.9")
-        .replace("Via: SIP/2.0/UDP 192", "Via: SIP/2.0/UDP p;branch=z9hG4bKx\r\nRecord-Route: <sip:p;lr>\r\nVia: SIP/2.0/UDP 192");
+    let want = REQUEST.replace("INVITE sip:bob@example.org", "INVITE sip:bob@192.0.2.9").replace(
+        "Via: SIP/2.0/UDP 192",
+        "Via: SIP/2.0/UDP p;branch=z9hG4bKx\r\nRecord-Route: <sip:p;lr>\r\nVia: SIP/2.0/UDP 192",
+    );
     assert_eq!(written(&parse(REQUEST), &Lumps::new(), &request), want);
 }
 
@@ -237,7 +238,10 @@ fn received_and_rport_travel_on_with_the_request() {
         ("SIP/2.0/UDP h;rport=9;branch=b", "SIP/2.0/UDP h;rport=1024;branch=b;received=198.51.100.7"),
         ("SIP/2.0/UDP h:5060", "SIP/2.0/UDP h:5060;received=198.51.100.7;rport=1024"),
         ("SIP/2.0/UDP h ;received=192.0.2.66 ;rport (c)", "SIP/2.0/UDP h ;received=198.51.100.7 ;rport=1024 (c)"),
-        ("SIP/2.0/UDP h;rport, SIP/2.0/UDP g;rport", "SIP/2.0/UDP h;rport=1024;received=198.51.100.7, SIP/2.0/UDP g;rport"),
+        (
+            "SIP/2.0/UDP h;rport, SIP/2.0/UDP g;rport",
+            "SIP/2.0/UDP h;rport=1024;received=198.51.100.7, SIP/2.0/UDP g;rport",
+        ),
     ] {
         let text = format!("OPTIONS sip:a SIP/2.0\r\nVia: {via}\r\nTo: x\r\n\r\n");
         let message = parse(&text);
@@ -361,22 +365,27 @@ Content-Length: 0\r\n\r\n"
     assert_eq!(TransactionKey::for_request(&parse(&ack)).unwrap(), key);
     assert_eq!(TransactionKey::of_cancelled(&cancel).unwrap(), key);
     assert_ne!(TransactionKey::for_request(&cancel).unwrap(), key);
-    assert_eq!(
-        TransactionKey::for_reply(&reply).unwrap(),
-        TransactionKey::for_client(b"z9hG4bKa", b"INVITE")
-    );
+    assert_eq!(TransactionKey::for_reply(&reply).unwrap(), TransactionKey::for_client(b"z9hG4bKa", b"INVITE"));
 }
 
 #[test]
 fn keys_differ_by_branch_sender_port_and_method_but_not_by_host_case() {
     let key = |via: &str, method: &str| {
-        let text = format!("{method} sip:a SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nFrom: <sip:a>;tag=1\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n");
+        let text = format!(
+            "{method} sip:a SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nFrom: <sip:a>;tag=1\r\nCall-ID: c\r\nCSeq: 1 {method}\r\n\r\n"
+        );
         TransactionKey::for_request(&parse(text)).unwrap()
     };
     let base = key("h:5060;branch=z9hG4bKa", "INVITE");
     assert_eq!(base, key("H:5060;branch=z9hG4bKa", "INVITE"));
     assert_eq!(base, key("h:5060;branch=z9hG4bKa", "ACK"));
-    for other in ["h;branch=z9hG4bKa", "h:5061;branch=z9hG4bKa", "g:5060;branch=z9hG4bKa", "h:5060;branch=z9hG4bKb", "h:5060;branch=a"] {
+    for other in [
+        "h;branch=z9hG4bKa",
+        "h:5061;branch=z9hG4bKa",
+        "g:5060;branch=z9hG4bKa",
+        "h:5060;branch=z9hG4bKb",
+        "h:5060;branch=a",
+    ] {
         assert_ne!(base, key(other, "INVITE"), "{other}");
     }
     assert_ne!(base, key("h:5060;branch=z9hG4bKa", "FOO"));
@@ -390,7 +399,14 @@ fn keys_differ_by_branch_sender_port_and_method_but_not_by_host_case() {
 fn requests_from_scratch_parse_back() {
     let mut via = Vec::new();
     write_via(
-        &ViaOut { transport: Transport::Tls, host: b"[2001:db8::1]", port: Some(5061), branch: b"z9hG4bKq", rport: true, params: b";i=3" },
+        &ViaOut {
+            transport: Transport::Tls,
+            host: b"[2001:db8::1]",
+            port: Some(5061),
+            branch: b"z9hG4bKq",
+            rport: true,
+            params: b";i=3",
+        },
         &mut via,
     );
     assert_eq!(via, b"SIP/2.0/TLS [2001:db8::1]:5061;rport;branch=z9hG4bKq;i=3");

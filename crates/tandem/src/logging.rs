@@ -43,9 +43,26 @@ pub(crate) fn follow(node: NodeRef) {
 /// Number of a syslog facility name; `LOG_DAEMON` for unknown ones.
 pub(crate) fn facility(name: &str) -> u8 {
     let known = [
-        ("KERN", 0), ("USER", 1), ("MAIL", 2), ("DAEMON", 3), ("AUTH", 4), ("SYSLOG", 5), ("LPR", 6), ("NEWS", 7), ("UUCP", 8),
-        ("CRON", 9), ("AUTHPRIV", 10), ("FTP", 11), ("LOCAL0", 16), ("LOCAL1", 17), ("LOCAL2", 18), ("LOCAL3", 19), ("LOCAL4", 20),
-        ("LOCAL5", 21), ("LOCAL6", 22), ("LOCAL7", 23),
+        ("KERN", 0),
+        ("USER", 1),
+        ("MAIL", 2),
+        ("DAEMON", 3),
+        ("AUTH", 4),
+        ("SYSLOG", 5),
+        ("LPR", 6),
+        ("NEWS", 7),
+        ("UUCP", 8),
+        ("CRON", 9),
+        ("AUTHPRIV", 10),
+        ("FTP", 11),
+        ("LOCAL0", 16),
+        ("LOCAL1", 17),
+        ("LOCAL2", 18),
+        ("LOCAL3", 19),
+        ("LOCAL4", 20),
+        ("LOCAL5", 21),
+        ("LOCAL6", 22),
+        ("LOCAL7", 23),
     ];
     let name = name.trim_start_matches("LOG_");
     known.iter().find(|(known, _)| *known == name).map_or(3, |(_, number)| *number)
@@ -98,13 +115,15 @@ impl<S: Subscriber> Layer<S> for Lines {
         if *metadata.level() == Level::TRACE {
             return false;
         }
-        let threshold = SETTINGS.get().map_or(2, |settings| settings.log_level.load(std::sync::atomic::Ordering::Relaxed));
+        let threshold =
+            SETTINGS.get().map_or(2, |settings| settings.log_level.load(std::sync::atomic::Ordering::Relaxed));
         severity_of(*metadata.level()) <= i64::from(threshold)
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut line = LineVisitor { text: String::new(), fields: String::new(), severity: severity_of(*metadata.level()) };
+        let mut line =
+            LineVisitor { text: String::new(), fields: String::new(), severity: severity_of(*metadata.level()) };
         event.record(&mut line);
         let prefix = SETTINGS.get().map(|settings| settings.log_prefix.as_str()).filter(|prefix| !prefix.is_empty());
         let mut text = String::with_capacity(line.text.len() + line.fields.len() + 32);

@@ -44,7 +44,8 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
         // Before any thread exists; nothing but the main thread survives a fork.
         nix::unistd::daemon(true, args.log_stderr).context("cannot go to the background")?;
     }
-    let mut loaded = load(&args.file, &options).map_err(|refused| anyhow!("{}\n{} was not started", refused.render(), args.file.display()))?;
+    let mut loaded = load(&args.file, &options)
+        .map_err(|refused| anyhow!("{}\n{} was not started", refused.render(), args.file.display()))?;
     start_logging(args, &loaded);
     replace_listeners(args, &mut loaded)?;
     let signals = block_signals()?;
@@ -154,7 +155,9 @@ fn replace_listeners(args: &ServerArgs, loaded: &mut Loaded) -> anyhow::Result<(
 fn parse_listen(text: &str) -> anyhow::Result<Vec<ListenSpec>> {
     let wrong = || anyhow!("-l {text}: expected [proto:]host[:port], for example udp:192.0.2.1:5060");
     let (proto, rest) = match text.split_once(':') {
-        Some((proto, rest)) if proto.parse::<tandem_net::Proto>().is_ok() => (proto.parse().map_err(|()| wrong())?, rest),
+        Some((proto, rest)) if proto.parse::<tandem_net::Proto>().is_ok() => {
+            (proto.parse().map_err(|()| wrong())?, rest)
+        }
         _ => (tandem_net::Proto::Udp, text),
     };
     let (host, port) = match rest.rsplit_once(':') {
@@ -181,7 +184,8 @@ fn note_ignored(args: &ServerArgs) {
 }
 
 fn write_pid(file: &Path) -> anyhow::Result<()> {
-    std::fs::write(file, format!("{}\n", std::process::id())).with_context(|| format!("cannot write {}", file.display()))
+    std::fs::write(file, format!("{}\n", std::process::id()))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn drop_privileges(args: &ServerArgs) -> anyhow::Result<()> {

@@ -35,7 +35,11 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
             Err(error) => {
                 tracing::error!("cluster nodes cannot be loaded, trying again in {} s: {error}", RETRY.as_secs());
                 if let Some(workers) = node.workers() {
-                    workers.after(WorkerId(0), Instant::now() + RETRY, Box::new(move |_| load_and_begin(node, clusterer)));
+                    workers.after(
+                        WorkerId(0),
+                        Instant::now() + RETRY,
+                        Box::new(move |_| load_and_begin(node, clusterer)),
+                    );
                 }
             }
         }
@@ -62,7 +66,13 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
 }
 
 /// Stores the state that `set_status` has set; for the own node in all clusters.
-pub(super) fn store_state(node: NodeRef, clusterer: &Clusterer, cluster: ClusterId, id: Option<NodeId>, is_enabled: bool) {
+pub(super) fn store_state(
+    node: NodeRef,
+    clusterer: &Clusterer,
+    cluster: ClusterId,
+    id: Option<NodeId>,
+    is_enabled: bool,
+) {
     let Some(names) = clusterer.configuration.database.clone() else { return };
     let own = clusterer.configuration.core.node_id;
     let id = id.unwrap_or(own);
@@ -134,7 +144,10 @@ fn clusters_of(rows: &DbRows, own: NodeId, names: &TableNames) -> Result<Vec<Clu
 fn record(row: &[DbValue]) -> Result<(ClusterId, NodeConfig), String> {
     let int = |at: usize| row.get(at).and_then(DbValue::as_int).and_then(|int| i32::try_from(int).ok());
     let text = |at: usize| {
-        row.get(at).and_then(DbValue::to_text).map(|text| String::from_utf8_lossy(&text).into_owned()).filter(|text| !text.is_empty())
+        row.get(at)
+            .and_then(DbValue::to_text)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .filter(|text| !text.is_empty())
     };
     let cluster = int(1).ok_or("no cluster_id")?;
     let id = int(2).ok_or("no node_id")?;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 use tandem_cluster::{
-    ClusterId, ClusterList, MiSendError, NodeId, RemoveNodeError, SetStatusError, SharingTagError, SharingTagReason, TopologyList,
+    ClusterId, ClusterList, MiSendError, NodeId, RemoveNodeError, SetStatusError, SharingTagError, SharingTagReason,
+    TopologyList,
 };
 use tandem_module::NodeRef;
 use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
@@ -12,8 +13,12 @@ use super::database;
 use super::service::{Clusterer, now};
 use super::variable::parse_tag;
 
-const LIST: CommandSpec =
-    CommandSpec { name: "clusterer:list", aliases: &["clusterer_list"], params: &[], doc: "nodes and links of all clusters" };
+const LIST: CommandSpec = CommandSpec {
+    name: "clusterer:list",
+    aliases: &["clusterer_list"],
+    params: &[],
+    doc: "nodes and links of all clusters",
+};
 const TOPOLOGY: CommandSpec = CommandSpec {
     name: "clusterer:list_topology",
     aliases: &["clusterer_list_topology"],
@@ -82,7 +87,17 @@ const REPORTS: CommandSpec = CommandSpec {
 };
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
-    LIST, TOPOLOGY, CAPABILITIES, SET_CAP_STATUS, SET_STATUS, REMOVE_NODE, SEND_MI, BROADCAST_MI, LIST_TAGS, TAG_SET_ACTIVE, RELOAD,
+    LIST,
+    TOPOLOGY,
+    CAPABILITIES,
+    SET_CAP_STATUS,
+    SET_STATUS,
+    REMOVE_NODE,
+    SEND_MI,
+    BROADCAST_MI,
+    LIST_TAGS,
+    TAG_SET_ACTIVE,
+    RELOAD,
     REPORTS,
 ];
 
@@ -113,17 +128,21 @@ fn none_or(text: Option<String>) -> String {
 
 fn clusters_json(clusters: &[ClusterList]) -> Vec<Json> {
     let rows = clusters.iter().map(|cluster| {
-        let nodes: Vec<Json> = cluster.nodes.iter().map(|row| {
-            json!({
-                "node_id": row.node_id.0,
-                "db_id": row.db_id,
-                "url": row.url,
-                "link_state": row.link_state.as_str(),
-                "state": if row.is_enabled { "enabled" } else { "disabled" },
-                "next_hop": none_or(row.next_hop.map(|hop| hop.0.to_string())),
-                "description": none_or(row.description.clone()),
+        let nodes: Vec<Json> = cluster
+            .nodes
+            .iter()
+            .map(|row| {
+                json!({
+                    "node_id": row.node_id.0,
+                    "db_id": row.db_id,
+                    "url": row.url,
+                    "link_state": row.link_state.as_str(),
+                    "state": if row.is_enabled { "enabled" } else { "disabled" },
+                    "next_hop": none_or(row.next_hop.map(|hop| hop.0.to_string())),
+                    "description": none_or(row.description.clone()),
+                })
             })
-        }).collect();
+            .collect();
         json!({ "cluster_id": cluster.cluster_id.0, "Nodes": nodes })
     });
     rows.collect()
@@ -221,7 +240,9 @@ fn set_cap_status(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> 
     let done = clusterer.with(node, |core| core.set_cap_status(cluster, &capability, is_enabled, now()));
     match done {
         Some(Ok(())) => Ok(json!("OK")),
-        Some(Err(tandem_cluster::CapabilityError::UnknownCluster)) | None => Err(MiError::new(404, "Cluster id not found")),
+        Some(Err(tandem_cluster::CapabilityError::UnknownCluster)) | None => {
+            Err(MiError::new(404, "Cluster id not found"))
+        }
         Some(Err(_)) => Err(MiError::new(404, "Capability not found")),
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tandem_cluster::{
-    ClusterConfig, ClusterId, ClusterNodeConfig, Family, NodeConfig, NodeId, Provisioning, SharingTagConfig, SyncSettings, Timers,
-    parse_node_info,
+    ClusterConfig, ClusterId, ClusterNodeConfig, Family, NodeConfig, NodeId, Provisioning, SharingTagConfig,
+    SyncSettings, Timers, parse_node_info,
 };
 use tandem_module::SetupError;
 use tandem_module::declare::{ParamValues, Setup};
@@ -27,7 +27,10 @@ const fn list(name: &'static str, doc: &'static str) -> ParamSpec {
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("my_node_id", "", "id of this node"),
     int("current_id", "", "id of this node (name of 2.4)"),
-    list("my_node_info", "own record: cluster_id=1, url=bin:host[:port][, sip_addr=..., flags=seed, ...]; one per cluster"),
+    list(
+        "my_node_info",
+        "own record: cluster_id=1, url=bin:host[:port][, sip_addr=..., flags=seed, ...]; one per cluster",
+    ),
     list("current_info", "own record (name of 2.4)"),
     list("neighbor_node_info", "entry point: cluster_id=1, node_id=2, url=bin:host[:port]; repeatable"),
     list("neighbor_info", "entry point (name of 2.4)"),
@@ -129,18 +132,21 @@ fn script_clusters(params: &ParamValues, id: NodeId) -> Result<Vec<ClusterConfig
     let own_param = if params.is_set("my_node_info") { "my_node_info" } else { "current_info" };
     let mut clusters: Vec<ClusterConfig> = Vec::new();
     for (at, line) in params.all(own_param).iter().enumerate() {
-        let (cluster, record) =
-            parse_node_info(line, Some(id)).map_err(|error| SetupError::param_at(own_param, at, format!("{error} in \"{line}\"")))?;
+        let (cluster, record) = parse_node_info(line, Some(id))
+            .map_err(|error| SetupError::param_at(own_param, at, format!("{error} in \"{line}\"")))?;
         clusters.push(ClusterConfig::new(cluster, record, Vec::new()));
     }
     if clusters.is_empty() {
-        return Err(SetupError::new("db_mode=0 needs my_node_info (current_info in 2.4): \"cluster_id=1, url=bin:192.0.2.1:5555\""));
+        return Err(SetupError::new(
+            "db_mode=0 needs my_node_info (current_info in 2.4): \"cluster_id=1, url=bin:192.0.2.1:5555\"",
+        ));
     }
     for param in ["neighbor_node_info", "neighbor_info"] {
         for (at, line) in params.all(param).iter().enumerate() {
-            let (cluster, record) =
-                parse_node_info(line, None).map_err(|error| SetupError::param_at(param, at, format!("{error} in \"{line}\"")))?;
-            add_neighbour(&mut clusters, cluster, record).map_err(|message| SetupError::param_at(param, at, message))?;
+            let (cluster, record) = parse_node_info(line, None)
+                .map_err(|error| SetupError::param_at(param, at, format!("{error} in \"{line}\"")))?;
+            add_neighbour(&mut clusters, cluster, record)
+                .map_err(|message| SetupError::param_at(param, at, message))?;
         }
     }
     Ok(clusters)
@@ -164,8 +170,18 @@ fn database(setup: &Setup<'_>) -> Result<TableNames, SetupError> {
     let url = params.text("db_url").or_else(|| setup.settings.db_default_url.clone());
     let url = url.ok_or_else(|| SetupError::new("db_mode=1 needs db_url; or set db_mode=0 and my_node_info"))?;
     let column = |name: &str| params.text_or(&format!("{name}_col"), name);
-    let names =
-        ["id", "cluster_id", "node_id", "url", "state", "no_ping_retries", "priority", "sip_addr", "flags", "description"];
+    let names = [
+        "id",
+        "cluster_id",
+        "node_id",
+        "url",
+        "state",
+        "no_ping_retries",
+        "priority",
+        "sip_addr",
+        "flags",
+        "description",
+    ];
     Ok(TableNames { url, table: params.text_or("db_table", "clusterer"), columns: names.map(column) })
 }
 
@@ -204,7 +220,9 @@ fn families(params: &ParamValues) -> Result<Vec<(ClusterId, Family)>, SetupError
             };
             Some((ClusterId(cluster.trim().parse().ok()?), family))
         });
-        let wrong = || SetupError::param_at("cluster_family", at, format!("\"{line}\" is not cluster_id=2.4 or cluster_id=3.3"));
+        let wrong = || {
+            SetupError::param_at("cluster_family", at, format!("\"{line}\" is not cluster_id=2.4 or cluster_id=3.3"))
+        };
         families.push(parsed.ok_or_else(wrong)?);
     }
     Ok(families)
@@ -220,9 +238,13 @@ fn sharing_tags(params: &ParamValues) -> Result<Vec<(ClusterId, SharingTagConfig
                 "backup" => false,
                 _ => return None,
             };
-            Some((ClusterId(cluster.trim().parse().ok()?), SharingTagConfig { name: name.trim().to_owned(), is_active }))
+            Some((
+                ClusterId(cluster.trim().parse().ok()?),
+                SharingTagConfig { name: name.trim().to_owned(), is_active },
+            ))
         });
-        let wrong = || SetupError::param_at("sharing_tag", at, format!("\"{line}\" is not name/cluster_id=active or =backup"));
+        let wrong =
+            || SetupError::param_at("sharing_tag", at, format!("\"{line}\" is not name/cluster_id=active or =backup"));
         tags.push(parsed.ok_or_else(wrong)?);
     }
     Ok(tags)

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Output, SendPacket, Verdict,
+    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Output,
+    SendPacket, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -95,7 +96,11 @@ impl Clusterer {
         self.core.lock().as_ref().map(work)
     }
 
-    pub(super) fn begin(&self, node: NodeRef, configuration: tandem_cluster::ClusterNodeConfig) -> Result<(), SetupError> {
+    pub(super) fn begin(
+        &self,
+        node: NodeRef,
+        configuration: tandem_cluster::ClusterNodeConfig,
+    ) -> Result<(), SetupError> {
         let rng = Box::new(|| rand::rng().next_u64());
         let core = ClusterNode::new(configuration, rng, now()).map_err(|error| SetupError::new(error.to_string()))?;
         *self.core.lock() = Some(core);
@@ -148,7 +153,9 @@ impl Clusterer {
                 ];
                 node.events.raise(node, Event { name: SHARING_TAG_CHANGED, params }, None);
             }
-            CoreEvent::MiCommand { cluster, src, command, params } => run_command(node, cluster, src, &command, &params),
+            CoreEvent::MiCommand { cluster, src, command, params } => {
+                run_command(node, cluster, src, &command, &params)
+            }
             CoreEvent::Report { identifier, text } => self.report(identifier, text),
             CoreEvent::Log(event) => {
                 let level = match event.level() {
@@ -228,14 +235,20 @@ impl Clusterer {
     /// Reports per identifier: Unix time and text, oldest first.
     pub(super) fn reports(&self) -> Vec<(String, Vec<(i64, String)>)> {
         let reports = self.reports.lock();
-        let mut all: Vec<_> = reports.iter().map(|(name, lines)| (name.clone(), lines.iter().cloned().collect())).collect();
+        let mut all: Vec<_> =
+            reports.iter().map(|(name, lines)| (name.clone(), lines.iter().cloned().collect())).collect();
         all.sort();
         all
     }
 }
 
 /// Works off what the core asks for; events and closes are left for after the lock.
-fn drain(node: NodeRef, core: &mut ClusterNode, events: &mut SmallVec<[CoreEvent; 4]>, closes: &mut SmallVec<[SocketAddr; 1]>) {
+fn drain(
+    node: NodeRef,
+    core: &mut ClusterNode,
+    events: &mut SmallVec<[CoreEvent; 4]>,
+    closes: &mut SmallVec<[SocketAddr; 1]>,
+) {
     for _ in 0..OUTPUTS_MAX {
         let Some(output) = core.poll_output() else { return };
         match output {
@@ -274,7 +287,8 @@ fn resolve(node: NodeRef, url: tandem_cluster::BinUrl) {
     let text = url.as_str().to_owned();
     let resolver = node.resolver().cloned();
     workers.spawn(Box::pin(async move {
-        let query = tandem_module::transport::NameQuery { host, port: Some(port), proto: Some(Proto::Bin), is_secure: false };
+        let query =
+            tandem_module::transport::NameQuery { host, port: Some(port), proto: Some(Proto::Bin), is_secure: false };
         let found = match resolver {
             Some(resolver) => resolver.lookup(query).await,
             None => Vec::new(),
@@ -307,10 +321,13 @@ fn raise_message(node: NodeRef, name: &'static str, cluster: ClusterId, src: Nod
 fn run_command(node: NodeRef, cluster: ClusterId, src: NodeId, command: &[u8], params: &[Bytes]) {
     let name = String::from_utf8_lossy(command).into_owned();
     let text = |param: &Bytes| serde_json::Value::String(String::from_utf8_lossy(param).into_owned());
-    let params = if params.is_empty() { MiParams::None } else { MiParams::Positional(params.iter().map(text).collect()) };
+    let params =
+        if params.is_empty() { MiParams::None } else { MiParams::Positional(params.iter().map(text).collect()) };
     let tell = move |name: &str, result: &MiResult| match result {
         Ok(_) => tracing::info!("command '{name}' of node {src} in cluster {cluster}: done"),
-        Err(error) => tracing::warn!("command '{name}' of node {src} in cluster {cluster}: {} {}", error.code, error.message),
+        Err(error) => {
+            tracing::warn!("command '{name}' of node {src} in cluster {cluster}: {} {}", error.code, error.message)
+        }
     };
     match node.mi.run(&name, params) {
         MiReply::Now(result) => tell(&name, &result),

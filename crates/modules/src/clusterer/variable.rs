@@ -1,8 +1,8 @@
 //! `$cluster.sh_tag(name/cluster_id)`.
 
 use tandem_cluster::{ClusterId, SharingTagReason};
-use tandem_module::declare::{VarCall, Variable};
 use tandem_module::Context;
+use tandem_module::declare::{VarCall, Variable};
 use tandem_script::surface::{NameRule, VariableSpec};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::LogLevel;
@@ -55,6 +55,7 @@ fn write(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
         context.log(LogLevel::Warning, "a sharing tag cannot be given up by hand; make it active on another node");
         return true;
     }
-    let taken = clusterer.with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::ScriptVariable, now()));
+    let taken =
+        clusterer.with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::ScriptVariable, now()));
     matches!(taken, Some(Ok(())))
 }

@@ -28,7 +28,9 @@ fn fetch_event_params(context: &mut Context, args: &[Arg]) -> Called {
     let Some(list) = arg_text(args, 0).map(<[u8]>::to_vec) else { return Called::Done(-1) };
     let surface = context.node.surface();
     let scope = Scope { surface, dialect: Dialect::V2_4 };
-    for (at, entry) in list.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()).enumerate() {
+    for (at, entry) in
+        list.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()).enumerate()
+    {
         let (source, target) = match entry.iter().position(|byte| *byte == b'=') {
             Some(split) => {
                 let (name, rest) = entry.split_at(split);
@@ -37,7 +39,8 @@ fn fetch_event_params(context: &mut Context, args: &[Arg]) -> Called {
             }
             None => (format!("$param({})", at + 1), entry),
         };
-        let (Ok(source), Ok(target)) = (pvar::parse_exact(source.as_bytes(), scope), pvar::parse_exact(target, scope)) else {
+        let (Ok(source), Ok(target)) = (pvar::parse_exact(source.as_bytes(), scope), pvar::parse_exact(target, scope))
+        else {
             return Called::Done(-1);
         };
         let value = context.read_var(&source);

@@ -116,11 +116,15 @@ fn wait_for_event(context: &mut Context, args: &[Arg]) -> Called {
 
 fn notify_on_event(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
-    let (Some(name), Some(filter)) = (arg_text(args, 0).and_then(|name| node.events.name(name)), filter_of(context, args)) else {
+    let (Some(name), Some(filter)) =
+        (arg_text(args, 0).and_then(|name| node.events.name(name)), filter_of(context, args))
+    else {
         context.log(LogLevel::Error, "notify_on_event: no such event, or a filter that is not key=value");
         return Called::Done(-1);
     };
-    let Some(route) = arg_text(args, 2).map(|route| String::from_utf8_lossy(route).into_owned()) else { return Called::Done(-1) };
+    let Some(route) = arg_text(args, 2).map(|route| String::from_utf8_lossy(route).into_owned()) else {
+        return Called::Done(-1);
+    };
     let Some(secs) = arg_int(args, 3).and_then(|secs| u64::try_from(secs).ok()) else { return Called::Done(-1) };
     if node.program().route(RouteKind::Request, &route).is_none() {
         context.log(LogLevel::Error, &format!("notify_on_event: there is no route[{route}]"));

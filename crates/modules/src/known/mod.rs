@@ -9,8 +9,26 @@ const TABLE: &str = include_str!("opensips-4.0.tsv");
 
 /// Modules of older versions that scripts still load.
 const OLDER: &[&str] = &[
-    "avpops", "event_route", "uri", "siptrace", "mi_json", "seas", "sms", "event_jsonrpc", "mi_xmlrpc_ng", "xmpp", "textops",
-    "event_routing", "memcached", "db_cachedb", "cachedb_cassandra", "mi_xmlrpc", "sip_i", "lua", "python", "sst",
+    "avpops",
+    "event_route",
+    "uri",
+    "siptrace",
+    "mi_json",
+    "seas",
+    "sms",
+    "event_jsonrpc",
+    "mi_xmlrpc_ng",
+    "xmpp",
+    "textops",
+    "event_routing",
+    "memcached",
+    "db_cachedb",
+    "cachedb_cassandra",
+    "mi_xmlrpc",
+    "sip_i",
+    "lua",
+    "python",
+    "sst",
 ];
 
 /// What is known of one module.

@@ -20,23 +20,12 @@ use crate::proto::ConnId;
 use crate::stats::Counter;
 
 impl Network {
-    pub(super) fn try_send_stream(
-        &self,
-        worker: usize,
-        target: &Target,
-        bytes: &[u8],
-    ) -> Result<ConnId, SendError> {
+    pub(super) fn try_send_stream(&self, worker: usize, target: &Target, bytes: &[u8]) -> Result<ConnId, SendError> {
         let limits = self.config.stream(target.proto);
         if target.proto.is_bin() && bytes.len() > limits.message_bytes_max {
-            return Err(SendError::TooLarge {
-                bytes: bytes.len(),
-                max: limits.message_bytes_max,
-            });
+            return Err(SendError::TooLarge { bytes: bytes.len(), max: limits.message_bytes_max });
         }
-        let by_id = target
-            .conn
-            .and_then(|conn| self.table.by_id(conn))
-            .filter(|found| found.proto == target.proto);
+        let by_id = target.conn.and_then(|conn| self.table.by_id(conn)).filter(|found| found.proto == target.proto);
         if let Some(connection) = by_id.or_else(|| self.reusable(target)) {
             return self.send_on(&connection, bytes);
         }
@@ -54,8 +43,7 @@ impl Network {
     }
 
     fn reusable(&self, target: &Target) -> Option<Arc<Connection>> {
-        self.table
-            .by_remote(target.proto, target.dst, target.socket)
+        self.table.by_remote(target.proto, target.dst, target.socket)
     }
 
     fn send_on(&self, connection: &Arc<Connection>, bytes: &[u8]) -> Result<ConnId, SendError> {
@@ -68,14 +56,8 @@ impl Network {
                 let dst = connection.remote;
                 let error = match &reason {
                     CloseReason::QueueFull => SendError::QueueFull(dst),
-                    CloseReason::Io(kind) => SendError::Io {
-                        dst,
-                        source: io::Error::from(*kind),
-                    },
-                    CloseReason::Filter(text) => SendError::Io {
-                        dst,
-                        source: io::Error::other(text.clone()),
-                    },
+                    CloseReason::Io(kind) => SendError::Io { dst, source: io::Error::from(*kind) },
+                    CloseReason::Filter(text) => SendError::Io { dst, source: io::Error::other(text.clone()) },
                     _ => SendError::NoConnection(dst),
                 };
                 self.close_connection(connection, reason);
@@ -88,37 +70,21 @@ impl Network {
         let Target { proto, dst, .. } = *target;
         let socket = match target.socket {
             Some(socket) => socket,
-            None => self
-                .socket_for(proto, dst)
-                .ok_or(SendError::NoListener { proto, dst })?,
+            None => self.socket_for(proto, dst).ok_or(SendError::NoListener { proto, dst })?,
         };
         let listener = self
             .listener(socket)
-            .filter(|listener| {
-                listener.spec().proto == proto && listener.local().is_ipv4() == dst.is_ipv4()
-            })
+            .filter(|listener| listener.spec().proto == proto && listener.local().is_ipv4() == dst.is_ipv4())
             .ok_or(SendError::WrongSocket(socket))?;
         if self.table.is_full() {
             return Err(SendError::TooManyConnections(self.table.connections_max()));
         }
         let failed = |source| SendError::Connect { dst, source };
         let limits = self.config.stream(proto);
-        let (stream, is_open) =
-            listener::start_connect(listener.spec(), limits, dst).map_err(failed)?;
-        let local = stream
-            .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket());
+        let (stream, is_open) = listener::start_connect(listener.spec(), limits, dst).map_err(failed)?;
+        let local = stream.local_addr().ok().and_then(|address| address.as_socket());
         let local = local.unwrap_or_else(|| SocketAddr::new(listener.local().ip(), 0));
-        let opened = self.add_connection(
-            worker,
-            stream,
-            listener,
-            Direction::Opened,
-            dst,
-            local,
-            is_open,
-        );
+        let opened = self.add_connection(worker, stream, listener, Direction::Opened, dst, local, is_open);
         match opened {
             Ok(Some(connection)) => Ok(connection),
             Ok(None) => Err(SendError::TooManyConnections(self.table.connections_max())),
@@ -127,10 +93,7 @@ impl Network {
     }
 
     /// Puts a new connection into the table and gives it to a worker; `None` when there are too many.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "used in two places, a struct would only rename them"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "used in two places, a struct would only rename them")]
     fn add_connection(
         &self,
         worker: usize,
@@ -143,9 +106,9 @@ impl Network {
     ) -> io::Result<Option<Arc<Connection>>> {
         let proto = listener.spec().proto;
         let filter = match &self.filters {
-            Some(factory) if proto.is_encrypted() => factory
-                .filter(proto, listener.id(), direction, remote)
-                .map_err(|error| io::Error::other(error.0))?,
+            Some(factory) if proto.is_encrypted() => {
+                factory.filter(proto, listener.id(), direction, remote).map_err(|error| io::Error::other(error.0))?
+            }
             _ => None,
         };
         let limits = self.config.stream(proto);
@@ -178,11 +141,7 @@ impl Network {
             self.table.remove(&connection);
             return Err(error);
         }
-        let counter = if direction == Direction::Opened {
-            Counter::Connected
-        } else {
-            Counter::Accepted
-        };
+        let counter = if direction == Direction::Opened { Counter::Connected } else { Counter::Accepted };
         self.count(worker, proto, counter);
         // Events that come before the worker knows the connection are lost; it looks at the socket when adopting.
         self.command(worker, Command::Adopt(Arc::clone(&connection)));
@@ -206,15 +165,7 @@ impl Network {
                 return;
             }
         };
-        match self.add_connection(
-            worker,
-            stream,
-            listener,
-            Direction::Accepted,
-            remote,
-            local,
-            true,
-        ) {
+        match self.add_connection(worker, stream, listener, Direction::Accepted, remote, local, true) {
             Ok(Some(_)) => {}
             Ok(None) => self.count(worker, proto, Counter::Refused),
             Err(error) => {
@@ -225,35 +176,20 @@ impl Network {
     }
 
     /// Closes a connection and tells its worker; false when it was already closed.
-    pub(crate) fn close_connection(
-        &self,
-        connection: &Arc<Connection>,
-        reason: CloseReason,
-    ) -> bool {
+    pub(crate) fn close_connection(&self, connection: &Arc<Connection>, reason: CloseReason) -> bool {
         let Some(remains) = connection.close() else {
             return false;
         };
         self.table.remove(connection);
         self.count(connection.worker, connection.proto, Counter::Closed);
         let slot = self.slot(connection.worker);
-        if let Err(error) = slot
-            .registry
-            .deregister(&mut SourceFd(&connection.stream.as_raw_fd()))
-        {
+        if let Err(error) = slot.registry.deregister(&mut SourceFd(&connection.stream.as_raw_fd())) {
             tracing::debug!(%error, conn = %connection.id, "deregistering a connection failed");
         }
         let mut info = connection.info();
         info.local = remains.local;
-        let closed = Closed {
-            info,
-            reason,
-            was_open: remains.was_open,
-            unsent_count: remains.unsent_count,
-        };
-        self.command(
-            connection.worker,
-            Command::Closed(Arc::clone(connection), Box::new(closed)),
-        );
+        let closed = Closed { info, reason, was_open: remains.was_open, unsent_count: remains.unsent_count };
+        self.command(connection.worker, Command::Closed(Arc::clone(connection), Box::new(closed)));
         true
     }
 }

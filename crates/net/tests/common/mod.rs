@@ -1,11 +1,5 @@
 //! Running a network inside a test: workers in threads, everything that happens as events in one channel.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    missing_docs,
-    unreachable_pub
-)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -14,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tandem_net::{
-    Closed, ConnectionInfo, FilterFactory, Handler, Inbound, Io, ListenSpec, NetConfig, Network,
-    Proto, SocketId, Target, run_worker,
+    Closed, ConnectionInfo, FilterFactory, Handler, Inbound, Io, ListenSpec, NetConfig, Network, Proto, SocketId,
+    Target, run_worker,
 };
 
 /// Long enough for a busy machine; reached only when a test fails.
@@ -40,14 +34,7 @@ impl Reporter {
             return;
         }
         match inbound.conn {
-            None => io
-                .send_udp_from(
-                    inbound.socket,
-                    inbound.dst.ip(),
-                    inbound.src,
-                    &inbound.bytes,
-                )
-                .unwrap(),
+            None => io.send_udp_from(inbound.socket, inbound.dst.ip(), inbound.src, &inbound.bytes).unwrap(),
             Some(conn) => {
                 let target = Target::reply(inbound.proto, inbound.src, conn);
                 io.send_stream(&target, &inbound.bytes).unwrap();
@@ -93,10 +80,7 @@ impl Running {
         filters: Arc<dyn FilterFactory>,
         echo: bool,
     ) -> Self {
-        Running::start(
-            Network::bind_with(config, specs, Some(filters)).unwrap(),
-            echo,
-        )
+        Running::start(Network::bind_with(config, specs, Some(filters)).unwrap(), echo)
     }
 
     pub fn start(network: Arc<Network>, echo: bool) -> Self {
@@ -104,19 +88,11 @@ impl Running {
         let threads = (0..network.workers())
             .map(|worker| {
                 let network = Arc::clone(&network);
-                let mut handler = Reporter {
-                    worker,
-                    echo,
-                    events: sender.clone(),
-                };
+                let mut handler = Reporter { worker, echo, events: sender.clone() };
                 std::thread::spawn(move || run_worker(worker, &network, &mut handler).unwrap())
             })
             .collect();
-        Running {
-            network,
-            events,
-            threads,
-        }
+        Running { network, events, threads }
     }
 
     pub fn local(&self, index: u16) -> SocketAddr {
@@ -127,10 +103,7 @@ impl Running {
     pub fn wait_for<T>(&self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self
-                .events
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
                     if let Some(value) = pick(event) {
                         return value;
@@ -190,10 +163,7 @@ pub fn listen(proto: Proto, ip: &str) -> ListenSpec {
 }
 
 pub fn workers(count: usize) -> NetConfig {
-    NetConfig {
-        workers: count,
-        ..NetConfig::default()
-    }
+    NetConfig { workers: count, ..NetConfig::default() }
 }
 
 pub fn udp_client(ip: &str) -> UdpSocket {

@@ -15,7 +15,10 @@ pub(super) fn define(program: &mut Program) {
     let surface = Arc::clone(&program.surface);
     let mut note = |var: &CompiledVar| {
         let class = var.host_class().and_then(|id| surface.variable(id));
-        let Some((_, is_branch)) = class.and_then(|(_, spec)| FLAG_CLASSES.iter().find(|(name, _)| *name == spec.name)) else { return };
+        let Some((_, is_branch)) = class.and_then(|(_, spec)| FLAG_CLASSES.iter().find(|(name, _)| *name == spec.name))
+        else {
+            return;
+        };
         if let Some(Ok(name)) = var.constant_name().map(String::from_utf8) {
             found.push((name, *is_branch));
         }

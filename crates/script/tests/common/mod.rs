@@ -15,8 +15,8 @@ use tandem_script::surface::{
 };
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{
-    Arg, CallMode, Called, Host, Index, LogLevel, Machine, MessageContext, Outcome, RouteId, StartOptions, VarStore, read_var,
-    write_var,
+    Arg, CallMode, Called, Host, Index, LogLevel, Machine, MessageContext, Outcome, RouteId, StartOptions, VarStore,
+    read_var, write_var,
 };
 use tandem_sip::{Scheme, Uri, UriEdit, edit_uri};
 
@@ -192,7 +192,13 @@ impl TestHost {
     }
 
     /// Runs a route of the program to its end, answering every wait and every `async()`; whether it was dropped, and its code.
-    pub fn run(&mut self, machine: &mut Machine, program: &Arc<Program>, kind: RouteKind, route: RouteId) -> (bool, i32) {
+    pub fn run(
+        &mut self,
+        machine: &mut Machine,
+        program: &Arc<Program>,
+        kind: RouteKind,
+        route: RouteId,
+    ) -> (bool, i32) {
         self.program = Some(Arc::clone(program));
         let mut options = StartOptions::new(kind);
         options.rc = 1;
@@ -231,7 +237,8 @@ impl TestHost {
     fn flag_names(&self, flags: u32, is_branch: bool) -> Value {
         let Some(program) = &self.program else { return Value::Null };
         let names = if is_branch { program.branch_flag_names() } else { program.message_flag_names() };
-        let set: Vec<&str> = names.iter().enumerate().rev().filter(|(at, _)| flags & (1 << at) != 0).map(|(_, name)| &**name).collect();
+        let set: Vec<&str> =
+            names.iter().enumerate().rev().filter(|(at, _)| flags & (1 << at) != 0).map(|(_, name)| &**name).collect();
         Value::from(set.join(" ").as_str())
     }
 }

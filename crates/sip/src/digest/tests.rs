@@ -61,8 +61,15 @@ fn a_client_answer_is_verified_for_every_algorithm_and_qop() {
     ] {
         for qop in [None, Some(&b"auth"[..]), Some(b"auth-int"), Some(b"auth-int, auth")] {
             let mut header = Vec::new();
-            Challenge { realm: b"a \"b\" c", nonce: b"n1", algorithm: Some(algorithm), qop, opaque: Some(b"o"), stale: true }
-                .write(&mut header);
+            Challenge {
+                realm: b"a \"b\" c",
+                nonce: b"n1",
+                algorithm: Some(algorithm),
+                qop,
+                opaque: Some(b"o"),
+                stale: true,
+            }
+            .write(&mut header);
             let challenge = DigestChallenge::parse(&header).unwrap();
             assert!(challenge.stale);
             let answer = Answer {

@@ -19,8 +19,7 @@ fn message(text: &'static [u8]) -> Frame {
 #[test]
 fn a_stream_gives_the_same_frames_wherever_it_is_split() {
     let stream = [b"\r\n", ONE, b"\r\n\r\n", TWO, ONE, b"\r\n\r\n"].concat();
-    let want =
-        vec![message(ONE), Frame::KeepAlivePing, message(TWO), message(ONE), Frame::KeepAlivePing];
+    let want = vec![message(ONE), Frame::KeepAlivePing, message(TWO), message(ONE), Frame::KeepAlivePing];
     for first in 0..=stream.len() {
         for second in [first, (first + 1).min(stream.len()), stream.len()] {
             let mut framer = StreamFramer::default();

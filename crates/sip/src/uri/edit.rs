@@ -56,7 +56,9 @@ pub fn edit_uri_into(uri: &[u8], edit: &UriEdit<'_>, out: &mut Vec<u8>) -> Resul
     let parsed = Uri::parse(uri)?;
     match parsed.scheme {
         Scheme::Sip | Scheme::Sips => {}
-        Scheme::Tel if !matches!(edit, UriEdit::Host(_) | UriEdit::HostPort(_) | UriEdit::Port(_) | UriEdit::PortNumber(_)) => {}
+        Scheme::Tel
+            if !matches!(edit, UriEdit::Host(_) | UriEdit::HostPort(_) | UriEdit::Port(_) | UriEdit::PortNumber(_)) => {
+        }
         Scheme::Tel | Scheme::Other => return Err(UriError::BadEdit),
     }
     out.extend_from_slice(parsed.scheme_text);

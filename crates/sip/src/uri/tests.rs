@@ -29,7 +29,9 @@ fn user_parts_may_hold_semicolons_and_question_marks() {
     assert_eq!(uri.user, Some(&b"user;par=u%40example.net"[..]));
     assert_eq!(uri.host, b"example.com");
     assert!(uri.params.is_empty());
-    let uri = parse("sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com");
+    let uri = parse(
+        "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com",
+    );
     assert_eq!(uri.user, Some(&b"1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*"[..]));
     assert_eq!(uri.host, b"example.com");
 }

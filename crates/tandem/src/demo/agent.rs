@@ -57,7 +57,17 @@ impl Agent {
         Ok(Agent { socket, addr, user: user.to_owned(), password: password.to_owned() })
     }
 
-    fn request(&self, method: &str, uri: &str, to: &str, from_tag: &str, call_id: &str, cseq: u32, headers: &[&[u8]], routes: &[&[u8]]) -> Vec<u8> {
+    fn request(
+        &self,
+        method: &str,
+        uri: &str,
+        to: &str,
+        from_tag: &str,
+        call_id: &str,
+        cseq: u32,
+        headers: &[&[u8]],
+        routes: &[&[u8]],
+    ) -> Vec<u8> {
         let via = format!("SIP/2.0/UDP {};branch=z9hG4bKdemo{}", self.addr, unique());
         let from = format!("<sip:{}@{REALM}>;tag={from_tag}", self.user);
         let contact = format!("<sip:{}@{}>", self.user, self.addr);
@@ -78,7 +88,12 @@ impl Agent {
     }
 
     /// Sends a request and waits for its final answer, with retransmissions; provisional ones go to `on_provisional`.
-    fn exchange(&self, proxy: SocketAddr, request: &[u8], mut on_provisional: impl FnMut(u16)) -> anyhow::Result<Message> {
+    fn exchange(
+        &self,
+        proxy: SocketAddr,
+        request: &[u8],
+        mut on_provisional: impl FnMut(u16),
+    ) -> anyhow::Result<Message> {
         let sent = Message::parse(Bytes::copy_from_slice(request)).context("own request")?;
         let branch = sent.top_via().context("own Via")?.branch.map(<[u8]>::to_vec);
         let end = Instant::now() + FINAL_MAX;
@@ -97,7 +112,8 @@ impl Agent {
                 again = now + gap;
             }
             let Some(reply) = self.receive(TICK)? else { continue };
-            let is_ours = !reply.is_request() && reply.top_via().is_ok_and(|via| via.branch.map(<[u8]>::to_vec) == branch);
+            let is_ours =
+                !reply.is_request() && reply.top_via().is_ok_and(|via| via.branch.map(<[u8]>::to_vec) == branch);
             match reply.status() {
                 Some(code) if is_ours && code < 200 => {
                     is_provisional = true;
@@ -117,7 +133,9 @@ impl Agent {
                 buffer.truncate(size);
                 Ok(Message::parse(Bytes::from(buffer)).ok())
             }
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => Ok(None),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -249,7 +249,10 @@ impl Cluster {
 
     fn end_nodes(&mut self) {
         for child in self.nodes.iter_mut().flatten() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(child.id().cast_signed()),
+                nix::sys::signal::Signal::SIGTERM,
+            );
         }
         let end = Instant::now() + Duration::from_secs(8);
         for child in self.nodes.iter_mut().flatten() {
@@ -278,7 +281,9 @@ fn free_net() -> anyhow::Result<u8> {
                 && [5060, 5555, 8888].iter().all(|port| TcpListener::bind((ip, *port)).is_ok())
         })
     };
-    (5..=60).find(|net| is_free(*net)).ok_or_else(|| anyhow!("ports 5060, 5555 and 8888 are taken on all of 127.0.5.x to 127.0.60.x"))
+    (5..=60)
+        .find(|net| is_free(*net))
+        .ok_or_else(|| anyhow!("ports 5060, 5555 and 8888 are taken on all of 127.0.5.x to 127.0.60.x"))
 }
 
 /// Looks until `holds` or the time is over; the time it took, if it held.

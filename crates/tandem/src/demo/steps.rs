@@ -52,7 +52,11 @@ fn join(timeline: &mut Timeline, cluster: &mut Cluster) -> anyhow::Result<()> {
     });
     died?;
     let took_text = took.map_or("never".to_owned(), span);
-    timeline.check("all three show each other Up within 3 s", took.is_some_and(|took| took <= Duration::from_secs(3)), &took_text);
+    timeline.check(
+        "all three show each other Up within 3 s",
+        took.is_some_and(|took| took <= Duration::from_secs(3)),
+        &took_text,
+    );
     Ok(())
 }
 
@@ -63,7 +67,11 @@ fn register(timeline: &mut Timeline, cluster: &Cluster) -> anyhow::Result<(Agent
     timeline.check("alice registers at node 1 (subscriber table in SQLite)", code == 200, &code.to_string());
     let bob = phone(cluster, 12, "bob")?;
     let code = bob.register(cluster.sip(2), 600)?;
-    timeline.check("bob registers at node 2, which has no database: node 3 answers for it", code == 200, &code.to_string());
+    timeline.check(
+        "bob registers at node 2, which has no database: node 3 answers for it",
+        code == 200,
+        &code.to_string(),
+    );
     for (user, home) in [("alice", 1), ("bob", 2)] {
         for number in (1..=3).filter(|number| *number != home) {
             let want = cluster.sip(home).to_string();
@@ -90,7 +98,11 @@ fn call(timeline: &mut Timeline, cluster: &Cluster, alice: &Agent, bob: &Answeri
     timeline.step(3, "alice, at node 1, calls bob: node 1 asks the cluster");
     match alice.call(cluster.sip(1), "bob")? {
         Ok(call) => {
-            timeline.check("node 2 answers HEREIS and bob's phone rings", bob.hops_seen() > 0, &format!("INVITE to ringing {}", span(call.ringing)));
+            timeline.check(
+                "node 2 answers HEREIS and bob's phone rings",
+                bob.hops_seen() > 0,
+                &format!("INVITE to ringing {}", span(call.ringing)),
+            );
             // Long enough for a duration of at least one second in the record.
             until(Duration::from_millis(1200), || false);
             let code = alice.hang_up(&call)?;
@@ -109,7 +121,11 @@ fn call(timeline: &mut Timeline, cluster: &Cluster, alice: &Agent, bob: &Answeri
     }
     queries.sort();
     if let Some(median) = queries.get(queries.len() / 2) {
-        timeline.note(&format!("query, answer, relay and ringing over {} calls: median {}", queries.len(), span(*median)));
+        timeline.note(&format!(
+            "query, answer, relay and ringing over {} calls: median {}",
+            queries.len(),
+            span(*median)
+        ));
     }
     pending(timeline, cluster, alice)
 }
@@ -143,7 +159,11 @@ fn pending(timeline: &mut Timeline, cluster: &Cluster, alice: &Agent) -> anyhow:
     timeline.check("a node with 1,000 pending queries answers as fast as an idle one", waiting && is_fast, &detail);
     let refused = ghost.collect(PENDING_COUNT, 404, WAIT + Duration::from_secs(3))?;
     // A reply of the burst may be lost on its way to this one small socket; the script must not lose a query.
-    timeline.check("the pending queries end with 404", refused >= PENDING_COUNT * 90 / 100, &format!("{refused} of {PENDING_COUNT}"));
+    timeline.check(
+        "the pending queries end with 404",
+        refused >= PENDING_COUNT * 90 / 100,
+        &format!("{refused} of {PENDING_COUNT}"),
+    );
     Ok(())
 }
 
@@ -190,11 +210,14 @@ fn scanner(timeline: &mut Timeline, cluster: &Cluster) -> anyhow::Result<()> {
     }
     let caught = Instant::now();
     timeline.check("the third wrong password is answered 403", codes.last() == Some(&403), &format!("{codes:?}"));
-    let mut refused = || {
-        [2, 3].iter().all(|number| scanner.options(cluster.sip(*number)).is_ok_and(|(code, _)| code == 403))
-    };
+    let mut refused =
+        || [2, 3].iter().all(|number| scanner.options(cluster.sip(*number)).is_ok_and(|(code, _)| code == 403));
     let blocked = until(SOON, &mut refused).is_some();
-    timeline.check("nodes 2 and 3 refuse that address", blocked, &format!("detected to refused everywhere {}", span(caught.elapsed())));
+    timeline.check(
+        "nodes 2 and 3 refuse that address",
+        blocked,
+        &format!("detected to refused everywhere {}", span(caught.elapsed())),
+    );
     Ok(())
 }
 
@@ -219,7 +242,11 @@ fn records(timeline: &mut Timeline, cluster: &Cluster) -> anyhow::Result<()> {
     // 21 calls to bob and one to the conference.
     let complete = until(SOON, || cluster.call_records().is_ok_and(|rows| rows.rows.len() >= 22)).is_some();
     let rows = cluster.call_records()?;
-    timeline.check("one record for each of the 22 calls", complete && rows.rows.len() == 22, &rows.rows.len().to_string());
+    timeline.check(
+        "one record for each of the 22 calls",
+        complete && rows.rows.len() == 22,
+        &rows.rows.len().to_string(),
+    );
     let first = rows.rows.first().cloned().unwrap_or_default();
     let duration = first.get(2).and_then(DbValue::as_int).unwrap_or(-1);
     let names = [first.first(), first.get(1)].map(|name| name.and_then(DbValue::to_text).unwrap_or_default());
@@ -232,14 +259,17 @@ fn lost_node(timeline: &mut Timeline, cluster: &mut Cluster, alice: &Agent, bob:
     timeline.step(8, "node 2 is killed, and comes back");
     let start = Instant::now();
     cluster.kill(2)?;
-    let noticed = until(Duration::from_secs(15), || {
-        [1, 3].iter().all(|number| cluster.has_logged(*number, "node 2 is now 0"))
-    });
+    let noticed =
+        until(Duration::from_secs(15), || [1, 3].iter().all(|number| cluster.has_logged(*number, "node 2 is now 0")));
     let text = noticed.map_or("never".to_owned(), span);
     timeline.check("nodes 1 and 3 raise E_CLUSTERER_NODE_STATE_CHANGED", noticed.is_some(), &text);
     let answer = alice.call(cluster.sip(1), "bob")?;
     let code = answer.map_or_else(|code| code, |_| 200);
-    timeline.check("a call to bob ends cleanly", matches!(code, 404 | 480), &format!("{code}, {} after the kill", span(start.elapsed())));
+    timeline.check(
+        "a call to bob ends cleanly",
+        matches!(code, 404 | 480),
+        &format!("{code}, {} after the kill", span(start.elapsed())),
+    );
     let start = Instant::now();
     cluster.start(2)?;
     let back = until(Duration::from_secs(15), || cluster.all_up());
