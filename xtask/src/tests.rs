@@ -14,6 +14,8 @@ const NEEDED: [(&str, &str); 1] = [("sipp", "sip-tester")];
 pub(crate) fn run() -> anyhow::Result<()> {
     let start = Instant::now();
     install_missing()?;
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     edges::check(&root()?)?;
     tidy::check(&root()?)?;
     compat::check(&root()?)?;

@@ -53,10 +53,19 @@ pub trait Workers: Send + Sync {
     fn spawn(&self, future: crate::db::BoxFuture<()>);
 }
 
+// Boxed: a context is moved in and out as one pointer, not as a kilobyte.
+#[allow(clippy::vec_box)]
+mod spare {
+    use super::*;
+    thread_local! {
+        pub(super) static CONTEXTS: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
+    }
+}
+use spare::CONTEXTS;
+
 thread_local! {
     static WORKER: Cell<Option<WorkerId>> = const { Cell::new(None) };
     static VARS: RefCell<VarStore> = RefCell::new(VarStore::default());
-    static CONTEXTS: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Marks the calling thread as that worker.

@@ -19,7 +19,7 @@ use tandem_module::mi::{MiParams, MiReply, MiResult};
 use tandem_module::node::{self, NodeRef};
 use tandem_module::stat::Stat;
 use tandem_module::transport::{Proto, Source};
-use tandem_module::worker::{self, TimerClass, TimerHandler};
+use tandem_module::worker::{TimerClass, TimerHandler};
 use tandem_module::{SetupError, declare};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::LogLevel;

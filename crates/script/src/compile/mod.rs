@@ -1,6 +1,8 @@
 //! Tree to program: flat instructions with jumps, variables and formats parsed, routes and functions resolved. It runs nothing;
 //! what it cannot resolve becomes a diagnostic. Run the checker first: its messages are the better ones.
 
+// Errors are diagnostics, made once per defect at load time: their size does not matter.
+#[allow(clippy::result_large_err)]
 mod arguments;
 mod calls;
 mod conditions;
@@ -176,7 +178,7 @@ impl<'a> Compiler<'a> {
             self.program.names.insert((route.kind, key.into()), id);
         }
         self.has_error_route |= route.kind == RouteKind::Error;
-        let has_name = !name.is_empty() && !(route.kind == RouteKind::Request && name == "0");
+        let has_name = !(name.is_empty() || route.kind == RouteKind::Request && name == "0");
         let shown = if has_name { format!("{}[{name}]", head(route.kind)) } else { kind_name(route.kind).to_owned() };
         let shown_type = if has_name { head(route.kind) } else { kind_name(route.kind) };
         self.program.routes.push(RouteInfo {

@@ -57,6 +57,8 @@ impl Agent {
         Ok(Agent { socket, addr, user: user.to_owned(), password: password.to_owned() })
     }
 
+    // The parts of a request in the order of RFC 3261.
+    #[allow(clippy::too_many_arguments)]
     fn request(
         &self,
         method: &str,
