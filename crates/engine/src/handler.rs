@@ -11,12 +11,13 @@ use tandem_module::run::{self, End};
 use tandem_module::stat::Stat;
 use tandem_module::transaction::Admission;
 use tandem_module::transport::{ConnId, Source};
-use tandem_module::worker::{Task, WorkerId};
+use tandem_module::worker::{Task, WorkerId, Workers};
 use tandem_net::{Closed, Handler, Inbound, Io, Mailbox};
 use tandem_script::ast::RouteKind;
 use tandem_script::vm::StartOptions;
 use tandem_sip::Method;
 
+use crate::spread::Spread;
 use crate::timers::{self, Fired};
 use crate::transport::{module_proto, module_socket};
 use crate::workers::Pool;
@@ -31,8 +32,16 @@ pub(crate) struct Worker {
     mailbox: Arc<Mailbox<Task>>,
     inbox: VecDeque<Task>,
     fired: Vec<Fired>,
-    counters: Counters,
+    front: Front,
+    spread: Spread,
     number: u32,
+}
+
+/// The way of one SIP message from its parsing on; any worker can walk it for another.
+#[derive(Clone)]
+struct Front {
+    node: NodeRef,
+    counters: Arc<Counters>,
 }
 
 struct Counters {
@@ -53,7 +62,9 @@ impl Worker {
             bad_messages: node.stats.stat("core", "bad_msg_hdr"),
             absorbed: node.stats.stat("core", "absorbed_requests"),
         };
-        Worker { node, pool, mailbox, inbox: VecDeque::new(), fired: Vec::new(), counters, number: 0 }
+        let front = Front { node, counters: Arc::new(counters) };
+        let spread = Spread::new(index, usize::from(pool.count()));
+        Worker { node, pool, mailbox, inbox: VecDeque::new(), fired: Vec::new(), front, spread, number: 0 }
     }
 
     fn source(inbound: &Inbound) -> Source {
@@ -73,16 +84,49 @@ impl Worker {
         match Context::receive(self.node, source, inbound.bytes) {
             Ok(mut context) => {
                 context.number = self.number;
-                if context.is_request() { self.on_request(context) } else { self.on_reply(context) }
+                let call_id = context.message.call_id().unwrap_or_default();
+                match self.spread.hand_over(call_id) {
+                    None => self.front.handle(context),
+                    Some((worker, unfinished)) => {
+                        let front = self.front.clone();
+                        // A full mailbox drops the message and counts it: this is where overload is shed.
+                        self.pool.post(
+                            worker,
+                            Box::new(move |_| {
+                                let _until_handled = unfinished;
+                                front.handle(context);
+                            }),
+                        );
+                    }
+                }
             }
             Err(error) => {
-                self.counters.bad_messages.inc();
+                self.front.counters.bad_messages.inc();
                 tracing::debug!(src = %source.src, %error, "message dropped: it cannot be parsed");
             }
         }
     }
 
-    fn on_request(&mut self, mut context: Box<Context>) {
+    fn run_queued(&mut self) {
+        let now = Instant::now();
+        for _ in 0..TASKS_PER_TURN_MAX {
+            match timers::next_queued() {
+                Some(task) => guarded(self.node, || task(now)),
+                None => return,
+            }
+        }
+        // More is waiting: come back at once, after the sockets had their turn.
+        let nothing: Task = Box::new(|_| {});
+        let _ = self.mailbox.push(nothing);
+    }
+}
+
+impl Front {
+    fn handle(&self, context: Box<Context>) {
+        if context.is_request() { self.on_request(context) } else { self.on_reply(context) }
+    }
+
+    fn on_request(&self, mut context: Box<Context>) {
         self.counters.requests.inc();
         if tandem_module::reply::is_local_ack(&context.message) {
             self.counters.absorbed.inc();
@@ -107,25 +151,12 @@ impl Worker {
         run::start(context, route, options, Box::new(end_of_request));
     }
 
-    fn on_reply(&mut self, context: Box<Context>) {
+    fn on_reply(&self, context: Box<Context>) {
         self.counters.replies.inc();
         match self.node.transactions() {
             Some(layer) => layer.on_reply(context),
             None => tandem_module::reply::forward_stateless(context),
         }
-    }
-
-    fn run_queued(&mut self) {
-        let now = Instant::now();
-        for _ in 0..TASKS_PER_TURN_MAX {
-            match timers::next_queued() {
-                Some(task) => guarded(self.node, || task(now)),
-                None => return,
-            }
-        }
-        // More is waiting: come back at once, after the sockets had their turn.
-        let nothing: Task = Box::new(|_| {});
-        let _ = self.mailbox.push(nothing);
     }
 }
 
@@ -158,6 +189,10 @@ impl Handler for Worker {
     fn on_message(&mut self, inbound: Inbound, _io: &Io) {
         guarded(self.node, || self.on_sip(inbound));
         self.run_queued();
+    }
+
+    fn on_batch_end(&mut self, _io: &Io) {
+        self.spread.new_turn();
     }
 
     fn on_bin_packet(&mut self, inbound: Inbound, _io: &Io) {

@@ -7,6 +7,7 @@ mod names;
 mod resolver;
 mod routes;
 mod server;
+mod spread;
 mod timers;
 mod transport;
 mod workers;
