@@ -86,6 +86,7 @@ pub struct Checked {
     builder: NodeBuilder,
     params: HashMap<&'static str, ParamValues>,
     param_spans: HashMap<(&'static str, &'static str), Vec<Span>>,
+    module_spans: Vec<(String, Span)>,
     program: Option<Program>,
 }
 
@@ -127,6 +128,7 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     load_modules(&script, &mut builder, options, &mut diagnostics);
     let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
+    let module_spans = module_spans(&script);
     let check_options = check::CheckOptions {
         warnings: options.warnings,
         is_permissive: options.permissive,
@@ -140,11 +142,12 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
         program = compiled;
     }
     diagnostic::sort(&mut diagnostics);
-    Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, program }
+    Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, program }
 }
 
 fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
-    let Checked { sources, mut diagnostics, dialect, globals, mut builder, params, param_spans, program } = checked;
+    let Checked { sources, mut diagnostics, dialect, globals, mut builder, params, param_spans, module_spans, program } =
+        checked;
     let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
         return Err(Box::new(Refused { diagnostics, sources }));
     };
@@ -159,7 +162,8 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
                 param_spans.get(&(module.name, param)).and_then(|spans| spans.get(at).or(spans.last())).copied()
             });
             let text = format!("module {}: {error}", module.name);
-            diagnostics.push(Diagnostic::error("module-parameter", span.unwrap_or_default(), text));
+            let own = || module_spans.iter().find(|(name, _)| name == module.name).map(|(_, span)| *span);
+            diagnostics.push(Diagnostic::error("module-parameter", span.or_else(own).unwrap_or_default(), text));
         }
     }
     let (listeners, found) = listeners(&globals);
@@ -183,6 +187,15 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
 fn module_name(text: &str) -> String {
     let base = PathBuf::from(text).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     base.strip_suffix(".so").unwrap_or(&base).to_owned()
+}
+
+/// Where each module is loaded, for what no parameter can be blamed for.
+fn module_spans(script: &Script) -> Vec<(String, Span)> {
+    let spans = script.items.iter().filter_map(|item| match item {
+        Item::LoadModule(text) => Some((module_name(&text.node), text.span)),
+        _ => None,
+    });
+    spans.collect()
 }
 
 fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOptions, diagnostics: &mut Vec<Diagnostic>) {

@@ -28,7 +28,7 @@ const JOIN_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener cannot be opened.
-    #[error("{0}")]
+    #[error(transparent)]
     Bind(#[from] BindError),
     /// A module refuses.
     #[error("module {module}: {error}")]

@@ -195,7 +195,7 @@ impl Checker<'_> {
         let about = self.options.about_function.and_then(|about| about(name));
         let error = match about {
             Some(about) => {
-                Diagnostic::error("missing-function", span, format!("the function `{name}` is not here yet"))
+                Diagnostic::error("missing-function", span, format!("the function `{name}` is of no loaded module"))
                     .with_note(about)
             }
             None => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))

@@ -1,6 +1,7 @@
 //! SQLite (`db_sqlite`): one writing connection and some reading ones per file, in WAL mode. Creates no file unless told
 //! so, and keeps nothing in memory only.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,12 +97,25 @@ impl DbDriver for SqliteDriver {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("there is no such file".to_owned()),
             Err(error) => Some(error.to_string()),
             Ok(metadata) if metadata.is_dir() => Some("this is a folder, not a file".to_owned()),
-            Ok(_) => None,
+            Ok(_) => foreign_content(&path),
         };
         if let Some(reason) = reason {
             return Err(DbError::BadUrl { url: url.masked().to_owned(), reason });
         }
         Ok(Arc::new(SqliteDb::new(&url, path, &self.options, &self.handle)))
+    }
+}
+
+/// Why the file cannot be a database, by its first bytes; an empty file can become one.
+fn foreign_content(path: &std::path::Path) -> Option<String> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let mut head = [0; MAGIC.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut head));
+    match read {
+        Ok(0) => None,
+        Ok(_) if head == *MAGIC => None,
+        Ok(_) => Some("this is no SQLite database".to_owned()),
+        Err(error) => Some(error.to_string()),
     }
 }
 

@@ -226,8 +226,14 @@ async fn a_missing_file_or_a_folder_is_an_error_at_once() {
 #[tokio::test]
 async fn a_damaged_file_is_refused_and_may_be_repaired_under_way() {
     let dir = TempDir::new();
-    std::fs::write(dir.file(), b"this is no database at all, whatever its name says. ".repeat(100)).unwrap();
-    let db = SqliteDriver::new(Handle::current()).open(&dir.url()).unwrap();
+    let driver = SqliteDriver::new(Handle::current());
+    let garbage = b"this is no database at all, whatever its name says. ".repeat(100);
+    std::fs::write(dir.file(), &garbage).unwrap();
+    assert!(matches!(driver.open(&dir.url()), Err(DbError::BadUrl { .. })), "damaged at the start");
+    std::fs::write(dir.file(), b"").unwrap();
+    let db = driver.open(&dir.url()).unwrap();
+    // Damaged between the opening and the first query.
+    std::fs::write(dir.file(), &garbage).unwrap();
     for statement in [select("t", &["k"], vec![]), insert("t", &[("k", "a".into())])] {
         match db.run(statement).await {
             Err(DbError::Refused(message)) => {

@@ -1,6 +1,6 @@
 //! The server process: loads the script, opens sockets, drops privileges, waits for signals, drains and stops.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -16,6 +16,11 @@ use tandem_script::diagnostic::{Diagnostic, Severity};
 
 use crate::cli::ServerArgs;
 use crate::logging::{self, LogTargets};
+
+/// Set for the process that is to be the server in the background.
+const BACKGROUND: &str = "TANDEM_BACKGROUND";
+/// What it says when it serves.
+const READY: &str = "ready";
 
 /// Runs the server until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServerArgs) -> ExitCode {
@@ -40,9 +45,12 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
     if args.check_only || args.check_only_old {
         return check_only(args, &options);
     }
-    if args.pid_file.is_some() && !args.foreground && !args.debug {
-        // Before any thread exists; nothing but the main thread survives a fork.
-        nix::unistd::daemon(true, args.log_stderr).context("cannot go to the background")?;
+    let is_background = std::env::var_os(BACKGROUND).is_some();
+    if args.pid_file.is_some() && !args.foreground && !args.debug && !is_background {
+        return start_in_background();
+    }
+    if is_background {
+        nix::unistd::setsid().context("cannot leave the terminal")?;
     }
     let mut loaded = load(&args.file, &options)
         .map_err(|refused| anyhow!("{}\n{} was not started", refused.render(), args.file.display()))?;
@@ -64,6 +72,10 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
     for socket in node.sockets() {
         tracing::info!("listening on {}", socket.text);
     }
+    if is_background {
+        // The parent waits for this line and then leaves with success.
+        println!("{READY}");
+    }
     wait_for_end(&signals);
     tracing::info!("stopping");
     server.stop(Duration::from_secs(args.drain));
@@ -71,6 +83,25 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(file);
     }
     Ok(())
+}
+
+/// Starts this program once more, detached, and waits until it serves or has failed: errors reach the caller and its exit
+/// code. Without a fork, for threads do not survive one.
+fn start_in_background() -> anyhow::Result<()> {
+    let mut child = Command::new(std::env::current_exe().context("cannot find this program")?)
+        .args(std::env::args_os().skip(1))
+        .env(BACKGROUND, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot go to the background")?;
+    let output = child.stdout.take().ok_or_else(|| anyhow!("no pipe from the background"))?;
+    let is_ready = std::io::BufReader::new(output).lines().map_while(Result::ok).any(|line| line == READY);
+    if is_ready {
+        return Ok(());
+    }
+    let status = child.wait().context("waiting for the background")?;
+    bail!("the server was not started ({status})")
 }
 
 fn load_options(args: &ServerArgs) -> anyhow::Result<LoadOptions> {

@@ -285,7 +285,6 @@ fn a_database_that_is_not_there_is_one_clear_line() {
 }
 
 #[test]
-#[ignore = "auth_db opens its database at the first query only"]
 fn a_file_that_is_no_database_is_one_clear_line() {
     let place = Place::claim(NETS);
     let file = place.dir().join("subscribers.sqlite");
