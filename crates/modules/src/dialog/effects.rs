@@ -1,0 +1,176 @@
+//! What follows from a step of a dialog: events, listeners, BYE and CANCEL, script routes. No decision is made here.
+
+use std::sync::Arc;
+
+use smallvec::smallvec;
+use tandem_dialog::{DialogEvent, DialogId, DialogState, EndReason, Events, Party};
+use tandem_module::NodeRef;
+use tandem_module::context::Context;
+use tandem_module::event::Event;
+use tandem_module::run;
+use tandem_script::ast::RouteKind;
+use tandem_script::value::{Text, Value};
+use tandem_script::vm::{Arg, StartOptions};
+
+use super::clock::{self, Now};
+use super::follow::{Current, route_values};
+use super::{Dialogs, STATE_CHANGED};
+use crate::tm::uac::{RequestSpec, send_request};
+
+/// What a listener is told.
+pub struct DialogNotice {
+    /// The node.
+    pub node: NodeRef,
+    /// The dialog.
+    pub id: DialogId,
+    /// What happened.
+    pub event: DialogEvent,
+    /// When.
+    pub at: Now,
+}
+
+/// Called for every event of every dialog; must return quickly.
+pub type DialogListener = fn(&DialogNotice);
+
+/// Carries out what a step asks for; `extra_headers` go into BYEs. No lock of the table may be held.
+pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, events: Events, extra_headers: &[u8]) {
+    if events.is_empty() {
+        return;
+    }
+    let at = clock::now();
+    let listeners = dialogs.listeners.read().clone();
+    for event in events {
+        match event {
+            DialogEvent::StateChanged { old, new } => raise(node, dialogs, id, old, new),
+            DialogEvent::Answered => run_route(node, dialogs, id, |routes| &routes.on_answer, false),
+            DialogEvent::Terminated { .. } => run_route(node, dialogs, id, |routes| &routes.on_hangup, false),
+            DialogEvent::SendBye(party) => send_bye(node, dialogs, id, party, extra_headers),
+            DialogEvent::CancelInvite => cancel(node, dialogs, id),
+            DialogEvent::RunTimeoutRoute => run_route(node, dialogs, id, |routes| &routes.on_timeout, true),
+        }
+        for listener in &listeners {
+            listener(&DialogNotice { node, id, event, at });
+        }
+    }
+}
+
+/// Ends a call from outside; false when there is no such dialog or it is over.
+pub(super) fn end(
+    node: NodeRef,
+    dialogs: &'static Dialogs,
+    id: DialogId,
+    reason: EndReason,
+    extra_headers: &[u8],
+) -> bool {
+    let events = dialogs.table.with_dialog(id, |dialog| dialog.end(reason, clock::now().moment()));
+    let Some(events) = events.filter(|events| !events.is_empty()) else { return false };
+    apply(node, dialogs, id, events, extra_headers);
+    true
+}
+
+fn raise(node: NodeRef, dialogs: &Dialogs, id: DialogId, old: DialogState, new: DialogState) {
+    if !node.events.has_listeners(STATE_CHANGED) {
+        return;
+    }
+    let names = dialogs.table.with_dialog(id, |dialog| {
+        (Text::copy(dialog.call_id()), Text::copy(dialog.from_tag()), Text::copy(dialog.to_tag()))
+    });
+    let Some((call_id, from_tag, to_tag)) = names else { return };
+    let params = smallvec![
+        ("id", Value::Text(Text::from(id.to_string()))),
+        ("db_id", Value::Text(Text::from(id.db_id().to_string()))),
+        ("callid", Value::Text(call_id)),
+        ("from_tag", Value::Text(from_tag)),
+        ("to_tag", Value::Text(to_tag)),
+        ("old_state", Value::Int(old.number().into())),
+        ("new_state", Value::Int(new.number().into())),
+    ];
+    node.events.raise(node, Event { name: STATE_CHANGED, params }, None);
+}
+
+/// Queues a script route on a message of its own that works in the dialog.
+fn run_route(
+    node: NodeRef,
+    dialogs: &'static Dialogs,
+    id: DialogId,
+    which: fn(&tandem_dialog::Routes) -> &Box<str>,
+    is_timeout: bool,
+) {
+    let name = dialogs.table.with_dialog(id, |dialog| which(&dialog.routes).clone());
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+    let Some(route) = node.program().route(RouteKind::Request, &name) else {
+        tracing::error!("dialog: there is no route '{name}'");
+        return if is_timeout {
+            conclude(node, dialogs, id)
+        };
+    };
+    let mut context = Context::dummy(node, RouteKind::Request);
+    context.dialog = Some(Arc::new(Current { id, direction: None, validation: 1 }));
+    let after = Box::new(move |context: Box<Context>, _| {
+        context.recycle();
+        if is_timeout {
+            conclude(node, dialogs, id);
+        }
+    });
+    run::queue(context, route, StartOptions::new(RouteKind::Request), after);
+}
+
+fn conclude(node: NodeRef, dialogs: &'static Dialogs, id: DialogId) {
+    let events = dialogs.table.with_dialog(id, |dialog| dialog.conclude_timeout(clock::now().moment()));
+    apply(node, dialogs, id, events.unwrap_or_default(), &[]);
+}
+
+fn address(uri: &[u8], tag: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(uri.len() + tag.len() + 8);
+    out.push(b'<');
+    out.extend_from_slice(uri);
+    out.push(b'>');
+    if !tag.is_empty() {
+        out.extend_from_slice(b";tag=");
+        out.extend_from_slice(tag);
+    }
+    out
+}
+
+fn send_bye(node: NodeRef, dialogs: &Dialogs, id: DialogId, to: Party, extra_headers: &[u8]) {
+    let spec = dialogs.table.with_dialog(id, |dialog| {
+        let next = dialog.sequential(to)?;
+        Some(RequestSpec {
+            method: b"BYE".to_vec(),
+            uri: next.request_uri.to_vec(),
+            from: address(next.from_uri, next.from_tag),
+            to: address(next.to_uri, next.to_tag),
+            call_id: next.call_id.to_vec(),
+            cseq: next.cseq,
+            routes: route_values(next.route_set),
+            headers: [&dialogs.config.extra_headers, extra_headers].concat(),
+            socket: node.socket_named(next.socket).map(|socket| socket.id),
+            ..RequestSpec::default()
+        })
+    });
+    let Some(spec) = spec.flatten() else { return };
+    if let Err(error) = send_request(node, spec, None) {
+        tracing::warn!(
+            "dialog {id}: BYE to the {} was not sent: {error}",
+            match to {
+                Party::Caller => "caller",
+                Party::Callee => "callee",
+            }
+        );
+    }
+}
+
+/// Cancels all branches of the INVITE that began the dialog; the 487 that follows ends it.
+fn cancel(node: NodeRef, dialogs: &Dialogs, id: DialogId) {
+    let transaction = dialogs.pending(id).lock().get(&id).and_then(std::sync::Weak::upgrade);
+    let (Some(transaction), Some(function)) =
+        (transaction, crate::tm::MODULE.functions.iter().find(|function| function.spec.name == "t_cancel_branch"))
+    else {
+        return;
+    };
+    // Through the function of the script: the machine of a transaction is the business of module `tm`.
+    let mut context = Context::dummy(node, RouteKind::OnReply);
+    context.transaction = Some(transaction);
+    let _ = (function.call)(&mut context, &[Arg::Text(Text::from("a"))]);
+    context.recycle();
+}

@@ -1,0 +1,175 @@
+//! Parameters of module `dialog` and what they come to. No behaviour.
+
+use std::time::Duration;
+
+use tandem_dialog::{MatchMode, ProfileInfo};
+use tandem_module::SetupError;
+use tandem_module::declare::ParamValues;
+use tandem_script::surface::{ParamSpec, ParamType};
+
+use crate::core::table::param;
+
+const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    param(name, ParamType::Int, default, doc)
+}
+
+const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    param(name, ParamType::Text, default, doc)
+}
+
+const fn column(name: &'static str) -> ParamSpec {
+    text(name, "", "accepted, no effect: dialogs are not kept in a database yet")
+}
+
+const NOT_SHARED: &str = "accepted, no effect: dialogs are not shared with the cluster yet";
+const NOT_CACHED: &str = "accepted, no effect: profiles are not shared through a cache yet";
+
+pub(super) const PARAMS: &[ParamSpec] = &[
+    int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
+    int("hash_size", "4096", "hash slots; the same on all nodes of a cluster"),
+    int("log_profile_hash_size", "4", "accepted, no effect: profiles grow as needed"),
+    text("rr_param", "did", "parameter of Record-Route that names the dialog"),
+    int("default_timeout", "43200", "lifetime of a call in seconds"),
+    text("dlg_extra_hdrs", "", "header lines, each with its line end, added to BYEs made here"),
+    int("dlg_match_mode", "1", "0: match by the Record-Route parameter; 1: by it, else by tags; 2: by tags"),
+    int("delete_delay", "0", "seconds an ended dialog is kept; at least 5 here"),
+    int("race_condition_timeout", "5", "seconds after which a call of a 200/CANCEL race is ended"),
+    int("db_mode", "0", "only 0 (no database) is here yet"),
+    text("db_url", "", "accepted, no effect: dialogs are not kept in a database yet"),
+    int("db_update_period", "60", "accepted, no effect: dialogs are not kept in a database yet"),
+    int("db_flush_vals_profiles", "0", "accepted, no effect: dialogs are not kept in a database yet"),
+    int("timer_bulk_del_no", "1", "accepted, no effect: dialogs are not kept in a database yet"),
+    int("options_ping_interval", "30", "accepted, no effect: dialogs are not pinged yet"),
+    int("reinvite_ping_interval", "300", "accepted, no effect: dialogs are not pinged yet"),
+    int("ping_interval", "30", "accepted, no effect: dialogs are not pinged yet (2.4)"),
+    ParamSpec { is_repeatable: true, ..text("profiles_with_value", "", "names of profiles with values, by `;`") },
+    ParamSpec { is_repeatable: true, ..text("profiles_no_value", "", "names of profiles without values, by `;`") },
+    column("table_name"),
+    column("call_id_column"),
+    column("from_uri_column"),
+    column("from_tag_column"),
+    column("to_uri_column"),
+    column("to_tag_column"),
+    column("from_cseq_column"),
+    column("to_cseq_column"),
+    column("from_route_column"),
+    column("to_route_column"),
+    column("from_contact_column"),
+    column("to_contact_column"),
+    column("from_sock_column"),
+    column("to_sock_column"),
+    column("dlg_id_column"),
+    column("state_column"),
+    column("start_time_column"),
+    column("timeout_column"),
+    column("profiles_column"),
+    column("vars_column"),
+    column("sflags_column"),
+    column("mflags_column"),
+    column("flags_column"),
+    text("cachedb_url", "", NOT_CACHED),
+    text("profile_value_prefix", "", NOT_CACHED),
+    text("profile_no_value_prefix", "", NOT_CACHED),
+    text("profile_size_prefix", "", NOT_CACHED),
+    int("profile_timeout", "86400", NOT_CACHED),
+    int("dialog_replication_cluster", "0", NOT_SHARED),
+    int("profile_replication_cluster", "0", NOT_SHARED),
+    int("replicate_profiles_buffer", "1400", NOT_SHARED),
+    int("replicate_profiles_check", "10", NOT_SHARED),
+    int("replicate_profiles_timer", "200", NOT_SHARED),
+    int("replicate_profiles_expire", "10", NOT_SHARED),
+    int("cluster_auto_sync", "1", NOT_SHARED),
+];
+
+/// What the parameters come to.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) hash_size: u32,
+    pub(super) rr_param: String,
+    pub(super) default_timeout_secs: u32,
+    pub(super) extra_headers: Vec<u8>,
+    pub(super) match_mode: MatchMode,
+    pub(super) delete_delay: Duration,
+    pub(super) race_timeout: Duration,
+    pub(super) profiles: Vec<ProfileInfo>,
+    /// Warnings for the log at start.
+    pub(super) notes: Vec<&'static str>,
+}
+
+fn positive(params: &ParamValues, name: &'static str, default: i32) -> Result<u32, SetupError> {
+    let value = params.int(name, default);
+    u32::try_from(value)
+        .ok()
+        .filter(|value| *value > 0)
+        .ok_or_else(|| SetupError::param(name, format!("{name} must be above 0, not {value}")))
+}
+
+fn profiles(params: &ParamValues) -> Result<Vec<ProfileInfo>, SetupError> {
+    let mut profiles: Vec<ProfileInfo> = Vec::new();
+    for (name, has_value) in [("profiles_with_value", true), ("profiles_no_value", false)] {
+        for (at, line) in params.all(name).iter().enumerate() {
+            for declared in line.split(';').map(str::trim).filter(|declared| !declared.is_empty()) {
+                let profile = ProfileInfo::parse(declared, has_value);
+                if profiles.iter().any(|other| other.name == profile.name) {
+                    return Err(SetupError::param_at(
+                        name,
+                        at,
+                        format!("profile '{}' is declared twice", profile.name),
+                    ));
+                }
+                profiles.push(profile);
+            }
+        }
+    }
+    Ok(profiles)
+}
+
+impl Config {
+    pub(super) fn read(params: &ParamValues) -> Result<Config, SetupError> {
+        let mode = params.int("db_mode", 0);
+        match mode {
+            0 => {}
+            1..=3 => {
+                return Err(SetupError::param(
+                    "db_mode",
+                    format!("{mode} (dialogs in a database) is not here yet: use 0"),
+                ));
+            }
+            _ => return Err(SetupError::param("db_mode", format!("{mode} is not between 0 and 3"))),
+        }
+        let match_mode = params.int("dlg_match_mode", 1);
+        let rr_param = params.text_or("rr_param", "did");
+        let is_token = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'".contains(&byte))
+        };
+        if !is_token(&rr_param) {
+            return Err(SetupError::param("rr_param", format!("'{rr_param}' is no name of a URI parameter")));
+        }
+        let mut extra_headers = params.text_or("dlg_extra_hdrs", "").into_bytes();
+        if !extra_headers.is_empty() && !extra_headers.ends_with(b"\n") {
+            extra_headers.extend_from_slice(b"\r\n");
+        }
+        let profiles = profiles(params)?;
+        let mut notes = Vec::new();
+        if params.int("dialog_replication_cluster", 0) != 0 || params.int("profile_replication_cluster", 0) != 0 {
+            notes.push(
+                "dialog: dialogs and profiles are not shared with the cluster yet; this node counts its own only",
+            );
+        }
+        if profiles.iter().any(|profile| profile.sharing.is_some()) {
+            notes.push("dialog: profiles marked /s or /b are not shared yet; this node counts its own only");
+        }
+        Ok(Config {
+            hash_size: positive(params, "hash_size", 4096)?,
+            rr_param,
+            default_timeout_secs: positive(params, "default_timeout", 43_200)?,
+            extra_headers,
+            match_mode: MatchMode::from_number(match_mode.into())
+                .ok_or_else(|| SetupError::param("dlg_match_mode", format!("{match_mode} is not 0, 1 or 2")))?,
+            delete_delay: Duration::from_secs(params.int("delete_delay", 0).max(0).unsigned_abs().into()),
+            race_timeout: Duration::from_secs(positive(params, "race_condition_timeout", 5)?.into()),
+            profiles,
+            notes,
+        })
+    }
+}
