@@ -8,6 +8,10 @@ mod params;
 mod service;
 mod variable;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
+
 pub use service::Clusterer;
 
 use tandem_module::ModuleDecl;

@@ -1,5 +1,8 @@
 //! Module `event_routing`: waiting for an event in a script, without holding anything but the parked script.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
