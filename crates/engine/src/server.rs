@@ -12,7 +12,7 @@ use tandem_net::{BindError, Mailbox, Network};
 
 use crate::handler::Worker;
 use crate::loader::Loaded;
-use crate::resolver::SystemResolver;
+use crate::resolver::DnsResolver;
 use crate::routes;
 use crate::transport::{NetTransport, module_proto, module_socket};
 use crate::workers::{MAILBOX_MAX, Pool};
@@ -80,7 +80,11 @@ impl Server {
         let pool = Arc::new(Pool::new(mailboxes.clone(), runtime.handle().clone()));
         node.set_workers(pool.clone());
         node.set_transport(Arc::new(NetTransport::new(network.clone())));
-        node.set_resolver(Arc::new(SystemResolver::default()));
+        node.set_resolver(Arc::new({
+            // Its sockets belong to the I/O runtime.
+            let _entered = runtime.enter();
+            DnsResolver::system()
+        }));
         register_statistics(node, &network, &pool);
         let mut server = Server { node, network, threads: Vec::new(), runtime: Some(runtime) };
         server.start_modules(|module| (module.init)(node))?;
