@@ -466,9 +466,11 @@ impl Host for TestHost {
     }
 
     fn complain(&mut self, _: LogLevel, _: Span, text: &str) {
-        if self.complaints.len() < 1000 {
-            self.complaints.push(text.to_owned());
+        // The newest are kept: that a run was ended by its instruction limit is always the last one.
+        if self.complaints.len() >= 1000 {
+            self.complaints.remove(0);
         }
+        self.complaints.push(text.to_owned());
     }
 
     fn asserts_enabled(&self) -> bool {
