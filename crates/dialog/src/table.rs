@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use crate::dialog::{Dialog, NewDialog, TextTooLong};
 use crate::event::{DialogState, Direction, EndReason, Events};
-use crate::id::{DialogId, core_hash};
+use tandem_sip::core_hash;
+
+use crate::id::DialogId;
 use crate::profile::{ProfileError, ProfileInfo, ProfileMembership, Profiles, ValueCount};
 use crate::shard::Shard;
 

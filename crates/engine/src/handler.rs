@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tandem_module::context::Context;
 use tandem_module::node::NodeRef;
-use tandem_module::run::{self, End};
+use tandem_module::run;
 use tandem_module::stat::Stat;
 use tandem_module::transaction::Admission;
 use tandem_module::transport::{ConnId, Source};
@@ -148,7 +148,7 @@ impl Front {
         context.kind = RouteKind::Request;
         let mut options = StartOptions::new(RouteKind::Request);
         options.can_park = context.message.method() != Method::Ack;
-        run::start(context, route, options, Box::new(end_of_request));
+        run::start(context, route, options, Box::new(run::end_of_request));
     }
 
     fn on_reply(&self, context: Box<Context>) {
@@ -166,13 +166,6 @@ fn guarded(node: NodeRef, work: impl FnOnce()) {
         node.stats.stat("core", "panics").inc();
         tracing::error!("internal error while handling one message; only that message is lost. Please report it.");
     }
-}
-
-fn end_of_request(mut context: Box<Context>, _: End) {
-    if let Some(layer) = context.node.transactions() {
-        layer.end_of_request(&mut context);
-    }
-    context.recycle();
 }
 
 /// The headers without which a request cannot be processed (RFC 3261 §8.1.1).

@@ -3,7 +3,6 @@
 
 mod handler;
 pub mod loader;
-mod names;
 mod resolver;
 mod routes;
 mod server;

@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use tandem_module::declare::{ModuleDecl, ParamValues};
+use tandem_module::names::ProgramNames;
 use tandem_module::node::{Alias, NodeBuilder, NodeRef};
 use tandem_module::settings::Settings;
 use tandem_module::transport::Proto;
@@ -20,10 +20,7 @@ use tandem_script::program::Program;
 use tandem_script::regex::PosixRegex;
 use tandem_script::source::{self, SourceMap};
 use tandem_script::surface::ParamType;
-use tandem_script::vm::LogLevel;
 use tandem_script::{check, compile, dialect, names as spelling, parser};
-
-use crate::names::Names;
 
 /// Most worker threads a process starts.
 const WORKERS_MAX: usize = 64;
@@ -151,12 +148,12 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
     let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
         return Err(Box::new(Refused { diagnostics, sources }));
     };
-    let settings = settings(&globals, dialect);
+    let settings = Settings::from_globals(&globals, dialect);
     let surface = builder.surface().clone();
     let none = ParamValues::default();
     for module in builder.modules().to_vec() {
         let values = params.get(module.name).unwrap_or(&none);
-        let mut names = Names { program: &mut program, surface: &surface };
+        let mut names = ProgramNames { program: &mut program, surface: &surface };
         if let Err(error) = builder.setup(module, values, &mut names, &settings) {
             let span = error.param.and_then(|(param, at)| {
                 param_spans.get(&(module.name, param)).and_then(|spans| spans.get(at).or(spans.last())).copied()
@@ -359,41 +356,6 @@ fn about_function(name: &str) -> Option<String> {
         Some(module) => format!("function '{name}' of module {module} is known to OpenSIPS, not yet here"),
         None => format!("it is a function of module {}, which is known to OpenSIPS, not yet here", modules.join(", ")),
     })
-}
-
-fn log_level(level: i32) -> LogLevel {
-    match level {
-        i32::MIN..=-3 => LogLevel::Alert,
-        -2 => LogLevel::Critical,
-        -1 | 0 => LogLevel::Error,
-        1 => LogLevel::Warning,
-        2 => LogLevel::Notice,
-        3 => LogLevel::Info,
-        4.. => LogLevel::Debug,
-    }
-}
-
-fn settings(globals: &Globals, dialect: Dialect) -> Settings {
-    let defaults = Settings::default();
-    let trimmed = |line: &String| line.trim_end_matches(['\r', '\n']).to_owned();
-    let server = globals.server_header.as_ref().map(trimmed).or(defaults.server_header);
-    Settings {
-        log_level: AtomicI32::new(if globals.debug_mode { 4 } else { globals.log_level }),
-        xlog_level: AtomicI32::new(globals.xlog_level),
-        xlog_default_level: log_level(globals.xlog_print_level),
-        log_prefix: globals.log_prefix.clone(),
-        server_header: server.filter(|_| globals.server_signature),
-        user_agent_header: globals.user_agent_header.as_ref().map_or(defaults.user_agent_header, trimmed),
-        asserts_enabled: globals.enable_asserts,
-        translates_503: !globals.disable_503_translation,
-        while_loops_max: globals.max_while_loops,
-        xlog_bytes_max: globals.xlog_buf_size as usize,
-        is_multihomed: globals.mhomed,
-        accept_aliases: globals.tcp_accept_aliases,
-        advertised: (globals.advertised_address.clone(), globals.advertised_port),
-        db_default_url: globals.db_default_url.clone(),
-        is_v2_4: dialect == Dialect::V2_4,
-    }
 }
 
 fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {

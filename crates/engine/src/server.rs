@@ -88,7 +88,7 @@ impl Server {
         register_statistics(node, &network, &pool);
         let mut server = Server { node, network, threads: Vec::new(), runtime: Some(runtime) };
         server.start_modules(|module| (module.init)(node))?;
-        routes::connect_events(node).map_err(|error| StartError::Module { module: "core", error })?;
+        tandem_module::event_routes::connect(node);
         server.start_workers(&pool, &mailboxes)?;
         pool.post(WorkerId(0), Box::new(move |_| routes::run_startup(node)));
         server.start_modules(|module| (module.start)(node))?;

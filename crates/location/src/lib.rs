@@ -18,7 +18,7 @@ mod shard;
 mod table;
 mod uri_match;
 
-pub use aor::{Aor, core_hash};
+pub use aor::Aor;
 pub use binding::{
     Binding, BindingError, BindingFields, ContactId, MAX_BINDING_TEXT_BYTES, METHODS_ALL, Q_UNSET, binding_flags,
 };

@@ -142,6 +142,14 @@ impl Waker {
 /// Called with the context when a run has ended.
 pub type After = Box<dyn FnOnce(Box<Context>, End) + Send>;
 
+/// What follows the run of a received request: its transaction is told, its context goes back to the worker.
+pub fn end_of_request(mut context: Box<Context>, _: End) {
+    if let Some(layer) = context.node.transactions() {
+        layer.end_of_request(&mut context);
+    }
+    context.recycle();
+}
+
 struct Run {
     context: Box<Context>,
     machine: Machine,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use tandem_script::ast::Dialect;
+use tandem_script::globals::Globals;
 use tandem_script::vm::LogLevel;
 
 /// Global parameters (script-language specification §12) as far as they have an effect at run time.
@@ -23,10 +25,6 @@ pub struct Settings {
     pub asserts_enabled: bool,
     /// `disable_503_translation`.
     pub translates_503: bool,
-    /// `max_while_loops`.
-    pub while_loops_max: u32,
-    /// `xlog_buf_size` in bytes.
-    pub xlog_bytes_max: usize,
     /// `mhomed`.
     pub is_multihomed: bool,
     /// `tcp_accept_aliases`: 0 never, 1 on request, 2 always.
@@ -50,8 +48,6 @@ impl Default for Settings {
             user_agent_header: concat!("User-Agent: Tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             asserts_enabled: false,
             translates_503: true,
-            while_loops_max: 10_000,
-            xlog_bytes_max: 4096,
             is_multihomed: false,
             accept_aliases: 0,
             advertised: (None, None),
@@ -62,6 +58,28 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What the global parameters of a script say.
+    pub fn from_globals(globals: &Globals, dialect: Dialect) -> Settings {
+        let defaults = Settings::default();
+        let trimmed = |line: &String| line.trim_end_matches(['\r', '\n']).to_owned();
+        let server = globals.server_header.as_ref().map(trimmed).or(defaults.server_header);
+        Settings {
+            log_level: AtomicI32::new(if globals.debug_mode { 4 } else { globals.log_level }),
+            xlog_level: AtomicI32::new(globals.xlog_level),
+            xlog_default_level: LogLevel::from_number(globals.xlog_print_level),
+            log_prefix: globals.log_prefix.clone(),
+            server_header: server.filter(|_| globals.server_signature),
+            user_agent_header: globals.user_agent_header.as_ref().map_or(defaults.user_agent_header, trimmed),
+            asserts_enabled: globals.enable_asserts,
+            translates_503: !globals.disable_503_translation,
+            is_multihomed: globals.mhomed,
+            accept_aliases: globals.tcp_accept_aliases,
+            advertised: (globals.advertised_address.clone(), globals.advertised_port),
+            db_default_url: globals.db_default_url.clone(),
+            is_v2_4: dialect == Dialect::V2_4,
+        }
+    }
+
     /// Whether `xlog` lines of that level are printed. 2.4 compares with `log_level`, later versions with `xlog_level`.
     pub fn wants_xlog(&self, level: LogLevel) -> bool {
         let threshold = if self.is_v2_4 { &self.log_level } else { &self.xlog_level };

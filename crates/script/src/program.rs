@@ -137,10 +137,19 @@ impl Program {
 
     /// All event routes: event name, route, and whether it runs in the raising run (2.4 `sync`, its default) or queued.
     pub fn event_routes(&self) -> impl Iterator<Item = (&str, RouteId, EventMode)> {
+        let events = self.routes_with_ids().filter(|(_, info)| info.kind == RouteKind::Event);
+        events.map(|(route, info)| (info.name.as_deref().unwrap_or(""), route, self.event_mode(info)))
+    }
+
+    /// The route of one event.
+    pub fn event_route(&self, name: &str) -> Option<(RouteId, EventMode)> {
+        let route = self.route(RouteKind::Event, name)?;
+        Some((route, self.event_mode(self.route_info(route)?)))
+    }
+
+    fn event_mode(&self, info: &RouteInfo) -> EventMode {
         let default = if self.dialect == Dialect::V2_4 { EventMode::Sync } else { EventMode::Async };
-        self.routes_with_ids()
-            .filter(|(_, info)| info.kind == RouteKind::Event)
-            .map(move |(route, info)| (info.name.as_deref().unwrap_or(""), route, info.event_mode.unwrap_or(default)))
+        info.event_mode.unwrap_or(default)
     }
 
     /// What is known about a route.

@@ -5,6 +5,7 @@
 //! Start at [`Message`] for what arrived, [`Lumps`] for what shall change, [`write_request`] and
 //! [`write_reply_upstream`] for what leaves, [`build_reply`] and [`RequestBuilder`] for what is made here.
 
+mod core_hash;
 mod credentials;
 mod error;
 mod header_kind;
@@ -28,6 +29,7 @@ pub mod framing;
 pub mod sdp;
 pub mod uri;
 
+pub use core_hash::core_hash;
 pub use credentials::{DigestChallenge, DigestCredentials};
 pub use error::{ParseError, UriError};
 pub use framing::{Frame, FrameError, FramerLimits, StreamFramer};

@@ -1,7 +1,7 @@
 //! Dialog ids and their text forms.
 
 use crate::DialogId;
-use crate::id::core_hash;
+use tandem_sip::core_hash;
 
 #[test]
 fn did_shows_both_numbers_in_reversed_hexadecimal() {

@@ -1,6 +1,7 @@
 //! Keys, hashes, ids and URI comparison.
 
-use crate::{Aor, Binding, BindingError, BindingFields, ContactId, MAX_BINDING_TEXT_BYTES, core_hash, uris_match};
+use crate::{Aor, Binding, BindingError, BindingFields, ContactId, MAX_BINDING_TEXT_BYTES, uris_match};
+use tandem_sip::core_hash;
 
 #[test]
 fn core_hash_gives_the_values_all_nodes_agree_on() {

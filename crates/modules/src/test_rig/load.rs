@@ -1,58 +1,24 @@
 //! From a script text to a node, without sockets: a short form of what the program's loader does.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 use hashbrown::HashMap;
-use tandem_module::declare::{ModuleDecl, ParamValues, ScriptNames};
+use tandem_module::declare::{ModuleDecl, ParamValues};
+use tandem_module::names::ProgramNames;
 use tandem_module::node::{Alias, NodeBuilder, NodeRef};
 use tandem_module::settings::Settings;
 use tandem_module::transport::{Proto, Socket, SocketId};
 use tandem_script::ast::{Dialect, Item, Modparam, ModparamValue, Script, SocketDef};
 use tandem_script::diagnostic;
-use tandem_script::format::Format;
 use tandem_script::globals::{self, Globals};
-use tandem_script::program::Program;
-use tandem_script::pvar::{self, CompiledVar, Scope};
 use tandem_script::regex::PosixRegex;
 use tandem_script::source::SourceMap;
-use tandem_script::surface::{ParamType, Surface};
-use tandem_script::vm::LogLevel;
+use tandem_script::surface::ParamType;
 use tandem_script::{check, compile, dialect, parser};
 
 pub(super) struct Loaded {
     pub(super) node: NodeRef,
     pub(super) sockets: Vec<Socket>,
-}
-
-struct Names<'a> {
-    program: &'a mut Program,
-    surface: &'a Surface,
-}
-
-impl Names<'_> {
-    fn scope(&self) -> Scope<'_> {
-        Scope { surface: self.surface, dialect: self.program.dialect() }
-    }
-}
-
-impl ScriptNames for Names<'_> {
-    fn message_flag(&mut self, name: &str) -> Option<u8> {
-        self.program.message_flag(name)
-    }
-
-    fn branch_flag(&mut self, name: &str) -> Option<u8> {
-        self.program.branch_flag(name)
-    }
-
-    fn variable(&mut self, text: &str) -> Result<Arc<CompiledVar>, String> {
-        let spelled = if text.starts_with('$') { text.to_owned() } else { format!("$avp({text})") };
-        pvar::parse_exact(spelled.as_bytes(), self.scope()).map(Arc::new).map_err(|error| error.message)
-    }
-
-    fn format(&mut self, text: &str) -> Result<Format, String> {
-        Format::parse_in(text.as_bytes(), self.scope()).map_err(|error| error.message)
-    }
 }
 
 pub(super) fn load(text: &str, wanted: Option<Dialect>) -> Result<Loaded, String> {
@@ -80,10 +46,10 @@ pub(super) fn load(text: &str, wanted: Option<Dialect>) -> Result<Loaded, String
         Some(program) if errors.is_empty() => program,
         _ => return Err(errors.join("\n")),
     };
-    let settings = settings(&globals, dialect);
+    let settings = Settings::from_globals(&globals, dialect);
     let none = ParamValues::default();
     for module in builder.modules().to_vec() {
-        let mut names = Names { program: &mut program, surface: &surface };
+        let mut names = ProgramNames { program: &mut program, surface: &surface };
         builder
             .setup(module, params.get(module.name).unwrap_or(&none), &mut names, &settings)
             .map_err(|error| format!("module {}: {error}", module.name))?;
@@ -150,35 +116,6 @@ fn modparam(param: &Modparam, loaded: &[&'static ModuleDecl], params: &mut Param
     }
     if hits == 0 {
         errors.push(format!("no module loaded so far matches '{}'", param.modules.node));
-    }
-}
-
-fn level(level: i32) -> LogLevel {
-    match level {
-        i32::MIN..=-3 => LogLevel::Alert,
-        -2 => LogLevel::Critical,
-        -1 | 0 => LogLevel::Error,
-        1 => LogLevel::Warning,
-        2 => LogLevel::Notice,
-        3 => LogLevel::Info,
-        4.. => LogLevel::Debug,
-    }
-}
-
-fn settings(globals: &Globals, dialect: Dialect) -> Settings {
-    Settings {
-        log_level: AtomicI32::new(globals.log_level),
-        xlog_level: AtomicI32::new(globals.xlog_level),
-        xlog_default_level: level(globals.xlog_print_level),
-        asserts_enabled: globals.enable_asserts,
-        translates_503: !globals.disable_503_translation,
-        while_loops_max: globals.max_while_loops,
-        is_multihomed: globals.mhomed,
-        accept_aliases: globals.tcp_accept_aliases,
-        advertised: (globals.advertised_address.clone(), globals.advertised_port),
-        db_default_url: globals.db_default_url.clone(),
-        is_v2_4: dialect == Dialect::V2_4,
-        ..Settings::default()
     }
 }
 

@@ -185,7 +185,7 @@ impl Rig {
             (module.init)(node).map_err(|error| format!("module {}: {error}", module.name))?;
         }
         node.set_sockets(sockets);
-        connect_events(node);
+        tandem_module::event_routes::connect(node);
         for module in node.modules() {
             (module.start)(node).map_err(|error| format!("module {}: {error}", module.name))?;
         }
@@ -242,7 +242,7 @@ impl Rig {
         context.kind = RouteKind::Request;
         let mut options = StartOptions::new(RouteKind::Request);
         options.can_park = context.message.method() != Method::Ack;
-        run::start(context, route, options, Box::new(end_of_request));
+        run::start(context, route, options, Box::new(run::end_of_request));
     }
 
     fn reply(&self, mut context: Box<Context>) {
@@ -328,36 +328,6 @@ impl Rig {
         let woken = self.node.events.raise(self.node, event, None);
         self.settle();
         woken
-    }
-}
-
-fn end_of_request(mut context: Box<Context>, _: End) {
-    if let Some(layer) = context.node.transactions() {
-        layer.end_of_request(&mut context);
-    }
-    context.recycle();
-}
-
-fn connect_events(node: NodeRef) {
-    let names: Vec<String> = node.program().event_routes().map(|(name, _, _)| name.to_owned()).collect();
-    for name in names {
-        let name = node.events.declare_dynamic(&name);
-        node.events.listen(name, Arc::new(on_event));
-    }
-}
-
-fn on_event(node: NodeRef, event: &Arc<Event>, context: Option<&mut Context>) {
-    let program = node.program();
-    let Some((_, route, mode)) = program.event_routes().find(|(name, _, _)| *name == event.name) else { return };
-    let mut options = StartOptions::new(RouteKind::Event);
-    options.params = event.params.iter().map(|(name, value)| (Some(Text::from(*name)), value.clone())).collect();
-    match (mode, context) {
-        (EventMode::Sync, Some(context)) => {
-            let _ = run::nested(context, route, options, |_, _| tandem_module::Called::Done(1));
-        }
-        _ => {
-            run::queue(Context::dummy(node, RouteKind::Event), route, options, Box::new(|context, _| context.recycle()))
-        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Compiler<'_> {
                 self.land(skip);
             }
             CallKind::Log { level, text } => {
-                let level = XlogLevel::Fixed(level.map_or(LogLevel::Debug, level_of_number));
+                let level = XlogLevel::Fixed(level.map_or(LogLevel::Debug, LogLevel::from_number));
                 let format = self.add_format(Format::constant(text));
                 self.emit(Op::Xlog { level, format });
             }
@@ -105,7 +105,7 @@ impl Compiler<'_> {
 
     fn xlog_level(&mut self, level: &Arg) -> Option<XlogLevel> {
         match &level.kind {
-            ArgKind::Int(int) => Some(XlogLevel::Fixed(level_of_number(*int))),
+            ArgKind::Int(int) => Some(XlogLevel::Fixed(LogLevel::from_number(*int))),
             ArgKind::Var(var) => self.var(var).map(XlogLevel::Var),
             ArgKind::Text(text) if text.contains(&b'$') => {
                 let format = self.parse_format(text, level.span)?;
@@ -234,17 +234,5 @@ impl Compiler<'_> {
         }
         self.diagnostics.extend(first_error);
         None
-    }
-}
-
-fn level_of_number(int: i32) -> LogLevel {
-    match int {
-        i32::MIN..=-3 => LogLevel::Alert,
-        -2 => LogLevel::Critical,
-        -1 | 0 => LogLevel::Error,
-        1 => LogLevel::Warning,
-        2 => LogLevel::Notice,
-        3 => LogLevel::Info,
-        4..=i32::MAX => LogLevel::Debug,
     }
 }

@@ -282,15 +282,7 @@ fn call<H: Host>(m: &mut Machine, program: &Program, host: &mut H, plan: u32) ->
 /// Level of a number or of a text like `L_ERR`, of which the third character counts.
 fn level_of(value: &Value) -> Option<LogLevel> {
     match value.as_int() {
-        Some(int) => Some(match int {
-            i32::MIN..=-3 => LogLevel::Alert,
-            -2 => LogLevel::Critical,
-            -1 | 0 => LogLevel::Error,
-            1 => LogLevel::Warning,
-            2 => LogLevel::Notice,
-            3 => LogLevel::Info,
-            4..=i32::MAX => LogLevel::Debug,
-        }),
+        Some(int) => Some(LogLevel::from_number(int)),
         None => crate::compile::level_of_text(&value.as_text()?),
     }
 }

@@ -122,6 +122,21 @@ pub enum LogLevel {
     Debug = 4,
 }
 
+impl LogLevel {
+    /// The level of a number as scripts write it; 0 and numbers outside the range take the nearest level.
+    pub const fn from_number(number: i32) -> LogLevel {
+        match number {
+            i32::MIN..=-3 => LogLevel::Alert,
+            -2 => LogLevel::Critical,
+            -1 | 0 => LogLevel::Error,
+            1 => LogLevel::Warning,
+            2 => LogLevel::Notice,
+            3 => LogLevel::Info,
+            4..=i32::MAX => LogLevel::Debug,
+        }
+    }
+}
+
 /// Values of `$var(...)`, one slot per name of the program, kept by each worker from message to message.
 /// While a run is going on it also holds what that run shows in `$rc`, `$param(...)`, `$route` and the like; the machine puts it
 /// there and takes it back, so that variables read inside a function call see the run, also when runs nest.

@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
-use tandem_module::declare::ScriptNames;
 use tandem_script::format::Format;
 use tandem_script::program::Program;
 use tandem_script::pvar::{self, CompiledVar, Scope};
 use tandem_script::surface::Surface;
 
+use crate::declare::ScriptNames;
+
 /// Resolves against the program being loaded.
-pub(crate) struct Names<'a> {
-    pub(crate) program: &'a mut Program,
-    pub(crate) surface: &'a Surface,
+pub struct ProgramNames<'a> {
+    /// The program; flags are defined in it.
+    pub program: &'a mut Program,
+    /// What its variables are.
+    pub surface: &'a Surface,
 }
 
-impl Names<'_> {
+impl ProgramNames<'_> {
     fn scope(&self) -> Scope<'_> {
         Scope { surface: self.surface, dialect: self.program.dialect() }
     }
 }
 
-impl ScriptNames for Names<'_> {
+impl ScriptNames for ProgramNames<'_> {
     fn message_flag(&mut self, name: &str) -> Option<u8> {
         self.program.message_flag(name)
     }
