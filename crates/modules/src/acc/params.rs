@@ -6,15 +6,9 @@ use tandem_module::settings::Settings;
 use tandem_script::surface::{ParamSpec, ParamType};
 use tandem_script::vm::LogLevel;
 
+use crate::core::table::{int, text};
+
 use crate::core::table::{list_param, param};
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Int, default, doc)
-}
-
-const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Text, default, doc)
-}
 
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("early_media", "0", "1: provisional replies with a body are accounted, too"),

@@ -10,37 +10,36 @@ use tandem_module::SetupError;
 use tandem_module::declare::{ParamValues, Setup};
 use tandem_script::surface::{ParamSpec, ParamType};
 
+use crate::core::table::{int, list_param, text};
+
 use super::service::Clusterer;
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty: ParamType::Int, default, is_repeatable: false, doc }
-}
-
-const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty: ParamType::Text, default, is_repeatable: false, doc }
-}
-
-const fn list(name: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty: ParamType::Text, default: "", is_repeatable: true, doc }
-}
 
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("my_node_id", "", "id of this node"),
     int("current_id", "", "id of this node (name of 2.4)"),
-    list(
+    list_param(
         "my_node_info",
+        ParamType::Text,
         "own record: cluster_id=1, url=bin:host[:port][, sip_addr=..., flags=seed, ...]; one per cluster",
     ),
-    list("current_info", "own record (name of 2.4)"),
-    list("neighbor_node_info", "entry point: cluster_id=1, node_id=2, url=bin:host[:port]; repeatable"),
-    list("neighbor_info", "entry point (name of 2.4)"),
+    list_param("current_info", ParamType::Text, "own record (name of 2.4)"),
+    list_param(
+        "neighbor_node_info",
+        ParamType::Text,
+        "entry point: cluster_id=1, node_id=2, url=bin:host[:port]; repeatable",
+    ),
+    list_param("neighbor_info", ParamType::Text, "entry point (name of 2.4)"),
     int("db_mode", "1", "1: nodes come from the database; 0: from the script, others are learned"),
     text("db_url", "", "database of the node table"),
     text("db_table", "clusterer", "the node table"),
     text("db_bridge_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
     text("db_bridges_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
-    list("sharing_tag", "name/cluster_id=active or =backup; repeatable"),
-    list("cluster_family", "cluster_id=2.4 or =3.3: version family spoken in a cluster (Tandem only)"),
+    list_param("sharing_tag", ParamType::Text, "name/cluster_id=active or =backup; repeatable"),
+    list_param(
+        "cluster_family",
+        ParamType::Text,
+        "cluster_id=2.4 or =3.3: version family spoken in a cluster (Tandem only)",
+    ),
     int("ping_interval", "4", "seconds between pings"),
     int("ping_timeout", "1000", "milliseconds to wait for a pong"),
     int("node_timeout", "60", "seconds between attempts to reach a node that is down"),

@@ -3,7 +3,7 @@
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{Function, VarCall, Variable};
 use tandem_script::surface::{
-    ArgSpec, CommandSpec, FunctionSpec, NameRule, ParamSpec, ParamType, Routes, VariableSpec,
+    ArgSpec, CommandSpec, FunctionSpec, NameRule, ParamSpec, ParamType, Routes, StatSpec, VariableSpec,
 };
 use tandem_script::value::{TEXT_INLINE_MAX, Text, Value};
 use tandem_script::vm::{Arg, MessageContext};
@@ -64,6 +64,21 @@ pub(crate) const fn param(name: &'static str, ty: ParamType, default: &'static s
     ParamSpec { name, ty, default, is_repeatable: false, doc }
 }
 
+/// A row for a number.
+pub(crate) const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    param(name, ParamType::Int, default, doc)
+}
+
+/// A row for a text.
+pub(crate) const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
+    param(name, ParamType::Text, default, doc)
+}
+
+/// A row of a statistics table.
+pub(crate) const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
+    StatSpec { name, doc }
+}
+
 /// A row for a parameter of which several lines add up.
 pub(crate) const fn list_param(name: &'static str, ty: ParamType, doc: &'static str) -> ParamSpec {
     ParamSpec { name, ty, default: "", is_repeatable: true, doc }
@@ -72,6 +87,16 @@ pub(crate) const fn list_param(name: &'static str, ty: ParamType, doc: &'static 
 /// A row of a management command table.
 pub(crate) const fn command(name: &'static str, params: &'static [&'static str], doc: &'static str) -> CommandSpec {
     CommandSpec { name, aliases: &[], params, doc }
+}
+
+/// A row of a management command table with the names of older versions.
+pub(crate) const fn renamed_command(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    params: &'static [&'static str],
+    doc: &'static str,
+) -> CommandSpec {
+    CommandSpec { name, aliases, params, doc }
 }
 
 /// 1 for success, -1 for failure.

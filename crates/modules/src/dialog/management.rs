@@ -6,46 +6,54 @@ use tandem_module::NodeRef;
 use tandem_module::mi::{MiError, MiRequest, MiResult};
 use tandem_script::surface::CommandSpec;
 
-use super::{Dialogs, clock, effects};
+use crate::core::table::renamed_command;
 
-const fn command(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    params: &'static [&'static str],
-    doc: &'static str,
-) -> CommandSpec {
-    CommandSpec { name, aliases, params, doc }
-}
+use super::{Dialogs, clock, effects};
 
 const LIST: &[&str] = &["callid?", "from_tag?", "index?", "counter?"];
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
-    command("dialog:list", &["dlg_list"], LIST, "describes dialogs"),
-    command("dialog:list_ctx", &["dlg_list_ctx"], LIST, "describes dialogs with their values and profiles"),
-    command("dialog:end_dlg", &["dlg_end_dlg"], &["dialog_id", "extra_hdrs?"], "ends a call: BYE both ways, or CANCEL"),
-    command("dialog:profile_get_size", &["profile_get_size"], &["profile", "value?"], "dialogs in a profile"),
-    command("dialog:profile_get_values", &["profile_get_values"], &["profile"], "values of a profile and their counts"),
-    command(
+    renamed_command("dialog:list", &["dlg_list"], LIST, "describes dialogs"),
+    renamed_command("dialog:list_ctx", &["dlg_list_ctx"], LIST, "describes dialogs with their values and profiles"),
+    renamed_command(
+        "dialog:end_dlg",
+        &["dlg_end_dlg"],
+        &["dialog_id", "extra_hdrs?"],
+        "ends a call: BYE both ways, or CANCEL",
+    ),
+    renamed_command("dialog:profile_get_size", &["profile_get_size"], &["profile", "value?"], "dialogs in a profile"),
+    renamed_command(
+        "dialog:profile_get_values",
+        &["profile_get_values"],
+        &["profile"],
+        "values of a profile and their counts",
+    ),
+    renamed_command(
         "dialog:profile_list_dlgs",
         &["profile_list_dlgs"],
         &["profile", "value?"],
         "describes dialogs of a profile",
     ),
-    command("dialog:profile_end_dlgs", &["profile_end_dlgs"], &["profile", "value?"], "ends the calls of a profile"),
-    command("dialog:list_all_profiles", &["list_all_profiles"], &[], "the profiles"),
-    command(
+    renamed_command(
+        "dialog:profile_end_dlgs",
+        &["profile_end_dlgs"],
+        &["profile", "value?"],
+        "ends the calls of a profile",
+    ),
+    renamed_command("dialog:list_all_profiles", &["list_all_profiles"], &[], "the profiles"),
+    renamed_command(
         "dialog:set_profile",
         &["set_dlg_profile"],
         &["dlg_id", "profile", "value?", "clear_values?"],
         "puts a dialog into a profile",
     ),
-    command(
+    renamed_command(
         "dialog:unset_profile",
         &["unset_dlg_profile"],
         &["dlg_id", "profile", "value?"],
         "takes a dialog out of a profile",
     ),
-    command(
+    renamed_command(
         "dialog:push_var",
         &["dlg_push_var"],
         &["dlg_val_name", "dlg_val_value", "DID"],

@@ -46,6 +46,8 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
+use crate::core::table::stat;
+
 pub(super) const STATE_CHANGED: &str = "E_DLG_STATE_CHANGED";
 
 const EVENTS: &[EventSpec] = &[EventSpec {
@@ -53,10 +55,6 @@ const EVENTS: &[EventSpec] = &[EventSpec {
     params: &["id", "db_id", "callid", "from_tag", "to_tag", "old_state", "new_state"],
     doc: "the state of a dialog has changed",
 }];
-
-const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
-    StatSpec { name, doc }
-}
 
 const STATS: &[StatSpec] = &[
     stat("active_dialogs", "calls answered and not over"),

@@ -5,17 +5,9 @@ use std::time::Duration;
 use tandem_dialog::{MatchMode, ProfileInfo};
 use tandem_module::SetupError;
 use tandem_module::declare::ParamValues;
-use tandem_script::surface::{ParamSpec, ParamType};
+use tandem_script::surface::ParamSpec;
 
-use crate::core::table::param;
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Int, default, doc)
-}
-
-const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Text, default, doc)
-}
+use crate::core::table::{int, text};
 
 const fn column(name: &'static str) -> ParamSpec {
     text(name, "", "accepted, no effect: dialogs are not kept in a database yet")

@@ -1,15 +1,13 @@
 //! Module `proto_bin`: the cluster transport. Its sockets are in the network layer; the limits are read at start.
 
 use tandem_module::ModuleDecl;
-use tandem_script::surface::{ParamSpec, ParamType};
+use tandem_script::surface::ParamSpec;
+
+use crate::core::table::int;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl =
     ModuleDecl { name: "proto_bin", doc: "cluster transport", params: PARAMS, ..ModuleDecl::EMPTY };
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty: ParamType::Int, default, is_repeatable: false, doc }
-}
 
 const PARAMS: &[ParamSpec] = &[
     int("bin_port", "5555", "accepted, no effect: default port of BIN sockets without one"),

@@ -14,17 +14,7 @@ use tandem_script::regex::{PosixRegex, RegexFlags};
 use tandem_script::surface::{ParamSpec, ParamType};
 use tandem_script::value::Text;
 
-const fn param(name: &'static str, ty: ParamType, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty, default, is_repeatable: false, doc }
-}
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Int, default, doc)
-}
-
-const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Text, default, doc)
-}
+use crate::core::table::{int, param, text};
 
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("default_expires", "3600", "seconds for contacts that name none"),

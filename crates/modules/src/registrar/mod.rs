@@ -13,12 +13,10 @@ mod save;
 mod tests;
 
 use tandem_location::Aor;
-use tandem_module::context::{Called, Context};
 use tandem_module::declare::Function;
 use tandem_module::node::NodeRef;
 use tandem_module::{ModuleDecl, SetupError};
-use tandem_script::surface::{ArgSpec, ArgType, FunctionSpec, Routes, StatSpec, arg, opt};
-use tandem_script::vm::Arg;
+use tandem_script::surface::{ArgSpec, ArgType, Routes, StatSpec, arg, opt};
 use tandem_sip::{Scheme, Uri};
 
 use crate::usrloc::Usrloc;
@@ -37,15 +35,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
-const fn function(
-    name: &'static str,
-    args: &'static [ArgSpec],
-    routes: Routes,
-    doc: &'static str,
-    call: fn(&mut Context, &[Arg]) -> Called,
-) -> Function {
-    Function { spec: FunctionSpec { name, args, routes, is_async: false, doc }, call }
-}
+use crate::core::table::function;
 
 const DOMAIN: ArgSpec = arg("domain", ArgType::Static);
 const QUERY_ROUTES: Routes = Routes::REQUEST

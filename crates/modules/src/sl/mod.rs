@@ -38,9 +38,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
-const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
-    StatSpec { name, doc }
-}
+use crate::core::table::stat;
 
 const STATS: &[StatSpec] = &[
     stat("1xx_replies", "stateless 1xx sent by this module"),

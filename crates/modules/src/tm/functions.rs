@@ -6,11 +6,13 @@ use tandem_module::context::{Called, Context};
 use tandem_module::declare::{Function, arg_int, arg_text};
 use tandem_module::transport::Proto;
 use tandem_script::ast::RouteKind;
-use tandem_script::surface::{ArgSpec, ArgType, FunctionSpec, Routes, arg, opt};
+use tandem_script::surface::{ArgSpec, ArgType, Routes, arg, opt};
 use tandem_script::value::Text;
 use tandem_script::vm::Arg;
 use tandem_sip::{Method, TransactionKey};
 use tandem_transaction::{BranchIndex, CancelBranches};
+
+use crate::core::table::function;
 
 use super::layer::{Armed, own_tx};
 use super::relay::{self, BranchArmed, RelayFlags};
@@ -18,16 +20,6 @@ use super::{Tm, clock, forward, functions_more as more};
 
 const MAIN: Routes = Routes::REQUEST.or(Routes::FAILURE);
 const MESSAGE: Routes = Routes::REQUEST.or(Routes::FAILURE).or(Routes::ONREPLY).or(Routes::BRANCH);
-
-const fn function(
-    name: &'static str,
-    args: &'static [ArgSpec],
-    routes: Routes,
-    doc: &'static str,
-    call: fn(&mut Context, &[Arg]) -> Called,
-) -> Function {
-    Function { spec: FunctionSpec { name, args, routes, is_async: false, doc }, call }
-}
 
 const REPLY: &[ArgSpec] = &[arg("code", ArgType::Int), arg("reason", ArgType::Text)];
 const REPLY_WITH_BODY: &[ArgSpec] =

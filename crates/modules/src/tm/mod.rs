@@ -52,9 +52,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty: ParamType::Int, default, is_repeatable: false, doc }
-}
+use crate::core::table::{int, stat};
 
 const PARAMS: &[ParamSpec] = &[
     int("fr_timeout", "30", "seconds without any reply after which a branch has failed"),
@@ -98,10 +96,6 @@ const PARAMS: &[ParamSpec] = &[
         doc: "accepted, no effect: t_write_req() does not exist here",
     },
 ];
-
-const fn stat(name: &'static str, doc: &'static str) -> StatSpec {
-    StatSpec { name, doc }
-}
 
 const STATS: &[StatSpec] = &[
     stat("received_replies", "replies that belonged to a transaction"),

@@ -3,93 +3,79 @@
 use std::time::Duration;
 
 use tandem_module::Context;
-use tandem_module::declare::{VarCall, Variable};
-use tandem_script::surface::{NameRule, VariableSpec};
+use tandem_module::declare::Variable;
+use tandem_script::surface::NameRule;
 use tandem_script::value::{Text, Value};
 
 use super::layer::own_tx;
 use super::{branch_vars, functions};
-
-/// A variable that is read only.
-pub(super) const fn reading(
-    name: &'static str,
-    rule: NameRule,
-    doc: &'static str,
-    read: fn(&mut Context, &VarCall<'_>) -> Value,
-) -> Variable {
-    Variable { spec: VariableSpec { name, rule, is_writable: false, doc }, read, write: None }
-}
-
-/// A variable that is read and written.
-pub(super) const fn writing(
-    name: &'static str,
-    rule: NameRule,
-    doc: &'static str,
-    read: fn(&mut Context, &VarCall<'_>) -> Value,
-    write: fn(&mut Context, &VarCall<'_>, Value) -> bool,
-) -> Variable {
-    Variable { spec: VariableSpec { name, rule, is_writable: true, doc }, read, write: Some(write) }
-}
+use crate::core::table::{variable, writable};
 
 pub(super) const VARIABLES: &[Variable] = &[
-    reading(
+    variable(
         "T_branch_idx",
         NameRule::Plain,
         "index of the branch in branch, reply and failure routes",
         |context, _| context.branch.map_or(Value::Null, |branch| Value::Int(branch.into())),
     ),
-    reading(
+    variable(
         "T_reply_code",
         NameRule::Plain,
         "code of the reply in reply and failure routes, of the last reply sent elsewhere; 0 without one",
         |context, _| Value::Int(functions::status(context).into()),
     ),
-    reading("T_id", NameRule::Plain, "id of the transaction, hexadecimal", |context, _| match &context.transaction {
+    variable("T_id", NameRule::Plain, "id of the transaction, hexadecimal", |context, _| match &context.transaction {
         Some(transaction) => Value::Text(Text::from(format!("{:x}", transaction.id()))),
         None => Value::Null,
     }),
-    reading("T_ruri", NameRule::Plain, "request URI of the branch", |context, _| {
+    variable("T_ruri", NameRule::Plain, "request URI of the branch", |context, _| {
         let Some(tx) = own_tx(context) else { return Value::Null };
         let state = tx.state.lock();
         let uri = state.branch(Some(context.branch.unwrap_or(0))).and_then(|data| data.target.uri.clone());
         uri.map_or_else(|| state.request.message.request_uri().map_or(Value::Null, Value::text), Value::Text)
     }),
-    writing(
+    writable(
         "T_fr_timeout",
         NameRule::Plain,
         "seconds without any reply after which a branch of this transaction fails",
         |context, _| timeout(context, true),
         |context, _, value| seconds(&value).is_some_and(|span| functions::set_timeouts(context, Some(span), None)),
     ),
-    writing(
+    writable(
         "T_fr_inv_timeout",
         NameRule::Plain,
         "seconds from a provisional reply to the final one for this transaction",
         |context, _| timeout(context, false),
         |context, _, value| seconds(&value).is_some_and(|span| functions::set_timeouts(context, None, Some(span))),
     ),
-    writing("bavp", NameRule::Named, "AVP of one branch", branch_vars::read_bavp, branch_vars::write_bavp),
-    reading(
+    writable("bavp", NameRule::Named, "AVP of one branch", branch_vars::read_bavp, branch_vars::write_bavp),
+    variable(
         "T_branch_last_reply_code",
         NameRule::Plain,
         "code of the last reply on the branch",
         branch_vars::last_received,
     ),
-    reading("tm.branch.uri", NameRule::Plain, "request URI of a branch", branch_vars::uri),
-    reading("tm.branch.duri", NameRule::Plain, "next hop URI of a branch", branch_vars::dst_uri),
-    reading("tm.branch.path", NameRule::Plain, "path of a branch", branch_vars::path),
-    reading("tm.branch.q", NameRule::Plain, "q value of a branch, in thousandths", branch_vars::q),
-    reading("tm.branch.socket", NameRule::Plain, "socket a branch was sent from", branch_vars::socket),
-    reading("tm.branch.flags", NameRule::Plain, "flags of a branch, comma separated", branch_vars::flags),
-    reading(
+    variable("tm.branch.uri", NameRule::Plain, "request URI of a branch", branch_vars::uri),
+    variable("tm.branch.duri", NameRule::Plain, "next hop URI of a branch", branch_vars::dst_uri),
+    variable("tm.branch.path", NameRule::Plain, "path of a branch", branch_vars::path),
+    variable("tm.branch.q", NameRule::Plain, "q value of a branch, in thousandths", branch_vars::q),
+    variable("tm.branch.socket", NameRule::Plain, "socket a branch was sent from", branch_vars::socket),
+    variable("tm.branch.flags", NameRule::Plain, "flags of a branch, comma separated", branch_vars::flags),
+    variable(
         "tm.branch.last_received",
         NameRule::Plain,
         "code of the last reply on a branch",
         branch_vars::last_received,
     ),
-    reading("tm.branch.type", NameRule::Plain, "always `sip`: branches here are real ones", branch_vars::kind),
-    writing("tm.branch.flag", NameRule::Named, "one flag of a branch", branch_vars::read_flag, branch_vars::write_flag),
-    writing(
+    variable("tm.branch.type", NameRule::Plain, "always `sip`: branches here are real ones", branch_vars::kind),
+    writable(
+        "tm.branch.flag",
+        NameRule::Named,
+        "one flag of a branch",
+        branch_vars::read_flag,
+        branch_vars::write_flag,
+    ),
+    writable(
         "tm.branch.attr",
         NameRule::Named,
         "attribute of a branch",

@@ -5,17 +5,7 @@ use tandem_module::declare::{ParamValues, SetupError};
 use tandem_module::settings::Settings;
 use tandem_script::surface::{ParamSpec, ParamType};
 
-const fn param(name: &'static str, ty: ParamType, default: &'static str, doc: &'static str) -> ParamSpec {
-    ParamSpec { name, ty, default, is_repeatable: false, doc }
-}
-
-const fn int(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Int, default, doc)
-}
-
-const fn text(name: &'static str, default: &'static str, doc: &'static str) -> ParamSpec {
-    param(name, ParamType::Text, default, doc)
-}
+use crate::core::table::{int, param, text};
 
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("use_domain", "1", "whether the domain is part of an address of record; 0 in the 2.4 dialect"),

@@ -8,52 +8,54 @@ use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
 use tandem_module::node::{self, NodeRef};
 use tandem_script::surface::CommandSpec;
 
+use crate::core::table::renamed_command;
+
 use super::changes::is_memory_only;
 use super::store::{Op, flag_names};
 use super::{Domain, Usrloc};
 
-const fn command(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    params: &'static [&'static str],
-    doc: &'static str,
-) -> CommandSpec {
-    CommandSpec { name, aliases, params, doc }
-}
-
-const DUMP: CommandSpec = command("usrloc:dump", &["ul_dump"], &["brief?"], "all records with their bindings");
-const SHOW: CommandSpec = command(
+const DUMP: CommandSpec = renamed_command("usrloc:dump", &["ul_dump"], &["brief?"], "all records with their bindings");
+const SHOW: CommandSpec = renamed_command(
     "usrloc:show_contact",
     &["ul_show_contact"],
     &["table_name", "aor"],
     "the bindings of an address of record",
 );
-const REMOVE: CommandSpec =
-    command("usrloc:rm", &["ul_rm"], &["table_name", "aor"], "removes an address of record with all its bindings");
+const REMOVE: CommandSpec = renamed_command(
+    "usrloc:rm",
+    &["ul_rm"],
+    &["table_name", "aor"],
+    "removes an address of record with all its bindings",
+);
 const REMOVE_CONTACT: CommandSpec =
-    command("usrloc:rm_contact", &["ul_rm_contact"], &["table_name", "aor", "contact"], "removes one binding");
-const ADD: CommandSpec = command(
+    renamed_command("usrloc:rm_contact", &["ul_rm_contact"], &["table_name", "aor", "contact"], "removes one binding");
+const ADD: CommandSpec = renamed_command(
     "usrloc:add",
     &["ul_add"],
     &["table_name", "aor", "contact", "expires", "q", "flags", "cflags", "methods"],
     "adds or replaces a binding; expires 0 is permanent",
 );
 /// The form of 2.4, with a parameter that nothing uses.
-const ADD_V2_4: CommandSpec = command(
+const ADD_V2_4: CommandSpec = renamed_command(
     "usrloc:add",
     &["ul_add"],
     &["table_name", "aor", "contact", "expires", "q", "unused", "flags", "cflags", "methods"],
     "adds or replaces a binding; expires 0 is permanent",
 );
-const FLUSH: CommandSpec = command("usrloc:flush", &["ul_flush"], &[], "writes all pending changes to the database");
-const SYNC: CommandSpec = command(
+const FLUSH: CommandSpec =
+    renamed_command("usrloc:flush", &["ul_flush"], &[], "writes all pending changes to the database");
+const SYNC: CommandSpec = renamed_command(
     "usrloc:sync",
     &["ul_sync"],
     &["table_name", "aor?"],
     "empties the database table (or one address of record) and writes it anew from memory",
 );
-const CLUSTER_SYNC: CommandSpec =
-    command("usrloc:cluster_sync", &["ul_cluster_sync"], &[], "refused: contacts are not shared with a cluster yet");
+const CLUSTER_SYNC: CommandSpec = renamed_command(
+    "usrloc:cluster_sync",
+    &["ul_cluster_sync"],
+    &[],
+    "refused: contacts are not shared with a cluster yet",
+);
 
 pub(super) const COMMANDS: &[CommandSpec] = &[DUMP, SHOW, REMOVE, REMOVE_CONTACT, ADD, FLUSH, SYNC, CLUSTER_SYNC];
 
