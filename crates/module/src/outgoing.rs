@@ -38,17 +38,19 @@ pub enum RouteError {
     NoSocket(&'static str),
 }
 
-/// Where a SIP URI leads (RFC 3263 §4): `maddr` first, then host; the transport from the URI, else UDP for addresses.
+/// Where a SIP URI leads (RFC 3263 §4): `maddr` first, then host; the transport from the URI, else that of the listener
+/// `forced` by the script or by a doubled Record-Route (OpenSIPS: tm, the forced socket), else UDP for addresses.
 ///
 /// # Errors
 /// [`RouteError::BadUri`] and [`RouteError::BadTransport`].
-pub fn next_hop(node: NodeRef, uri: &[u8]) -> Result<NextHop, RouteError> {
+pub fn next_hop(node: NodeRef, uri: &[u8], forced: Option<SocketId>) -> Result<NextHop, RouteError> {
     let shown = || String::from_utf8_lossy(uri).into_owned();
     let parsed = Uri::parse(uri).map_err(|_| RouteError::BadUri(shown()))?;
     let is_secure = matches!(parsed.scheme, tandem_sip::Scheme::Sips);
     let proto = match parsed.transport_text() {
         Some(name) => Some(Proto::from_name(name).ok_or_else(|| RouteError::BadTransport(shown()))?),
-        None => is_secure.then_some(Proto::Tls),
+        None if is_secure => Some(Proto::Tls),
+        None => forced.and_then(|id| node.socket(id)).map(|socket| socket.proto),
     };
     let host = parsed.maddr().unwrap_or(parsed.host);
     if host.is_empty() {

@@ -89,7 +89,7 @@ fn go(context: &mut Context, uri: &[u8], what: What) -> Called {
     if !context.is_request() && matches!(what, What::Forward) {
         return done(false);
     }
-    match outgoing::next_hop(context.node, uri) {
+    match outgoing::next_hop(context.node, uri, context.edits.target.socket) {
         Ok(NextHop::Known(targets)) => transmit(context, &targets, &what),
         Ok(NextHop::Lookup(query)) => {
             let Some(resolver) = context.node.resolver() else { return done(false) };

@@ -69,6 +69,18 @@ fn both_routes_of_a_double_record_route_are_taken_off_and_choose_the_listener() 
 }
 
 #[test]
+fn the_second_of_two_double_routes_chooses_the_transport_too() {
+    let rig = Rig::script(
+        "socket=udp:127.0.3.1:5071\nsocket=tcp:127.0.3.1:5071\nloadmodule \"rr.so\"\nloadmodule \"proto_tcp.so\"\n\
+         route { loose_route(); forward(); }",
+    );
+    let headers = "Route: <sip:127.0.3.1:5071;r2=on;lr>, <sip:127.0.3.1:5071;transport=tcp;r2=on;lr>\r\n";
+    let sent = rig.receive(request("BYE sip:b@10.0.0.9:5080", ";tag=tb", headers));
+    assert_eq!(sent[0].to.proto, tandem_module::transport::Proto::Tcp);
+    assert!(sent[0].text().contains("\r\nVia: SIP/2.0/TCP 127.0.3.1:5071;"), "{}", sent[0].text());
+}
+
+#[test]
 fn after_a_strict_router_the_last_route_becomes_the_uri() {
     let rig = rig(ROUTE);
     let headers = "Route: <sip:10.0.0.1;lr>, <sip:b@10.0.0.9>\r\n";

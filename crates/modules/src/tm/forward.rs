@@ -26,7 +26,7 @@ pub(crate) fn relay_ack(context: &mut Context, proxy: Option<Text>) -> Called {
     if target.dst_uri.is_none() {
         target.dst_uri = proxy;
     }
-    match outgoing::next_hop(context.node, outgoing::next_hop_uri(&context.message, &target)) {
+    match outgoing::next_hop(context.node, outgoing::next_hop_uri(&context.message, &target), target.socket) {
         Ok(NextHop::Known(addresses)) => Called::Done(send_ack(context, &target, &addresses)),
         Ok(NextHop::Lookup(query)) => {
             let Some(resolver) = context.node.resolver().cloned() else { return Called::Done(FAILED) };
@@ -108,7 +108,7 @@ pub(crate) fn replicate(context: &mut Context, uri: &[u8]) -> Called {
 fn replicate_to(context: &Context, target: &Target) -> bool {
     let node = context.node;
     let (Some(tm), Ok(NextHop::Known(addresses))) =
-        (node.state::<Tm>(), outgoing::next_hop(node, outgoing::next_hop_uri(&context.message, target)))
+        (node.state::<Tm>(), outgoing::next_hop(node, outgoing::next_hop_uri(&context.message, target), target.socket))
     else {
         return false;
     };

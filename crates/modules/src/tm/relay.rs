@@ -163,7 +163,8 @@ impl Job {
 
     /// Finds the addresses of the target, then adds the branch.
     fn resolve(mut self, context: &mut Context, step: Step) -> Called {
-        let hop = outgoing::next_hop(context.node, outgoing::next_hop_uri(&context.message, &step.target));
+        let uri = outgoing::next_hop_uri(&context.message, &step.target);
+        let hop = outgoing::next_hop(context.node, uri, step.target.socket);
         match hop {
             Ok(NextHop::Known(addresses)) => {
                 self.add(context, step, &addresses);

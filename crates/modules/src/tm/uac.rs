@@ -333,7 +333,7 @@ pub fn send_request(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> 
         return Err(UacError::Full);
     }
     let message = build(&spec).map_err(UacError::BadRequest)?;
-    let hop = outgoing::next_hop(node, &next_hop_uri(&spec))?;
+    let hop = outgoing::next_hop(node, &next_hop_uri(&spec), spec.socket)?;
     let id = tm.table.next_id();
     let launch = Launch { node, tm, id, message, socket: spec.socket, avps: spec.avps, done };
     match hop {
