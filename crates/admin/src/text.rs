@@ -84,7 +84,7 @@ fn push_scalar(out: &mut String, value: &Json) {
 }
 
 /// A line end inside a value would end the line: it is written as an escape.
-pub(crate) fn push_line_safe(out: &mut String, text: &str) {
+pub fn push_line_safe(out: &mut String, text: &str) {
     for char in text.chars() {
         if char.is_control() {
             out.extend(char.escape_default());

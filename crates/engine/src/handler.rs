@@ -17,6 +17,7 @@ use tandem_script::ast::RouteKind;
 use tandem_script::vm::StartOptions;
 use tandem_sip::Method;
 
+use crate::shed::{Limits, Shed};
 use crate::spread::Spread;
 use crate::timers::{self, Fired};
 use crate::transport::{module_proto, module_socket};
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
 struct Front {
     node: NodeRef,
     counters: Arc<Counters>,
+    shed: Shed,
 }
 
 struct Counters {
@@ -53,7 +55,13 @@ struct Counters {
 
 impl Worker {
     /// Sets the calling thread up as worker `index`.
-    pub(crate) fn enter(index: usize, node: NodeRef, pool: Arc<Pool>, mailbox: Arc<Mailbox<Task>>) -> Worker {
+    pub(crate) fn enter(
+        index: usize,
+        node: NodeRef,
+        pool: Arc<Pool>,
+        mailbox: Arc<Mailbox<Task>>,
+        limits: Limits,
+    ) -> Worker {
         tandem_module::worker::enter(WorkerId(index as u16));
         timers::enter(Instant::now());
         let counters = Counters {
@@ -62,7 +70,7 @@ impl Worker {
             bad_messages: node.stats.stat("core", "bad_msg_hdr"),
             absorbed: node.stats.stat("core", "absorbed_requests"),
         };
-        let front = Front { node, counters: Arc::new(counters) };
+        let front = Front { node, counters: Arc::new(counters), shed: Shed::new(node, limits) };
         let spread = Spread::new(index, usize::from(pool.count()));
         Worker { node, pool, mailbox, inbox: VecDeque::new(), fired: Vec::new(), front, spread, number: 0 }
     }
@@ -88,8 +96,9 @@ impl Worker {
                 match self.spread.hand_over(call_id) {
                     None => self.front.handle(context),
                     Some((worker, unfinished)) => {
+                        let Some(context) = self.front.shed.handed_over(context, unfinished.count()) else { return };
                         let front = self.front.clone();
-                        // A full mailbox drops the message and counts it: this is where overload is shed.
+                        // A full mailbox drops the message and counts it.
                         self.pool.post(
                             worker,
                             Box::new(move |_| {
@@ -144,7 +153,8 @@ impl Front {
             self.counters.absorbed.inc();
             return context.recycle();
         }
-        let Some(route) = self.node.program().main_route() else { return context.recycle() };
+        let Some(mut context) = self.shed.request(context) else { return };
+        let Some(route) = context.program().main_route() else { return context.recycle() };
         context.kind = RouteKind::Request;
         let mut options = StartOptions::new(RouteKind::Request);
         options.can_park = context.message.method() != Method::Ack;

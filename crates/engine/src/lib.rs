@@ -1,15 +1,20 @@
 //! Carries messages: loads a script, opens sockets, runs the worker threads, timers and the I/O runtime. It knows no
 //! module by name beyond the list it is given, and makes no protocol decision.
 
+mod fixed;
 mod handler;
 pub mod loader;
+mod preprocess;
+mod reload;
 mod resolver;
 mod routes;
 mod server;
+mod shed;
 mod spread;
 mod timers;
 mod transport;
 mod workers;
 
-pub use loader::{LoadOptions, Loaded, load};
+pub use loader::{LoadOptions, Loaded, load, load_text};
 pub use server::{Server, StartError};
+pub use shed::Limits;

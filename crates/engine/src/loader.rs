@@ -22,6 +22,13 @@ use tandem_script::source::{self, SourceMap};
 use tandem_script::surface::ParamType;
 use tandem_script::{check, compile, dialect, names as spelling, parser};
 
+use crate::fixed::Fixed;
+use crate::preprocess;
+use crate::reload::Origin;
+use crate::shed::Limits;
+
+/// Transports of OpenSIPS that the sockets have no name for.
+const OTHER_TRANSPORTS: [&str; 7] = ["sctp", "hep_udp", "hep_tcp", "hep_tls", "smpp", "msrp", "msrps"];
 /// Most worker threads a process starts.
 const WORKERS_MAX: usize = 64;
 
@@ -36,8 +43,10 @@ pub struct LoadOptions {
     pub workers: Option<usize>,
     /// Also report what is allowed but doubtful.
     pub warnings: bool,
-    /// Output of the `-p` preprocessor to use in place of the text.
-    pub preprocessed: Option<Vec<u8>>,
+    /// The `-p` preprocessor: a command that the script is piped through, at each reload again.
+    pub preprocessor: Option<String>,
+    /// From when on new requests are refused.
+    pub limits: Limits,
 }
 
 /// A script that is ready to run.
@@ -54,6 +63,10 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Source texts, to print the warnings.
     pub sources: SourceMap,
+    /// From when on new requests are refused.
+    pub limits: Limits,
+    /// Where it came from, for reloads; `None` for a script that is no file.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// A script that cannot run.
@@ -84,15 +97,29 @@ pub struct Checked {
     params: HashMap<&'static str, ParamValues>,
     param_spans: HashMap<(&'static str, &'static str), Vec<Span>>,
     module_spans: Vec<(String, Span)>,
+    fixed: Fixed,
     program: Option<Program>,
+}
+
+/// A script that can take the place of the running one.
+pub(crate) struct Reloaded {
+    /// The program.
+    pub(crate) program: Program,
+    /// What only a restart puts into effect.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads a script and its includes.
 pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) {
-    let (sources, diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
-    match &options.preprocessed {
-        Some(output) => (sources.with_preprocessed(output), diagnostics),
-        None => (sources, diagnostics),
+    let (sources, mut diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
+    let Some(command) = &options.preprocessor else { return (sources, diagnostics) };
+    match preprocess::run(command, sources.marked_text()) {
+        Ok(output) => (sources.with_preprocessed(&output), diagnostics),
+        Err(text) => {
+            diagnostics.push(Diagnostic::error("preprocessor", Span::default(), text));
+            // What the command should have worked on says nothing about the script.
+            (SourceMap::from_text(&path.display().to_string(), ""), diagnostics)
+        }
     }
 }
 
@@ -102,7 +129,12 @@ pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) 
 /// Everything that is wrong with it.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
     let (sources, diagnostics) = read(path, options);
-    finish(check(sources, diagnostics, options), options)
+    let checked = check(sources, diagnostics, options);
+    let origin = Origin { path: path.to_owned(), options: options.clone(), fixed: checked.fixed.clone() };
+    let mut loaded = finish(checked, options)?;
+    // The rules it is started with stay, whatever a later text looks like.
+    loaded.origin = Some(origin);
+    Ok(loaded)
 }
 
 /// Loads a script from text (tests, the demo).
@@ -120,18 +152,15 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     let dialect = options.dialect.unwrap_or_else(|| dialect::detect(&script));
     let (globals, found) = globals::evaluate(&script, dialect);
     diagnostics.extend(found);
+    diagnostics.extend(globals.sockets.iter().filter_map(missing_transport));
     let mut builder = NodeBuilder::default();
     builder.add_module(tandem_modules::CORE);
     load_modules(&script, &mut builder, options, &mut diagnostics);
     let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
     let module_spans = module_spans(&script);
-    let check_options = check::CheckOptions {
-        warnings: options.warnings,
-        is_permissive: options.permissive,
-        about_function: Some(about_function),
-    };
-    diagnostics.extend(check::check(&script, dialect, builder.surface(), &check_options));
+    let fixed = Fixed::new(&script, dialect, &builder, &params);
+    diagnostics.extend(check::check(&script, dialect, builder.surface(), &check_options(options)));
     let mut program = None;
     if !diagnostic::has_errors(&diagnostics) {
         let (compiled, found) = compile::compile(&script, dialect, builder.surface(), &sources);
@@ -139,12 +168,91 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
         program = compiled;
     }
     diagnostic::sort(&mut diagnostics);
-    Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, program }
+    Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, fixed, program }
+}
+
+fn check_options(options: &LoadOptions) -> check::CheckOptions {
+    check::CheckOptions {
+        warnings: options.warnings,
+        is_permissive: options.permissive,
+        about_function: Some(about_function),
+    }
+}
+
+/// Checks and compiles a script for a process that runs another one. It must be good enough to start with, and its routes
+/// must be content with the modules that are there.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn reload(
+    sources: SourceMap,
+    mut diagnostics: Vec<Diagnostic>,
+    options: &LoadOptions,
+    running: &Fixed,
+    program: &Program,
+) -> Result<Reloaded, Box<Refused>> {
+    let (script, found) = parser::parse(&sources);
+    diagnostics.extend(found);
+    let detected = options.dialect.unwrap_or_else(|| dialect::detect(&script));
+    let (globals, found) = globals::evaluate(&script, program.dialect());
+    diagnostics.extend(found);
+    diagnostics.extend(globals.sockets.iter().filter_map(missing_transport));
+    let mut builder = NodeBuilder::default();
+    builder.add_module(tandem_modules::CORE);
+    load_modules(&script, &mut builder, options, &mut diagnostics);
+    let (params, _) = apply_modparams(&script, &builder, options, &mut diagnostics);
+    check_dependencies(&script, &builder, &mut diagnostics);
+    let newer = Fixed::new(&script, detected, &builder, &params);
+    let options = check_options(options);
+    diagnostics.extend(check::check(&script, program.dialect(), program.surface(), &options));
+    if !running.has_same_modules(&newer) {
+        // What a restart would refuse is refused now.
+        diagnostics.extend(check::check(&script, program.dialect(), builder.surface(), &options));
+    }
+    let mut compiled = None;
+    if !diagnostic::has_errors(&diagnostics) {
+        let (program, found) = compile::recompile(&script, &sources, program);
+        diagnostics.extend(found);
+        compiled = program;
+    }
+    let Some(program) = compiled.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
+        explain(&mut diagnostics, running, &newer);
+        diagnostic::sort(&mut diagnostics);
+        return Err(Box::new(Refused { diagnostics, sources }));
+    };
+    Ok(Reloaded { program, notes: running.differences(&newer) })
+}
+
+/// Says what is different from a start where that may be the reason for an error.
+fn explain(diagnostics: &mut [Diagnostic], running: &Fixed, newer: &Fixed) {
+    let added: Vec<_> = running.modules_only_in(newer).collect();
+    for finding in diagnostics {
+        match finding.code {
+            "too-many-flags" => {
+                finding.notes.push("flags of earlier scripts keep their place: restart to make room".to_owned());
+            }
+            "missing-function" | "unknown-function" | "unknown-variable" if !added.is_empty() => {
+                let names = added.join(", ");
+                finding.notes.push(format!("new in the script: {names}; modules are loaded at start only: restart"));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused>> {
-    let Checked { sources, mut diagnostics, dialect, globals, mut builder, params, param_spans, module_spans, program } =
-        checked;
+    let Checked {
+        sources,
+        mut diagnostics,
+        dialect,
+        globals,
+        mut builder,
+        params,
+        param_spans,
+        module_spans,
+        program,
+        ..
+    } = checked;
     let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
         return Err(Box::new(Refused { diagnostics, sources }));
     };
@@ -177,7 +285,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
         accept_subdomain: alias.accept_subdomain,
     }));
     let net = net_config(&globals, options);
-    Ok(Loaded { node, listeners, net, globals, diagnostics, sources })
+    Ok(Loaded { node, listeners, net, globals, diagnostics, sources, limits: options.limits, origin: None })
 }
 
 /// The base name of `loadmodule "dir/name.so"`.
@@ -372,6 +480,19 @@ fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
         }
     }
     (specs, diagnostics)
+}
+
+/// The error for a listener whose transport OpenSIPS has and this program has not.
+fn missing_transport(socket: &Spanned<SocketDef>) -> Option<Diagnostic> {
+    let proto = socket.node.proto.parse::<tandem_net::Proto>().ok();
+    let text = match proto {
+        Some(tandem_net::Proto::Udp | tandem_net::Proto::Tcp | tandem_net::Proto::Bin) => return None,
+        None if !OTHER_TRANSPORTS.contains(&socket.node.proto.as_str()) => {
+            format!("there is no transport '{}'", socket.node.proto)
+        }
+        _ => format!("transport '{}' is known to OpenSIPS, not yet here", socket.node.proto),
+    };
+    Some(Diagnostic::error("transport-missing", socket.span, text).with_note("listeners can be udp, tcp and bin"))
 }
 
 fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {

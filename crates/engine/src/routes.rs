@@ -1,53 +1,141 @@
 //! Routes that no message starts: startup and timer routes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tandem_module::context::Context;
 use tandem_module::node::NodeRef;
 use tandem_module::run::{self, End};
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::RouteKind;
-use tandem_script::vm::{RouteId, StartOptions};
+use tandem_script::program::Program;
+use tandem_script::vm::StartOptions;
+
+/// Timer routes have whole seconds; so often it is looked which are due.
+const TICK: Duration = Duration::from_secs(1);
 
 fn recycle(context: Box<Context>, _: End) {
     context.recycle();
 }
 
-/// Runs `startup_route` on worker 0, before anything else it does.
+/// Runs `startup_route` on worker 0, before anything else it does. A reload does not run it again.
 pub(crate) fn run_startup(node: NodeRef) {
-    let Some(route) = node.program().startup() else { return };
-    run::start(
-        Context::dummy(node, RouteKind::Startup),
-        route,
-        StartOptions::new(RouteKind::Startup),
-        Box::new(recycle),
-    );
-}
-
-/// Starts the timer routes, spread over the workers. They follow a reload: a route is found by its name at each tick.
-pub(crate) fn start_timers(node: NodeRef) {
-    let Some(workers) = node.workers() else { return };
-    let program = node.program();
-    for (at, timer) in program.timers().enumerate() {
-        let worker = WorkerId((at % usize::from(workers.count().max(1))) as u16);
-        let span = Duration::from_secs(u64::from(timer.interval_secs));
-        let name = program.route_info(timer.route).and_then(|info| info.name.clone()).unwrap_or_default();
-        tick(node, worker, name, span, Instant::now() + span);
+    let mut context = Context::dummy(node, RouteKind::Startup);
+    match context.program().startup() {
+        Some(route) => run::start(context, route, StartOptions::new(RouteKind::Startup), Box::new(recycle)),
+        None => context.recycle(),
     }
 }
 
-fn tick(node: NodeRef, worker: WorkerId, name: Box<str>, span: Duration, at: Instant) {
-    let Some(workers) = node.workers() else { return };
-    let task = move |now: Instant| {
-        if let Some(route) = node.program().route(RouteKind::Timer, &name) {
-            run_timer(node, route);
-        }
-        // Missed ticks are not made up for.
-        tick(node, worker, name, span, (at + span).max(now));
-    };
-    workers.after(worker, at, Box::new(task));
+/// When each timer route runs next. One timer serves them all, so that reloads leave nothing behind.
+#[derive(Default)]
+pub(crate) struct TimerRoutes {
+    entries: Mutex<Vec<Entry>>,
 }
 
-fn run_timer(node: NodeRef, route: RouteId) {
-    run::start(Context::dummy(node, RouteKind::Timer), route, StartOptions::new(RouteKind::Timer), Box::new(recycle));
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    name: Box<str>,
+    span: Duration,
+    next: Instant,
+}
+
+impl TimerRoutes {
+    /// Starts with the routes of the running program.
+    pub(crate) fn start(node: NodeRef) -> Arc<TimerRoutes> {
+        let timers = Arc::new(TimerRoutes::default());
+        timers.follow(&node.program());
+        tick(node, timers.clone(), Instant::now() + TICK);
+        timers
+    }
+
+    /// From now on the routes of `program`: known ones with the same interval keep their rhythm.
+    pub(crate) fn follow(&self, program: &Program) {
+        self.follow_at(program, Instant::now());
+    }
+
+    fn follow_at(&self, program: &Program, now: Instant) {
+        let mut entries = self.entries.lock();
+        let entry = |timer: tandem_script::program::TimerRoute| {
+            let name = program.route_info(timer.route).and_then(|info| info.name.clone()).unwrap_or_default();
+            let span = Duration::from_secs(u64::from(timer.interval_secs));
+            let known = entries.iter().find(|entry| entry.name == name && entry.span == span);
+            known.cloned().unwrap_or(Entry { name, span, next: now + span })
+        };
+        let newer: Vec<Entry> = program.timers().map(entry).collect();
+        *entries = newer;
+    }
+
+    /// Names of the routes that are due, with their places in the list.
+    fn due(&self, now: Instant) -> Vec<(usize, Box<str>)> {
+        let mut due = Vec::new();
+        for (at, entry) in self.entries.lock().iter_mut().enumerate().filter(|(_, entry)| entry.next <= now) {
+            due.push((at, entry.name.clone()));
+            // Missed ticks are not made up for.
+            let next = entry.next + entry.span;
+            entry.next = if next > now { next } else { now + entry.span };
+        }
+        due
+    }
+}
+
+fn tick(node: NodeRef, timers: Arc<TimerRoutes>, at: Instant) {
+    let Some(workers) = node.workers() else { return };
+    let task = move |now: Instant| {
+        for (at, name) in timers.due(now) {
+            run_timer(node, at, name);
+        }
+        tick(node, timers, (at + TICK).max(now));
+    };
+    workers.after(WorkerId(0), at, Box::new(task));
+}
+
+/// Runs a timer route; they are spread over the workers.
+fn run_timer(node: NodeRef, at: usize, name: Box<str>) {
+    let Some(workers) = node.workers() else { return };
+    let worker = WorkerId((at % usize::from(workers.count().max(1))) as u16);
+    let run = move |_: Instant| {
+        let mut context = Context::dummy(node, RouteKind::Timer);
+        match context.program().route(RouteKind::Timer, &name) {
+            Some(route) => run::start(context, route, StartOptions::new(RouteKind::Timer), Box::new(recycle)),
+            None => context.recycle(),
+        }
+    };
+    workers.post(worker, Box::new(run));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_script::source::SourceMap;
+    use tandem_script::surface::Surface;
+
+    fn program(text: &str) -> Program {
+        let sources = SourceMap::from_text("test.cfg", text);
+        let (script, _) = tandem_script::parser::parse(&sources);
+        let dialect = tandem_script::ast::Dialect::V4_0;
+        let (program, found) = tandem_script::compile::compile(&script, dialect, &Surface::default(), &sources);
+        program.unwrap_or_else(|| panic!("{found:?}"))
+    }
+
+    #[test]
+    fn a_reload_keeps_the_rhythm_of_unchanged_routes_and_starts_changed_ones_anew() {
+        let start = Instant::now();
+        let secs = |count| start + Duration::from_secs(count);
+        let timers = TimerRoutes::default();
+        timers.follow_at(&program("timer_route[a, 10] { exit; } timer_route[b, 10] { exit; }"), start);
+        assert!(timers.due(secs(9)).is_empty());
+        timers.follow_at(
+            &program("timer_route[a, 10] { exit; } timer_route[b, 2] { exit; } timer_route[c, 3] { exit; }"),
+            secs(9),
+        );
+        let names = |now| timers.due(now).into_iter().map(|(_, name)| name.into_string()).collect::<Vec<_>>();
+        assert_eq!(names(secs(10)), ["a"]);
+        assert_eq!(names(secs(11)), ["b"]);
+        assert_eq!(names(secs(12)), ["c"]);
+        timers.follow_at(&program("timer_route[c, 3] { exit; }"), secs(13));
+        assert_eq!(names(secs(30)), ["c"], "removed routes run no more, and missed ticks are not made up for");
+        assert!(names(secs(30)).is_empty());
+    }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
 use tandem_module::declare::SetupError;
+use tandem_module::mi::MiError;
 use tandem_module::node::NodeRef;
 use tandem_module::transport::Socket;
 use tandem_module::worker::{Task, WorkerId, Workers};
@@ -12,8 +14,10 @@ use tandem_net::{BindError, Mailbox, Network};
 
 use crate::handler::Worker;
 use crate::loader::Loaded;
+use crate::reload::Reloader;
 use crate::resolver::DnsResolver;
-use crate::routes;
+use crate::routes::{self, TimerRoutes};
+use crate::shed::Limits;
 use crate::transport::{NetTransport, module_proto, module_socket};
 use crate::workers::{MAILBOX_MAX, Pool};
 
@@ -21,6 +25,8 @@ use crate::workers::{MAILBOX_MAX, Pool};
 const IO_THREADS: usize = 1;
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// What modules have to write at the end (rows of accounting, contacts) gets so long.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// How long ending the workers may take.
 const JOIN_MAX: Duration = Duration::from_secs(2);
 
@@ -49,6 +55,7 @@ pub struct Server {
     network: Arc<Network>,
     threads: Vec<JoinHandle<()>>,
     runtime: Option<tokio::runtime::Runtime>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Server {
@@ -57,7 +64,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; everything opened is closed again.
     pub fn start(loaded: Loaded) -> Result<Server, StartError> {
-        let Loaded { node, listeners, net, .. } = loaded;
+        let Loaded { node, listeners, net, origin, limits, .. } = loaded;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
             .thread_name("tandem-io")
@@ -86,13 +93,18 @@ impl Server {
             DnsResolver::system()
         }));
         register_statistics(node, &network, &pool);
-        let mut server = Server { node, network, threads: Vec::new(), runtime: Some(runtime) };
+        let mut server = Server { node, network, threads: Vec::new(), runtime: Some(runtime), reloader: None };
         server.start_modules(|module| (module.init)(node))?;
         tandem_module::event_routes::connect(node);
-        server.start_workers(&pool, &mailboxes)?;
+        server.start_workers(&pool, &mailboxes, limits)?;
         pool.post(WorkerId(0), Box::new(move |_| routes::run_startup(node)));
         server.start_modules(|module| (module.start)(node))?;
-        routes::start_timers(node);
+        let timers = TimerRoutes::start(node);
+        if let Some(origin) = origin {
+            let reloader = Arc::new(Reloader::new(origin, timers));
+            server.reloader = Some(reloader.clone());
+            node.set_reload(Box::new(move |node| reloader.command(node)));
+        }
         Ok(server)
     }
 
@@ -107,11 +119,19 @@ impl Server {
         Ok(())
     }
 
-    fn start_workers(&mut self, pool: &Arc<Pool>, mailboxes: &[Arc<Mailbox<Task>>]) -> Result<(), StartError> {
+    fn start_workers(
+        &mut self,
+        pool: &Arc<Pool>,
+        mailboxes: &[Arc<Mailbox<Task>>],
+        limits: Limits,
+    ) -> Result<(), StartError> {
         for (index, mailbox) in mailboxes.iter().enumerate() {
             let (node, pool, mailbox, network) = (self.node, pool.clone(), mailbox.clone(), self.network.clone());
             let thread = std::thread::Builder::new().name(format!("tandem-{index}")).spawn(move || {
-                run_worker(index, node, &pool, &mailbox, &network);
+                let mut worker = Worker::enter(index, node, pool, mailbox, limits);
+                if let Err(error) = tandem_net::run_worker(index, &network, &mut worker) {
+                    tracing::error!(%error, index, "a worker ended");
+                }
             })?;
             self.threads.push(thread);
         }
@@ -123,12 +143,23 @@ impl Server {
         self.node
     }
 
-    /// Stops: waits up to `drain` for suspended scripts, then ends modules, workers and the runtime.
-    pub fn stop(mut self, drain: Duration) {
-        let end = Instant::now() + drain;
-        while !self.node.parked.is_empty() && Instant::now() < end {
-            std::thread::park_timeout(DRAIN_STEP);
+    /// Reads the script again and puts its routes in place, as `reload_routes` does; blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub fn reload(&self) -> Result<Json, MiError> {
+        match &self.reloader {
+            Some(reloader) => reloader.run(self.node),
+            None => Err(MiError::new(500, "the script of this process did not come from a file")),
         }
+    }
+
+    /// Stops: refuses new requests, waits up to `drain` for suspended scripts, then ends modules, which get up to
+    /// 5 s to write what they have to, workers and the runtime.
+    pub fn stop(mut self, drain: Duration) {
+        self.node.begin_stop();
+        let node = self.node;
+        wait_until(drain, || node.parked.is_empty());
         self.shut_down();
     }
 
@@ -138,6 +169,14 @@ impl Server {
             for module in self.node.modules().iter().rev() {
                 (module.stop)(self.node);
             }
+        }
+        let node = self.node;
+        if !wait_until(FLUSH_MAX, || node.writes.is_empty()) {
+            tracing::error!(
+                "{} writes to databases were not done within {} s and are lost",
+                node.writes.len(),
+                FLUSH_MAX.as_secs()
+            );
         }
         self.network.shutdown();
         let end = Instant::now() + JOIN_MAX;
@@ -163,12 +202,16 @@ impl Drop for Server {
     }
 }
 
-/// The life of a worker thread.
-fn run_worker(index: usize, node: NodeRef, pool: &Arc<Pool>, mailbox: &Arc<Mailbox<Task>>, network: &Arc<Network>) {
-    let mut worker = Worker::enter(index, node, pool.clone(), mailbox.clone());
-    if let Err(error) = tandem_net::run_worker(index, network, &mut worker) {
-        tracing::error!(%error, index, "a worker ended");
+/// Waits until `holds` or the time is over; whether it held.
+fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::park_timeout(DRAIN_STEP);
     }
+    true
 }
 
 fn register_statistics(node: NodeRef, network: &Arc<Network>, pool: &Arc<Pool>) {

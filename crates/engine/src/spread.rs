@@ -26,6 +26,13 @@ pub(crate) struct Spread {
 /// Counts a handed-over message as finished, also when its handling panics or the message is dropped.
 pub(crate) struct Unfinished(Arc<AtomicUsize>);
 
+impl Unfinished {
+    /// How many are unfinished on that way, this one included.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);

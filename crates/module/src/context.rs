@@ -10,6 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tandem_script::ast::{RouteKind, Span};
 use tandem_script::avp::AvpList;
+use tandem_script::program::Program;
 use tandem_script::surface::{FunctionId, VariableId};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{self, Arg, CallMode, Host, Index, LogLevel, MessageContext, RouteId, VarStore};
@@ -80,6 +81,8 @@ pub struct Context {
     pub call_mode: CallMode,
     /// Number of the message in its worker (`$mi`).
     pub number: u32,
+    /// The program this message is worked on with; bound at the first look.
+    program: Option<Arc<Program>>,
     /// Extra values that modules attach to the run, by type.
     slots: SmallVec<[(TypeId, Box<dyn Any + Send>); 1]>,
 }
@@ -110,6 +113,7 @@ impl Context {
             error: None,
             call_mode: CallMode::Plain,
             number: 0,
+            program: None,
             slots: SmallVec::new(),
         })
     }
@@ -156,8 +160,22 @@ impl Context {
         self.is_answered = false;
         self.error = None;
         self.call_mode = CallMode::Plain;
+        // A spare context must not keep a replaced program in memory.
+        self.program = None;
         self.slots.clear();
         crate::worker::keep_context(self);
+    }
+
+    /// The program this message is worked on with, from its first route to its last, whatever is reloaded meanwhile.
+    /// Route indexes mean something only within one program: look them up here before a run is started on the context.
+    pub fn program(&mut self) -> &Arc<Program> {
+        let node = self.node;
+        self.program.get_or_insert_with(|| node.program())
+    }
+
+    /// Goes on with the program that something earlier was worked on with (the request of a reply, a transaction).
+    pub fn bind_program(&mut self, program: &Arc<Program>) {
+        self.program = Some(program.clone());
     }
 
     /// Whether the message is a request.
@@ -304,7 +322,8 @@ impl Host for Context {
     }
 
     fn launch(&mut self, pending: Pending, report: Option<RouteId>, value: Option<Text>) {
-        run::launch(self.node, pending, report, value);
+        let program = self.program().clone();
+        run::launch(self.node, program, pending, report, value);
     }
 
     fn wants_xlog(&self, level: LogLevel) -> bool {

@@ -20,6 +20,7 @@ pub mod stat;
 pub mod transaction;
 pub mod transport;
 pub mod worker;
+pub mod writes;
 
 pub use context::{Called, Context};
 pub use declare::{Function, ModuleDecl, ParamValues, SetupError, VarCall, Variable};

@@ -3,6 +3,7 @@
 
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,13 +18,15 @@ use crate::context::Context;
 use crate::db::DbRegistry;
 use crate::declare::{Function, ModuleDecl, ParamValues, ScriptNames, Setup, SetupError, State, Variable};
 use crate::event::EventBus;
-use crate::mi::MiRegistry;
+use crate::event_routes::Connected;
+use crate::mi::{MiError, MiRegistry, MiReply};
 use crate::run::ParkingLot;
 use crate::settings::Settings;
 use crate::stat::StatRegistry;
 use crate::transaction::TransactionLayer;
 use crate::transport::{ConnId, Proto, Resolver, Socket, SocketId, Source, Transport};
 use crate::worker::Workers;
+use crate::writes::Writes;
 
 /// A node that lives as long as the process.
 pub type NodeRef = &'static Node;
@@ -50,6 +53,9 @@ pub type BinSink = Box<dyn Fn(NodeRef, Source, bytes::Bytes) + Send + Sync>;
 /// Told of a closed connection.
 pub type CloseSink = Box<dyn Fn(NodeRef, ConnId, SocketAddr, Proto) + Send + Sync>;
 
+/// Reads the script again and puts it in place (`reload_routes`).
+pub type Reload = Box<dyn Fn(NodeRef) -> MiReply + Send + Sync>;
+
 /// The process.
 pub struct Node {
     /// Global parameters.
@@ -66,6 +72,9 @@ pub struct Node {
     pub caches: CacheRegistry,
     /// Parked script runs.
     pub parked: ParkingLot,
+    /// Writes that a stopping process waits for.
+    pub writes: Writes,
+    pub(crate) event_routes: Connected,
     program: ArcSwap<Program>,
     surface: Surface,
     functions: Vec<Function>,
@@ -81,6 +90,8 @@ pub struct Node {
     route_hooks: RwLock<Vec<RouteHook>>,
     bin_sink: OnceLock<BinSink>,
     close_sinks: RwLock<Vec<CloseSink>>,
+    reload: OnceLock<Reload>,
+    is_stopping: AtomicBool,
     started: Instant,
     started_unix: i64,
 }
@@ -91,7 +102,8 @@ impl Node {
         self.states.get(&TypeId::of::<T>()).and_then(|state| state.downcast_ref())
     }
 
-    /// The running program.
+    /// The program that new runs begin with. What a message is doing already belongs to the program it began with: look
+    /// routes up in [`Context::program`] wherever there is a context.
     pub fn program(&self) -> Arc<Program> {
         self.program.load_full()
     }
@@ -99,6 +111,29 @@ impl Node {
     /// Puts a new program in place; runs in flight keep the one they began with.
     pub fn set_program(&self, program: Arc<Program>) {
         self.program.store(program);
+    }
+
+    /// Set once by the engine, when it knows where the script came from.
+    pub fn set_reload(&self, reload: Reload) {
+        let _ = self.reload.set(reload);
+    }
+
+    /// Reads the script again and puts its routes in place of the running ones (OpenSIPS: core, reload_routes).
+    pub fn reload_routes(&'static self) -> MiReply {
+        match self.reload.get() {
+            Some(reload) => reload(self),
+            None => MiReply::Now(Err(MiError::new(500, "the script of this process did not come from a file"))),
+        }
+    }
+
+    /// The process ends: what has begun may finish, new requests are refused.
+    pub fn begin_stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     /// What scripts may use.
@@ -359,6 +394,8 @@ impl NodeBuilder {
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),
             parked: ParkingLot::default(),
+            writes: Writes::default(),
+            event_routes: Connected::default(),
             program: ArcSwap::new(program),
             surface: self.surface,
             functions: self.functions,
@@ -374,6 +411,8 @@ impl NodeBuilder {
             route_hooks: RwLock::new(Vec::new()),
             bin_sink: OnceLock::new(),
             close_sinks: RwLock::new(Vec::new()),
+            reload: OnceLock::new(),
+            is_stopping: AtomicBool::new(false),
             started: Instant::now(),
             started_unix: unix_secs(),
         };

@@ -167,7 +167,7 @@ pub fn forward_stateless(mut context: Box<Context>) {
     context.kind = RouteKind::OnReply;
     let code = context.message.status().unwrap_or_default();
     context.reply_code = code;
-    let Some(route) = context.node.program().global_onreply() else { return forward(context) };
+    let Some(route) = context.program().global_onreply() else { return forward(context) };
     let mut options = StartOptions::new(RouteKind::OnReply);
     options.can_park = false;
     let after = move |context: Box<Context>, end: run::End| {

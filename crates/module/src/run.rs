@@ -223,17 +223,19 @@ impl ParkingLot {
     }
 }
 
-/// Starts `route` on `context`; `after` is called with the context when the run has ended, on whichever worker that is.
+/// Starts `route` of [`Context::program`] on `context`; `after` is called with the context when the run has ended, on whichever worker that is.
 /// Must be called on a worker that runs no script at the moment; use [`queue`] elsewhere.
-pub fn start(context: Box<Context>, route: RouteId, options: StartOptions, after: After) {
+pub fn start(mut context: Box<Context>, route: RouteId, options: StartOptions, after: After) {
     let mut machine = spare_machine();
-    let program = context.node.program();
+    let program = context.program().clone();
     machine.start(program.clone(), route, options);
     drive(Run { context, machine, program, after });
 }
 
 /// Starts `route` on `context` on the current worker, as soon as it has finished what it does now.
-pub fn queue(context: Box<Context>, route: RouteId, options: StartOptions, after: After) {
+pub fn queue(mut context: Box<Context>, route: RouteId, options: StartOptions, after: After) {
+    // The index belongs to the program of now, not to the one that is in place when its turn comes.
+    context.program();
     let Some(workers) = context.node.workers().cloned() else { return };
     workers.post(worker::current(), Box::new(move |_| start(context, route, options, after)));
 }
@@ -248,7 +250,7 @@ pub fn nested(
     then: impl FnOnce(&mut Context, End) -> Called + Send + 'static,
 ) -> Called {
     let mut machine = spare_machine();
-    let program = context.node.program();
+    let program = context.program().clone();
     machine.start(program.clone(), route, options);
     let outcome = machine.run(context);
     nested_outcome(context, Nested { machine, program }, outcome, Box::new(then))
@@ -289,15 +291,21 @@ fn nested_outcome(context: &mut Context, mut nested: Nested, outcome: Outcome<Pe
 }
 
 /// Takes over a pending call of `launch()`.
-pub(crate) fn launch(node: NodeRef, pending: Pending, report: Option<RouteId>, value: Option<Text>) {
-    let context = Context::dummy(node, RouteKind::Request);
+pub(crate) fn launch(
+    node: NodeRef,
+    program: Arc<Program>,
+    pending: Pending,
+    report: Option<RouteId>,
+    value: Option<Text>,
+) {
+    let mut context = Context::dummy(node, RouteKind::Request);
+    context.bind_program(&program);
     let after: After = Box::new(|context, _| context.recycle());
-    let program = node.program();
     park(Run { context, machine: spare_machine(), program, after }, pending, Then::Report(report, value), None);
 }
 
 /// Waits for `pending` on `context` without a script: `after` gets the context when it is done.
-pub fn wait(context: Box<Context>, pending: Pending, after: impl FnOnce(Box<Context>, Called) + Send + 'static) {
+pub fn wait(mut context: Box<Context>, pending: Pending, after: impl FnOnce(Box<Context>, Called) + Send + 'static) {
     let finish = pending.finish;
     let slot: Arc<Mutex<Option<Called>>> = Arc::default();
     let keep = slot.clone();
@@ -316,7 +324,7 @@ pub fn wait(context: Box<Context>, pending: Pending, after: impl FnOnce(Box<Cont
         let called = slot.lock().take().unwrap_or(Called::Done(-1));
         after(context, called);
     });
-    let program = context.node.program();
+    let program = context.program().clone();
     park(Run { context, machine: spare_machine(), program, after }, pending, Then::Continue, None);
 }
 
@@ -437,7 +445,8 @@ fn spare_machine() -> Machine {
 
 fn keep_machine(machine: Machine) {
     MACHINES.with_borrow_mut(|all| {
-        if all.len() < MACHINES_KEPT_MAX {
+        // One that was ended in the middle of a call still holds its program and values.
+        if all.len() < MACHINES_KEPT_MAX && !machine.is_waiting() {
             all.push(machine);
         }
     });

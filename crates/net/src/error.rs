@@ -47,9 +47,13 @@ pub enum BindError {
 /// The words for the common start-up failures, without the error number of the system.
 fn plain_reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "address not available on this host".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::AddrInUse => "address already in use (`ss -lntup` shows by whom)".to_owned(),
+        io::ErrorKind::AddrNotAvailable => {
+            "address not available on this host: no interface has this address".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -140,12 +140,15 @@ fn address_in_use_names_the_listener_also_when_the_other_process_shares_it() {
     let spec = || vec![ListenSpec::new(Proto::Udp, "127.0.0.1".parse().unwrap(), port)];
     for count in [1, 2] {
         let error = Network::bind(workers(count), spec()).unwrap_err();
-        assert_eq!(error.to_string(), format!("udp:127.0.0.1:{port}: address already in use"));
+        assert_eq!(
+            error.to_string(),
+            format!("udp:127.0.0.1:{port}: address already in use (`ss -lntup` shows by whom)")
+        );
     }
     drop(taken);
     let first = Network::bind(workers(2), spec()).unwrap();
     let error = Network::bind(workers(2), spec()).unwrap_err();
-    assert_eq!(error.to_string(), format!("udp:127.0.0.1:{port}: address already in use"));
+    assert_eq!(error.to_string(), format!("udp:127.0.0.1:{port}: address already in use (`ss -lntup` shows by whom)"));
     drop(first);
     Network::bind(workers(2), spec()).unwrap();
 }
@@ -154,7 +157,10 @@ fn address_in_use_names_the_listener_also_when_the_other_process_shares_it() {
 fn unusable_configurations_are_refused_by_name() {
     let foreign = ListenSpec::new(Proto::Udp, "192.0.2.77".parse().unwrap(), 5060);
     let error = Network::bind(workers(1), vec![foreign]).unwrap_err();
-    assert_eq!(error.to_string(), "udp:192.0.2.77:5060: address not available on this host");
+    assert_eq!(
+        error.to_string(),
+        "udp:192.0.2.77:5060: address not available on this host: no interface has this address"
+    );
     let error = Network::bind(workers(1), vec![ListenSpec::new(Proto::Tls, "127.0.0.1".parse().unwrap(), 5061)]);
     assert_eq!(error.unwrap_err().to_string(), "tls:127.0.0.1:5061: transport tls is not available");
     assert!(Network::bind(workers(0), vec![listen(Proto::Udp, "127.0.0.1")]).is_err());

@@ -49,7 +49,8 @@ pub(crate) struct CtlArgs {
     /// Seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) timeout: u64,
-    /// The command, for example clusterer:list.
+    /// The command, for example clusterer:list. `which` lists all, `help COMMAND` tells about one, `reload` reads the script
+    /// again.
     pub(crate) command: String,
     /// Its parameters: NAME=VALUE, or VALUE by position; a VALUE that is JSON is taken as such.
     pub(crate) params: Vec<String>,

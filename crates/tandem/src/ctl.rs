@@ -5,10 +5,24 @@ use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value as Json;
-use tandem_admin::client::{Target, call_blocking};
+use tandem_admin::client::{ClientError, Target, call_blocking};
+use tandem_admin::text::push_line_safe;
 use tandem_module::mi::MiParams;
 
 use crate::cli::CtlArgs;
+
+/// The node did not do the command.
+const REFUSED: u8 = 1;
+/// The command line is wrong; the node was not asked.
+const USAGE: u8 = 2;
+/// No node answers there.
+const NO_ANSWER: u8 = 3;
+/// JSON-RPC codes that a better message is made of.
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+
+/// Why there is nothing to print, and the exit code for it.
+struct Failure(u8, String);
 
 /// Runs it: 0 when the node did the command.
 pub(crate) fn run(args: &CtlArgs) -> ExitCode {
@@ -17,18 +31,109 @@ pub(crate) fn run(args: &CtlArgs) -> ExitCode {
             println!("{}", text.trim_end());
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("tandem ctl: {error:#}");
-            ExitCode::FAILURE
+        Err(Failure(code, text)) => {
+            eprintln!("tandem ctl: {}", text.trim_end());
+            ExitCode::from(code)
         }
     }
 }
 
-fn call(args: &CtlArgs) -> anyhow::Result<String> {
-    let target: Target = args.url.parse()?;
-    let params = params(&args.params)?;
-    let result = call_blocking(&target, &args.command, params, Duration::from_secs(args.timeout))?;
-    Ok(if args.json { format!("{result:#}") } else { tandem_admin::table::render(&result) })
+/// The node that is asked.
+struct Peer {
+    target: Target,
+    timeout: Duration,
+}
+
+impl Peer {
+    fn ask(&self, command: &str, params: MiParams) -> Result<Json, ClientError> {
+        call_blocking(&self.target, command, params, self.timeout)
+    }
+
+    /// What a command takes, as a line to copy; `None` when the node cannot tell.
+    fn usage(&self, command: &str) -> Option<String> {
+        let name = MiParams::Positional(vec![Json::from(command)]);
+        self.ask("help", name).ok().and_then(|help| usage(command, &help))
+    }
+
+    /// The command that is spelled nearly like that.
+    fn nearest(&self, command: &str) -> Option<String> {
+        let known = self.ask("which", MiParams::None).ok()?;
+        let names: Vec<&str> = known.as_array()?.iter().filter_map(Json::as_str).collect();
+        tandem_script::names::nearest(command, names).map(str::to_owned)
+    }
+
+    /// The error in words that help.
+    fn explain(&self, command: &str, error: ClientError) -> Failure {
+        match &error {
+            ClientError::BadTarget(_) => Failure(USAGE, error.to_string()),
+            ClientError::Io { .. } | ClientError::Timeout { .. } => Failure(NO_ANSWER, error.to_string()),
+            ClientError::Http { .. } | ClientError::BadAnswer(_) => Failure(REFUSED, error.to_string()),
+            ClientError::Refused { code, message, data } => {
+                let more = match *code {
+                    METHOD_NOT_FOUND => Some(match self.nearest(command) {
+                        Some(name) => format!("did you mean {name}? `tandem ctl which` lists all commands"),
+                        None => "`tandem ctl which` lists all commands".to_owned(),
+                    }),
+                    INVALID_PARAMS => self.usage(command),
+                    _ => None,
+                };
+                // Findings of a reload come with their text for people.
+                let text = match data.as_ref().and_then(|data| data.get("Text")).and_then(Json::as_str) {
+                    Some(text) => format!("{message}\n{}", lines_safe(text)),
+                    None => error.to_string(),
+                };
+                Failure(REFUSED, more.map_or(text.clone(), |more| format!("{text}\n{more}")))
+            }
+        }
+    }
+}
+
+fn call(args: &CtlArgs) -> Result<String, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure(USAGE, error.to_string());
+    let target: Target = args.url.parse().map_err(|error: ClientError| wrong(&error))?;
+    let peer = Peer { target, timeout: Duration::from_secs(args.timeout) };
+    let params = params(&args.params).map_err(|error| wrong(&error))?;
+    let command = match args.command.as_str() {
+        "reload" => "reload_routes",
+        "help" if matches!(params, MiParams::None) => "which",
+        other => other,
+    };
+    let result = peer.ask(command, params).map_err(|error| peer.explain(command, error))?;
+    if args.json {
+        return Ok(format!("{result:#}"));
+    }
+    let help = || match (command, args.params.first()) {
+        ("help", Some(name)) => {
+            let name = name.strip_prefix("mi_cmd=").unwrap_or(name);
+            let line = usage(name, &result)?;
+            let member = |name: &str| result.get(name).and_then(Json::as_str).unwrap_or_default();
+            Some(lines_safe(&format!("{line}\n{}\nmodule {}", member("Help"), member("Exported by"))))
+        }
+        _ => None,
+    };
+    Ok(help().unwrap_or_else(|| tandem_admin::table::render(&result)))
+}
+
+/// `usage: tandem ctl NAME PARAM [PARAM]` from the answer to `help NAME`.
+fn usage(name: &str, help: &Json) -> Option<String> {
+    let mut line = format!("usage: tandem ctl {name}");
+    for param in help.get("Parameters")?.as_array()?.iter().filter_map(Json::as_str) {
+        match param.strip_suffix('?') {
+            Some(optional) => line.push_str(&format!(" [{}]", optional.to_uppercase())),
+            None => line.push_str(&format!(" {}", param.to_uppercase())),
+        }
+    }
+    Some(line)
+}
+
+/// Text of several lines without control characters.
+fn lines_safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        push_line_safe(&mut out, line);
+        out.push('\n');
+    }
+    out
 }
 
 fn params(words: &[String]) -> anyhow::Result<MiParams> {
@@ -73,5 +178,13 @@ mod tests {
         assert!(matches!(params(&words(&["cluster_id=1", "status=0"])), Ok(MiParams::Named(map)) if map.len() == 2));
         assert!(matches!(params(&words(&["vip/1"])), Ok(MiParams::Positional(list)) if list == [Json::from("vip/1")]));
         assert!(params(&words(&["a=1", "2"])).is_err());
+    }
+
+    #[test]
+    fn usage_shows_what_may_be_left_out() {
+        let help = serde_json::json!({ "Help": "stores", "Parameters": ["system", "expire?"], "Exported by": "core" });
+        assert_eq!(usage("cache_store", &help).as_deref(), Some("usage: tandem ctl cache_store SYSTEM [EXPIRE]"));
+        assert_eq!(usage("x", &serde_json::json!("OK")), None);
+        assert_eq!(lines_safe("a\u{1b}[2J\nb"), "a\\u{1b}[2J\nb\n");
     }
 }

@@ -1,15 +1,15 @@
 //! The server process: loads the script, opens sockets, drops privileges, waits for signals, drains and stops.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::BufRead as _;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Group, User};
-use tandem_engine::loader::{self, LoadOptions, Loaded};
+use tandem_engine::loader::{LoadOptions, Loaded};
 use tandem_engine::{Server, load};
 use tandem_net::ListenSpec;
 use tandem_script::diagnostic::{Diagnostic, Severity};
@@ -63,11 +63,12 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
         tracing::warn!("{}", tandem_script::diagnostic::render_one(diagnostic, &loaded.sources).trim_end());
     }
     note_ignored(args);
+    let ids = find_ids(args)?;
     let server = Server::start(loaded)?;
     if let Some(file) = &args.pid_file {
         write_pid(file)?;
     }
-    drop_privileges(args)?;
+    drop_privileges(args, &ids)?;
     let node = server.node();
     for socket in node.sockets() {
         tracing::info!("listening on {}", socket.text);
@@ -76,8 +77,9 @@ fn serve(args: &ServerArgs) -> anyhow::Result<()> {
         // The parent waits for this line and then leaves with success.
         println!("{READY}");
     }
-    wait_for_end(&signals);
+    wait_for_end(&signals, &server);
     tracing::info!("stopping");
+    end_at_second_signal(signals, args.pid_file.clone())?;
     server.stop(Duration::from_secs(args.drain));
     if let Some(file) = &args.pid_file {
         let _ = std::fs::remove_file(file);
@@ -105,44 +107,19 @@ fn start_in_background() -> anyhow::Result<()> {
 }
 
 fn load_options(args: &ServerArgs) -> anyhow::Result<LoadOptions> {
-    let mut options = LoadOptions {
+    let options = LoadOptions {
         dialect: args.dialect.map(Into::into),
         permissive: args.permissive,
         workers: if args.debug { Some(1) } else { args.workers },
+        preprocessor: args.preprocessor.clone(),
         ..LoadOptions::default()
     };
-    if let Some(command) = &args.preprocessor {
-        let (sources, _) = loader::read(&args.file, &options);
-        options.preprocessed = Some(preprocess(command, &sources.marked_text())?);
-    }
     for option in &args.options {
         if !option.contains('=') {
             bail!("-o {option}: expected NAME=VALUE");
         }
     }
     Ok(options)
-}
-
-/// Pipes the flattened script through the `-p` command.
-fn preprocess(command: &str, text: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut words = command.split_whitespace();
-    let program = words.next().ok_or_else(|| anyhow!("-p: the command is empty"))?;
-    let mut child = Command::new(program)
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("-p: cannot run '{program}'"))?;
-    let mut input = child.stdin.take().ok_or_else(|| anyhow!("-p: no pipe to '{program}'"))?;
-    let text = text.to_vec();
-    // From a thread of its own, so that a command that writes before it has read everything cannot stop us.
-    let writer = std::thread::spawn(move || input.write_all(&text));
-    let output = child.wait_with_output().with_context(|| format!("-p: '{program}' failed"))?;
-    let _ = writer.join();
-    if !output.status.success() {
-        bail!("-p: '{command}' ended with {}", output.status);
-    }
-    Ok(output.stdout)
 }
 
 fn check_only(args: &ServerArgs, options: &LoadOptions) -> anyhow::Result<()> {
@@ -215,28 +192,44 @@ fn note_ignored(args: &ServerArgs) {
 }
 
 fn write_pid(file: &Path) -> anyhow::Result<()> {
-    std::fs::write(file, format!("{}\n", std::process::id()))
-        .with_context(|| format!("cannot write {}", file.display()))
+    std::fs::write(file, format!("{}\n", std::process::id())).with_context(|| {
+        format!("-P: cannot write {} (does its folder exist, and may this user write there?)", file.display())
+    })
 }
 
-fn drop_privileges(args: &ServerArgs) -> anyhow::Result<()> {
-    let user = match &args.user {
-        Some(name) => Some(find_user(name)?),
-        None => None,
-    };
-    let group = match &args.group {
-        Some(name) => Some(find_group(name)?),
-        None => None,
-    };
+/// The user and group to become.
+struct Ids {
+    user: Option<User>,
+    group: Option<Group>,
+}
+
+/// Looks both up before anything is opened, and in the root directory that knows them.
+fn find_ids(args: &ServerArgs) -> anyhow::Result<Ids> {
+    Ok(Ids {
+        user: args.user.as_deref().map(find_user).transpose()?,
+        group: args.group.as_deref().map(find_group).transpose()?,
+    })
+}
+
+fn drop_privileges(args: &ServerArgs, ids: &Ids) -> anyhow::Result<()> {
+    const ROOT_ONLY: &str = "only root may: start it as root, or leave the option out";
     if let Some(dir) = &args.chroot {
-        nix::unistd::chroot(dir).with_context(|| format!("-t: cannot make {} the root directory", dir.display()))?;
+        nix::unistd::chroot(dir)
+            .with_context(|| format!("-t: cannot make {} the root directory ({ROOT_ONLY})", dir.display()))?;
         std::env::set_current_dir("/").context("-t: cannot enter the new root directory")?;
     }
-    if let Some(group) = group.map(|group| group.gid).or_else(|| user.as_ref().map(|user| user.gid)) {
-        nix::unistd::setgid(group).context("-g: cannot change the group")?;
+    let group = ids.group.as_ref().map(|group| group.gid).or_else(|| ids.user.as_ref().map(|user| user.gid));
+    if let Some(group) = group.filter(|group| *group != nix::unistd::getegid()) {
+        nix::unistd::setgid(group).with_context(|| format!("-g: cannot become group {group} ({ROOT_ONLY})"))?;
     }
-    if let Some(user) = user {
-        nix::unistd::setuid(user.uid).context("-u: cannot change the user")?;
+    if let Some(user) = ids.user.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+        // Else the groups of root would stay.
+        let name = std::ffi::CString::new(user.name.as_str()).context("-u: the name of the user")?;
+        nix::unistd::initgroups(&name, group.unwrap_or(user.gid))
+            .with_context(|| format!("-u: cannot take the groups of {}", user.name))?;
+    }
+    if let Some(user) = ids.user.as_ref().filter(|user| user.uid != nix::unistd::geteuid()) {
+        nix::unistd::setuid(user.uid).with_context(|| format!("-u: cannot become user {} ({ROOT_ONLY})", user.name))?;
     }
     Ok(())
 }
@@ -246,7 +239,7 @@ fn find_user(name: &str) -> anyhow::Result<User> {
         Ok(id) => User::from_uid(id.into()),
         Err(_) => User::from_name(name),
     };
-    found.ok().flatten().ok_or_else(|| anyhow!("-u {name}: no such user"))
+    found.ok().flatten().ok_or_else(|| anyhow!("-u {name}: no such user on this host"))
 }
 
 fn find_group(name: &str) -> anyhow::Result<Group> {
@@ -254,7 +247,7 @@ fn find_group(name: &str) -> anyhow::Result<Group> {
         Ok(id) => Group::from_gid(id.into()),
         Err(_) => Group::from_name(name),
     };
-    found.ok().flatten().ok_or_else(|| anyhow!("-g {name}: no such group"))
+    found.ok().flatten().ok_or_else(|| anyhow!("-g {name}: no such group on this host"))
 }
 
 /// Signals are taken by the main thread alone; threads started later inherit the mask.
@@ -267,12 +260,40 @@ fn block_signals() -> anyhow::Result<SigSet> {
     Ok(signals)
 }
 
-fn wait_for_end(signals: &SigSet) {
+/// Serves until SIGTERM or SIGINT; SIGHUP reloads the script.
+fn wait_for_end(signals: &SigSet, server: &Server) {
     loop {
         match signals.wait() {
             Ok(Signal::SIGTERM | Signal::SIGINT) => return,
+            Ok(Signal::SIGHUP) => match server.reload() {
+                Ok(_) => {}
+                Err(error) => {
+                    let text = error.data.as_ref().and_then(|data| data.get("Text")).and_then(|text| text.as_str());
+                    tracing::error!("SIGHUP: {}\n{}", error.message, text.unwrap_or_default());
+                }
+            },
             Ok(signal) => tracing::debug!("signal {signal} ignored"),
             Err(error) => tracing::warn!(%error, "waiting for signals failed"),
         }
     }
+}
+
+/// A second SIGTERM or SIGINT ends the process at once, whatever is still being finished: exit code 1.
+fn end_at_second_signal(signals: SigSet, pid_file: Option<PathBuf>) -> anyhow::Result<()> {
+    let wait = move || {
+        loop {
+            match signals.wait() {
+                Ok(Signal::SIGTERM | Signal::SIGINT) => break,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        tracing::warn!("second signal: ending at once, what was not written is lost");
+        if let Some(file) = &pid_file {
+            let _ = std::fs::remove_file(file);
+        }
+        std::process::exit(1)
+    };
+    std::thread::Builder::new().name("tandem-signals".to_owned()).spawn(wait).context("cannot watch for signals")?;
+    Ok(())
 }

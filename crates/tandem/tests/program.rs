@@ -264,6 +264,44 @@ fn a_port_in_use_is_one_clear_line() {
     }
 }
 
+#[test]
+fn a_transport_that_is_not_here_is_named_with_its_line() {
+    let place = Place::claim(NETS);
+    for (proto, what) in
+        [("tls", "known to OpenSIPS, not yet here"), ("wss", "known to OpenSIPS"), ("sctp", "known to OpenSIPS")]
+    {
+        let text = script(&place).replacen("socket = tcp:", &format!("socket = {proto}:"), 1);
+        let output = refused(&place, &text);
+        assert!(output.contains("--> bad.cfg:5:") && output.contains(what), "{output}");
+        assert!(output.contains(&format!("transport '{proto}'")), "{output}");
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_one_line_that_says_what_to_do() {
+    let place = Place::claim(NETS);
+    fs::write(place.dir().join("opensips.cfg"), script(&place)).unwrap();
+    let with = |more: &[&str]| {
+        let mut args = vec!["-F", "-E", "-f", "opensips.cfg"];
+        args.extend(more);
+        let (code, output) = run(&place, &args);
+        assert_eq!(code, Some(1), "{output}");
+        let lines = error_lines(&output);
+        assert_eq!(lines.len(), 1, "{output}");
+        lines[0].to_owned()
+    };
+    assert!(with(&["-u", "no-such-user"]).contains("-u no-such-user: no such user on this host"));
+    assert!(with(&["-g", "no-such-group"]).contains("-g no-such-group: no such group on this host"));
+    let pid = with(&["-P", "/no/such/folder/tandem.pid"]);
+    assert!(
+        pid.contains("-P: cannot write /no/such/folder/tandem.pid") && pid.contains("does its folder exist"),
+        "{pid}"
+    );
+    assert!(with(&["-w", "/no/such/folder"]).contains("/no/such/folder"));
+    let foreign = with(&["-l", "udp:192.0.2.77:5060"]);
+    assert!(foreign.contains("udp:192.0.2.77:5060") && foreign.contains("no interface has this address"), "{foreign}");
+}
+
 /// The script with auth_db on that SQLite file.
 fn with_subscribers_in(place: &Place, file: &Path) -> String {
     let modules = format!(
@@ -420,8 +458,22 @@ fn ctl_prints_tables_and_json_and_says_what_went_wrong() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("Method not found"), "{unknown:?}");
     let nobody = format!("http://{}:8888/mi", place.ip(2));
     let silent = tandem(place.dir(), &["ctl", "--url", &nobody, "which"]).output().unwrap();
-    assert_eq!(silent.status.code(), Some(1));
+    assert_eq!(silent.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&silent.stderr).contains(&nobody), "{silent:?}");
+
+    let help = text(&ctl(&["help", "cache_store"]));
+    assert!(help.starts_with("usage: tandem ctl cache_store SYSTEM ATTR VALUE [EXPIRE]\n"), "{help}");
+    assert_eq!(text(&ctl(&["help"])), which);
+    let misspelt = ctl(&["get_statistic", "all"]);
+    assert!(String::from_utf8_lossy(&misspelt.stderr).contains("did you mean get_statistics?"), "{misspelt:?}");
+    let missing = ctl(&["cache_fetch", "system=local"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&missing.stderr).contains("usage: tandem ctl cache_fetch SYSTEM ATTR"),
+        "{missing:?}"
+    );
+    let wrong = tandem(place.dir(), &["ctl", "--url", "ftp://x", "which"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
 }
 
 /// The messages of RFC 4475 as the parser's tests have them: a head, `---`, the message with `\xHH` for bytes.

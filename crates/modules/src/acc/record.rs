@@ -160,7 +160,7 @@ fn insert(node: NodeRef, acc: &'static Acc, table: String, values: Vec<(String, 
         tracing::error!("acc: {ROWS_MAX} rows wait for the database; one for table {table} is lost");
         return;
     }
-    let writing = Writing(acc);
+    let writing = (Writing(acc), node.writes.begin());
     workers.spawn(Box::pin(async move {
         let result = db.run(Statement::Insert { table: table.clone(), values }).await;
         drop(writing);

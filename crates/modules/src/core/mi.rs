@@ -16,6 +16,11 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
     command("list_statistics", &["statistics?"], "names of the statistics, or of the given groups"),
     command("reset_statistics", &["statistics"], "sets the named statistics to zero"),
     command("reset_all_statistics", &[], "sets all statistics that can be reset to zero"),
+    command(
+        "reload_routes",
+        &[],
+        "reads the script again and runs its routes from now on; an invalid one changes nothing",
+    ),
     command("uptime", &[], "the time now, since when the process runs, and for how many seconds"),
     command("version", &[], "name and version"),
     command("pwd", &[], "working directory"),
@@ -42,6 +47,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
 fn run(node: NodeRef, name: &str, request: &MiRequest) -> MiReply {
     match name {
         "cache_store" | "cache_fetch" | "cache_remove" => cache(node, name, request),
+        "reload_routes" => node.reload_routes(),
         _ => MiReply::Now(now(node, name, request)),
     }
 }

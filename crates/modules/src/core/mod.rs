@@ -62,4 +62,12 @@ static STATS: &[StatSpec] = &[
     StatSpec { name: "err_replies", doc: "bogus replies" },
     StatSpec { name: "bad_URIs_rcvd", doc: "URIs that could not be parsed" },
     StatSpec { name: "bad_msg_hdr", doc: "messages whose headers could not be parsed" },
+    StatSpec { name: "absorbed_requests", doc: "retransmissions and ACKs that no script had to see" },
+    StatSpec { name: "parked_runs", doc: "script runs that wait for something now" },
+    StatSpec { name: "parked_refused", doc: "waits refused because too many runs wait" },
+    StatSpec { name: "shed_requests", doc: "new requests answered 503 because of overload or shutdown" },
+    StatSpec { name: "shed_messages", doc: "datagrams dropped because another worker had too many of them" },
+    StatSpec { name: "dropped_work", doc: "work dropped because the queue of a worker was full" },
+    StatSpec { name: "panics", doc: "messages lost to internal errors" },
+    StatSpec { name: "reloads", doc: "times the routes were reloaded" },
 ];

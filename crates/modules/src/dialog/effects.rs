@@ -98,13 +98,14 @@ fn run_route(
 ) {
     let name = dialogs.table.with_dialog(id, |dialog| which(&dialog.routes).clone());
     let Some(name) = name.filter(|name| !name.is_empty()) else { return };
-    let Some(route) = node.program().route(RouteKind::Request, &name) else {
+    let mut context = Context::dummy(node, RouteKind::Request);
+    let Some(route) = context.program().route(RouteKind::Request, &name) else {
+        context.recycle();
         tracing::error!("dialog: there is no route '{name}'");
         return if is_timeout {
             conclude(node, dialogs, id)
         };
     };
-    let mut context = Context::dummy(node, RouteKind::Request);
     context.dialog = Some(Arc::new(Current { id, direction: None, validation: 1 }));
     let after = Box::new(move |context: Box<Context>, _| {
         context.recycle();

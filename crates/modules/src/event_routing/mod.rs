@@ -129,17 +129,20 @@ fn notify_on_event(context: &mut Context, args: &[Arg]) -> Called {
         return Called::Done(-1);
     };
     let Some(secs) = arg_int(args, 3).and_then(|secs| u64::try_from(secs).ok()) else { return Called::Done(-1) };
-    if node.program().route(RouteKind::Request, &route).is_none() {
+    if context.program().route(RouteKind::Request, &route).is_none() {
         context.log(LogLevel::Error, &format!("notify_on_event: there is no route[{route}]"));
         return Called::Done(-1);
     }
     let transaction = context.transaction.clone();
+    let program = context.program().clone();
     let sink = move |node: NodeRef, event: &Arc<Event>, _: Option<&mut Context>| {
         if !filter.matches(event) {
             return;
         }
-        let Some(id) = node.program().route(RouteKind::Request, &route) else { return };
         let mut run_context = Context::dummy(node, RouteKind::Event);
+        // The route of the script that subscribed, whatever has been reloaded since.
+        run_context.bind_program(&program);
+        let Some(id) = program.route(RouteKind::Request, &route) else { return run_context.recycle() };
         expose(&mut run_context, event);
         if let Some(transaction) = &transaction {
             run_context.set_slot(NotifiedTransaction(transaction.id()));

@@ -11,6 +11,7 @@ use tandem_module::transport::{Proto, Socket, SocketId};
 use tandem_script::ast::{Dialect, Item, Modparam, ModparamValue, Script, SocketDef};
 use tandem_script::diagnostic;
 use tandem_script::globals::{self, Globals};
+use tandem_script::program::Program;
 use tandem_script::regex::PosixRegex;
 use tandem_script::source::SourceMap;
 use tandem_script::surface::ParamType;
@@ -62,6 +63,21 @@ pub(super) fn load(text: &str, wanted: Option<Dialect>) -> Result<Loaded, String
         accept_subdomain: alias.accept_subdomain,
     }));
     Ok(Loaded { node, sockets: sockets(&globals)? })
+}
+
+/// Compiles a script for a node that runs another one already.
+pub(super) fn recompile(text: &str, running: &Program) -> Result<Program, String> {
+    let sources = SourceMap::from_text("test.cfg", text);
+    let (script, mut diagnostics) = parser::parse(&sources);
+    let dialect = running.dialect();
+    diagnostics.extend(check::check(&script, dialect, running.surface(), &check::CheckOptions::default()));
+    let mut program = None;
+    if !diagnostic::has_errors(&diagnostics) {
+        let (compiled, found) = compile::recompile(&script, &sources, running);
+        diagnostics.extend(found);
+        program = compiled;
+    }
+    program.ok_or_else(|| diagnostic::render(&diagnostics, &sources))
 }
 
 type Params = HashMap<&'static str, ParamValues>;

@@ -190,13 +190,22 @@ impl Rig {
             (module.start)(node).map_err(|error| format!("module {}: {error}", module.name))?;
         }
         let rig = Rig { node, recorder, workers, names, number: std::cell::Cell::new(0) };
-        if let Some(route) = node.program().startup() {
-            let context = Context::dummy(node, RouteKind::Startup);
+        let mut context = Context::dummy(node, RouteKind::Startup);
+        if let Some(route) = context.program().startup() {
             run::start(context, route, StartOptions::new(RouteKind::Startup), Box::new(|context, _| context.recycle()));
         }
         start_timers(node, &rig.workers);
         rig.settle();
         Ok(rig)
+    }
+
+    /// Puts another script in place of the running one, as `reload_routes` does: its routes only, compiled for the modules
+    /// that are there.
+    pub fn reload(&self, text: &str) -> Result<(), String> {
+        let program = load::recompile(text, &self.node.program())?;
+        self.node.set_program(Arc::new(program));
+        tandem_module::event_routes::connect(self.node);
+        Ok(())
     }
 
     /// Takes a UDP datagram from [`PEER`] in, runs everything it causes, and gives what was sent.
@@ -238,7 +247,7 @@ impl Rig {
         {
             return context.recycle();
         }
-        let Some(route) = self.node.program().main_route() else { return context.recycle() };
+        let Some(route) = context.program().main_route() else { return context.recycle() };
         context.kind = RouteKind::Request;
         let mut options = StartOptions::new(RouteKind::Request);
         options.can_park = context.message.method() != Method::Ack;
@@ -251,7 +260,7 @@ impl Rig {
         }
         // Without a stateful layer: the global reply route; stateless forwarding belongs to the engine.
         context.kind = RouteKind::OnReply;
-        match self.node.program().global_onreply() {
+        match context.program().global_onreply() {
             None => context.recycle(),
             Some(route) => {
                 let options = StartOptions::new(RouteKind::OnReply);
@@ -334,16 +343,19 @@ impl Rig {
 fn start_timers(node: NodeRef, workers: &Arc<ManualWorkers>) {
     for timer in node.program().timers() {
         let span = Duration::from_secs(u64::from(timer.interval_secs));
-        tick(node, workers.clone(), timer.route, span, workers.now() + span);
+        let name = node.program().route_info(timer.route).and_then(|info| info.name.clone()).unwrap_or_default();
+        tick(node, workers.clone(), name, span, workers.now() + span);
     }
 }
 
-fn tick(node: NodeRef, workers: Arc<ManualWorkers>, route: tandem_script::vm::RouteId, span: Duration, at: Instant) {
+fn tick(node: NodeRef, workers: Arc<ManualWorkers>, name: Box<str>, span: Duration, at: Instant) {
     let again = workers.clone();
     let task = move |_: Instant| {
-        let context = Context::dummy(node, RouteKind::Timer);
-        run::start(context, route, StartOptions::new(RouteKind::Timer), Box::new(|context, _| context.recycle()));
-        tick(node, again, route, span, at + span);
+        let mut context = Context::dummy(node, RouteKind::Timer);
+        if let Some(route) = context.program().route(RouteKind::Timer, &name) {
+            run::start(context, route, StartOptions::new(RouteKind::Timer), Box::new(|context, _| context.recycle()));
+        }
+        tick(node, again, name, span, at + span);
     };
     workers.add_timer(at, Box::new(task));
 }

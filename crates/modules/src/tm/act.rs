@@ -73,8 +73,7 @@ impl Tx {
         let branch = best.map(|best| best.0);
         self.tell(state, TmMoment::Failure, Telling { code, branch, ..Telling::default() });
         let name = state.on_failure.take();
-        let program = self.node.program();
-        let route = name.and_then(|name| program.route(tandem_script::ast::RouteKind::Failure, &name));
+        let route = name.and_then(|name| self.program.route(tandem_script::ast::RouteKind::Failure, &name));
         match route {
             // Disarmed before it runs: armed again by the script when wanted.
             Some(route) => {

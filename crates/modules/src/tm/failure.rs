@@ -48,6 +48,7 @@ impl Drop for Owed {
 fn context_of(tx: &Arc<Tx>, state: &State, best: Option<BranchIndex>, code: u16) -> Box<Context> {
     let request = &state.request;
     let mut context = Context::empty(tx.node, request.source);
+    context.bind_program(&tx.program);
     context.message.clone_from(&request.message);
     context.kind = RouteKind::Failure;
     context.edits.clone_from(&request.edits);

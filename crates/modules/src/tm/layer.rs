@@ -85,7 +85,8 @@ pub(crate) fn ensure(context: &mut Context, follows_no_cancel: bool) -> Created 
         state.extra_headers = armed.extra_headers;
     }
     let id = tm.table.next_id();
-    let tx = Arc::new(Tx { node, tm, id, key, method, state: parking_lot::Mutex::new(state) });
+    let program = context.program().clone();
+    let tx = Arc::new(Tx { node, tm, id, key, method, program, state: parking_lot::Mutex::new(state) });
     if tm.table.insert(&tx).is_some() {
         return Created::Repeated;
     }

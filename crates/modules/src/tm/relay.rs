@@ -139,7 +139,7 @@ impl Job {
             }
             (state.on_branch.clone(), state.core.next_branch_index())
         };
-        let route = route.and_then(|name| context.node.program().route(RouteKind::Branch, &name));
+        let route = route.and_then(|name| context.program().route(RouteKind::Branch, &name));
         let Some(route) = route else { return self.resolve(context, Step { target, armed: None, outer: None }) };
         // The branch route sees its own target and copies of everything else; what it changes is of this branch only.
         let outer = Box::new(context.edits.clone());

@@ -56,12 +56,13 @@ fn receive_for(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex, cod
     if action == ReplyAction::Absorbed {
         return context.recycle();
     }
+    context.bind_program(&tx.program);
     context.branch = Some(branch.0);
     if has_hooks {
         let telling = Telling { code, reply: Some(&context.message), branch: Some(branch.0), edits: None };
         tx.tell_unlocked(TmMoment::ReplyIn, telling);
     }
-    let Some(route) = context.node.program().global_onreply() else { return named_routes(context, tx, branch) };
+    let Some(route) = context.program().global_onreply() else { return named_routes(context, tx, branch) };
     let mut options = StartOptions::new(RouteKind::OnReply);
     options.can_park = false;
     let tx = tx.clone();
@@ -87,9 +88,8 @@ fn named_routes(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex) {
             drop(state);
             return process(context, tx, branch);
         }
-        let program = context.node.program();
         for name in [state.on_reply.as_deref(), of_branch].into_iter().flatten() {
-            routes.extend(program.route(RouteKind::OnReply, name));
+            routes.extend(tx.program.route(RouteKind::OnReply, name));
         }
         context.request = Some(state.request.clone());
         if tx.tm.has_reply_avps {

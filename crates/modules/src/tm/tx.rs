@@ -20,6 +20,7 @@ use tandem_module::transaction::{StoredRequest, TmEvent, TmHook, TmMoment, Trans
 use tandem_module::transport::{Destination, Proto};
 use tandem_module::worker::TimerHandler;
 use tandem_script::avp::AvpList;
+use tandem_script::program::Program;
 use tandem_sip::{Lumps, Message, Method, TransactionKey};
 use tandem_transaction::{BranchIndex, Transaction};
 
@@ -92,6 +93,8 @@ pub(crate) struct Tx {
     pub(crate) id: u64,
     pub(crate) key: TransactionKey,
     pub(crate) method: Method,
+    /// The program of its request: its branch, reply and failure routes are those, whatever is reloaded meanwhile.
+    pub(crate) program: Arc<Program>,
     pub(crate) state: Mutex<State>,
 }
 

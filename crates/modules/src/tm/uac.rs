@@ -437,7 +437,7 @@ impl Launch {
         context.message = std::mem::take(&mut self.message);
         context.kind = RouteKind::Local;
         context.avps = std::mem::take(&mut self.avps);
-        match node.program().local() {
+        match context.program().local() {
             Some(route) => {
                 let after = Box::new(move |context: Box<Context>, _| self.send(context, to));
                 run::queue(context, route, StartOptions::new(RouteKind::Local), after);

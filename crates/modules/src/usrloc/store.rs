@@ -114,9 +114,13 @@ impl Store {
 
     fn spawn_lane(&'static self, slot: &'static Mutex<Lane>) {
         match self.node.workers() {
-            Some(workers) => workers.spawn(Box::pin(async move {
-                self.run_lane(slot).await;
-            })),
+            Some(workers) => {
+                let writing = self.node.writes.begin();
+                workers.spawn(Box::pin(async move {
+                    self.run_lane(slot).await;
+                    drop(writing);
+                }));
+            }
             None => slot.lock().is_running = false,
         }
     }

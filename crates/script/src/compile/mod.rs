@@ -44,7 +44,21 @@ pub fn compile(
     surface: &Surface,
     sources: &SourceMap,
 ) -> (Option<Program>, Vec<Diagnostic>) {
-    let mut compiler = Compiler::new(dialect, surface, sources);
+    let surface = Arc::new(surface.clone());
+    finish(Compiler::new(dialect, &surface, sources), script)
+}
+
+/// Compiles a script to take the place of a running one: same dialect, same surface, and the flags keep their indexes, for
+/// transactions and contacts hold flags by index. Flags of earlier scripts keep their place among the
+/// [`FLAG_NAMES_MAX`](crate::program::FLAG_NAMES_MAX). AVP names and `$var` slots are numbered over the whole process.
+pub fn recompile(script: &Script, sources: &SourceMap, running: &Program) -> (Option<Program>, Vec<Diagnostic>) {
+    let mut compiler = Compiler::new(running.dialect, &running.surface, sources);
+    compiler.program.message_flags.clone_from(&running.message_flags);
+    compiler.program.branch_flags.clone_from(&running.branch_flags);
+    finish(compiler, script)
+}
+
+fn finish(mut compiler: Compiler<'_>, script: &Script) -> (Option<Program>, Vec<Diagnostic>) {
     compiler.limits(script);
     let routes: Vec<&Route> =
         script.items.iter().filter_map(|item| if let Item::Route(route) = item { Some(route) } else { None }).collect();
@@ -89,12 +103,12 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(dialect: Dialect, surface: &'a Surface, sources: &'a SourceMap) -> Compiler<'a> {
+    fn new(dialect: Dialect, surface: &'a Arc<Surface>, sources: &'a SourceMap) -> Compiler<'a> {
         let files =
             (0..sources.file_count()).map(|at| Text::from(sources.name(crate::ast::FileId(at as u16)))).collect();
         let program = Program {
             dialect,
-            surface: Arc::new(surface.clone()),
+            surface: Arc::clone(surface),
             code: Vec::new(),
             positions: Vec::new(),
             files,

@@ -101,6 +101,12 @@ impl Process {
         Process { child, name: name.to_owned(), log }
     }
 
+    /// Its process id.
+    #[allow(dead_code)]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All it has printed.
     pub(crate) fn output(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -8,6 +8,7 @@ mod forking;
 mod hooks;
 mod local;
 mod relay;
+mod reload;
 mod routes;
 mod uac;
 mod waiting;
