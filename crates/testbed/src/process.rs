@@ -116,7 +116,8 @@ impl Drop for Folder {
 /// # Errors
 /// [`io::ErrorKind::NotFound`], with the package to install.
 pub fn find_program(names: &[&str], package: &str) -> io::Result<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    let mut folders: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     folders.extend(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
     if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
         let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path().join("bin")).collect();

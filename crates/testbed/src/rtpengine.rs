@@ -84,11 +84,12 @@ impl Rtpengine {
 /// Whether a ping of the control protocol gets its pong.
 fn answers(port: u16) -> bool {
     let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return false };
-    let sent = socket.set_read_timeout(Some(PONG)).and_then(|()| {
-        socket.send_to(b"1 d7:command4:pinge", (Ipv4Addr::LOCALHOST, port))
-    });
+    let sent = socket
+        .set_read_timeout(Some(PONG))
+        .and_then(|()| socket.send_to(b"1 d7:command4:pinge", (Ipv4Addr::LOCALHOST, port)));
     let mut answer = [0; 256];
-    sent.and_then(|_| socket.recv(&mut answer)).is_ok_and(|length| answer.get(..length).is_some_and(|answer| answer.ends_with(b"4:ponge")))
+    sent.and_then(|_| socket.recv(&mut answer))
+        .is_ok_and(|length| answer.get(..length).is_some_and(|answer| answer.ends_with(b"4:ponge")))
 }
 
 #[cfg(test)]
