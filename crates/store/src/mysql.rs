@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::datetime;
 use crate::pool::{Engine, Outcome};
 use crate::render::{Dialect, render};
-use crate::server::{ServerDb, ServerOptions, Tls};
+use crate::server::{ServerDb, ServerOptions, Tls, is_impossible};
 use crate::sqlite::{ROWS_MAX, name_columns};
 use crate::url::DbUrl;
 
@@ -141,6 +141,11 @@ async fn execute(
     connection: &mut MySqlConnection,
     statement: &Statement,
 ) -> Result<Result<DbRows, DbError>, sqlx::Error> {
+    let mut answer = DbRows::default();
+    if is_impossible(statement, true) {
+        name_columns(&mut answer, statement);
+        return Ok(Ok(answer));
+    }
     let rendered = match render(statement, Dialect::MySql) {
         Ok(rendered) => rendered,
         Err(error) => return Ok(Err(error)),
@@ -160,7 +165,6 @@ async fn execute(
             DbValue::Time(secs) => query.bind(datetime::format(datetime::wall_clock(*secs))),
         };
     }
-    let mut answer = DbRows::default();
     let mut kinds = Vec::new();
     let mut stream = connection.fetch_many(query);
     while let Some(item) = stream.try_next().await? {

@@ -13,9 +13,6 @@ use tokio::time::Instant;
 
 use crate::watch::{Watch, describe};
 
-/// How long a failed attempt to connect speaks for the server: statements of that time fail with its error at once, so
-/// that a server which is down is not flooded and no statement waits in vain.
-pub const OUTAGE_PAUSE: Duration = Duration::from_millis(300);
 /// Between two attempts to connect for the same statement.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,6 +28,9 @@ pub struct PoolLimits {
     pub timeout: Duration,
     /// Greatest time of one attempt to connect.
     pub connect_timeout: Duration,
+    /// How long a failed attempt to connect speaks for the server: statements of that time fail with its error at once, so
+    /// that a server which is down is not flooded and nothing waits in vain.
+    pub outage_pause: Duration,
     /// Attempts to connect for one statement, at least one.
     pub connects_max: usize,
     /// How often a statement is run again after its connection broke or the server asked for it (deadlock).
@@ -46,6 +46,7 @@ impl Default for PoolLimits {
             waiting_max: 10_000,
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
+            outage_pause: Duration::ZERO,
             connects_max: 1,
             retries_max: 0,
             slow: None,
@@ -210,7 +211,7 @@ impl<E: Engine> Inner<E> {
             return Ok(idle);
         }
         if let Some((at, error)) = self.outage.lock().as_ref()
-            && at.elapsed() < OUTAGE_PAUSE
+            && at.elapsed() < self.limits.outage_pause
         {
             return Err(error.clone());
         }

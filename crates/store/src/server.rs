@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_module::db::{BoxFuture, Db, DbError, DbRows, Statement};
+use tandem_module::db::{BoxFuture, Db, DbError, DbOp, DbRows, DbValue, Statement};
 use tokio::runtime::Handle;
 
 use crate::pool::{Engine, Pool, PoolLimits};
 use crate::url::DbUrl;
 use crate::watch::{DbStats, StateHook, Watch};
+
+/// How long a server that could not be reached is left alone.
+pub const OUTAGE_PAUSE: Duration = Duration::from_millis(300);
 
 /// How connections are protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,7 @@ impl Default for ServerOptions {
                 waiting_max: 10_000,
                 timeout: Duration::from_secs(5),
                 connect_timeout: Duration::from_secs(2),
+                outage_pause: OUTAGE_PAUSE,
                 connects_max: 3,
                 retries_max: 2,
                 slow: None,
@@ -71,6 +75,17 @@ impl ServerOptions {
     }
 }
 
+/// Whether a condition asks for a text which the server cannot even be told, and which no row has: one that is not UTF-8, or
+/// has a NUL where the server knows none. The answer is known, and no error: anybody can send such a user name.
+pub(crate) fn is_impossible(statement: &Statement, knows_nul: bool) -> bool {
+    let keys = match statement {
+        Statement::Select { keys, .. } | Statement::Update { keys, .. } | Statement::Delete { keys, .. } => keys,
+        _ => return false,
+    };
+    let is_unknown = |text: &[u8]| (!knows_nul && text.contains(&0)) || std::str::from_utf8(text).is_err();
+    keys.iter().any(|(_, op, value)| *op == DbOp::Eq && matches!(value, DbValue::Text(text) if is_unknown(text)))
+}
+
 /// An open database of a server.
 pub(crate) struct ServerDb<E: Engine> {
     pool: Pool<E>,
@@ -92,5 +107,27 @@ impl<E: Engine> Db for ServerDb<E> {
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_impossible;
+    use tandem_module::db::{DbOp, DbValue, Statement};
+
+    #[test]
+    fn a_user_name_no_row_can_have_is_not_asked_for() {
+        let select = |op, value: &[u8]| Statement::Select {
+            table: "t".into(),
+            columns: vec!["a".into()],
+            keys: vec![("u".into(), op, DbValue::text(value))],
+            order: None,
+            limit: None,
+        };
+        assert!(is_impossible(&select(DbOp::Eq, b"bob\0"), false));
+        assert!(!is_impossible(&select(DbOp::Eq, b"bob\0"), true));
+        assert!(is_impossible(&select(DbOp::Eq, b"\xff"), true));
+        assert!(!is_impossible(&select(DbOp::Eq, b"bob"), false));
+        assert!(!is_impossible(&select(DbOp::Ne, b"bob\0"), false));
     }
 }

@@ -298,6 +298,10 @@ async fn every_kind_of_statement_works() {
             Statement::Bound(b"SELECT v FROM t WHERE k = ? AND w = ?".to_vec(), vec!["k1".into(), "keep".into()]);
         assert_eq!(db.run(bound).await.unwrap().rows, [[DbValue::Int(100)]]);
         for bad in ["SELECT 1; DROP TABLE t", "SELECT 1--1; DROP TABLE t", "", "SELECT $$a$$; DROP TABLE t"] {
+            // A comment for one, arithmetic for the other.
+            if bad.contains("--") && !server.is_maria() {
+                continue;
+            }
             assert!(matches!(db.run(raw(bad)).await, Err(DbError::Refused(_))), "{bad}");
         }
         assert_eq!(server.sql("SELECT COUNT(*) FROM t").trim(), "5");
@@ -486,7 +490,7 @@ async fn an_answer_that_makes_no_sense_is_an_error() {
 async fn who_is_not_let_in_is_told_so_without_the_password() {
     for server in Server::both() {
         let url = server.url();
-        for wrong in [url.replace(":rw@", ":no-secret@"), url.replace("/opensips", "/other")] {
+        for wrong in [url.replace(":rw@", ":no-secret@"), format!("{}/other", url.rsplit_once('/').unwrap().0)] {
             let db = open(&wrong, ServerOptions::default());
             match db.run(raw("SELECT 1")).await {
                 Err(DbError::Unavailable(text)) => {

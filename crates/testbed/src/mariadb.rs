@@ -74,8 +74,8 @@ impl MariaDb {
         server.arg(format!("--socket={}", self.socket().display()));
         server.arg(format!("--pid-file={}", self.folder.join("pid").display()));
         server.arg(format!("--port={}", self.port())).arg("--bind-address=127.0.0.1");
-        // Tests write much and keep nothing.
-        server.args(["--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"]);
+        // Tests write much; what was committed survives a kill of the server, not one of the machine.
+        server.args(["--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=2", "--skip-log-bin"]);
         server.args(["--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"]);
         server.args(&self.options);
         if is_root() {

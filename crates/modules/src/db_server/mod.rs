@@ -96,6 +96,7 @@ pub(crate) fn options(
             // A value that makes no sense means the default, as with OpenSIPS.
             retries_max: usize::try_from(params.int("max_db_queries", 2)).unwrap_or(2),
             slow: slow.map(Duration::from_micros),
+            ..ServerOptions::default().limits
         },
         tls: if params.int("use_tls", 0) != 0 { Tls::Prefer } else { Tls::Off },
         tls_domains,

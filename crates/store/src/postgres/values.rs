@@ -199,7 +199,7 @@ pub(super) fn read(oid: u32, bytes: &[u8]) -> Option<DbValue> {
         }
         FLOAT8 => DbValue::Double(f64::from_be_bytes(bytes.try_into().ok()?)),
         NUMERIC => DbValue::Double(read_numeric(bytes)?),
-        DATE => DbValue::Time(datetime::from_wall_clock(signed(bytes) * DAY_SECS + EPOCH)),
+        DATE => DbValue::Time(datetime::from_wall_clock(signed(bytes.get(..4)?) * DAY_SECS + EPOCH)),
         TIMESTAMP => DbValue::Time(datetime::from_wall_clock(signed(bytes).div_euclid(MICROS) + EPOCH)),
         TIMESTAMPTZ => DbValue::Time(signed(bytes).div_euclid(MICROS) + EPOCH),
         TIME => {
@@ -243,6 +243,9 @@ fn read_numeric(bytes: &[u8]) -> Option<f64> {
 fn bits(bytes: &[u8]) -> Option<DbValue> {
     let count = usize::try_from(signed(bytes.get(..4)?)).ok()?;
     let bit = |at: usize| bytes.get(4 + at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);
+    if count > (bytes.len() - 4) * 8 {
+        return None;
+    }
     if count < 64 {
         return Some(DbValue::Int((0..count).fold(0, |sum, at| sum << 1 | i64::from(bit(at)))));
     }
