@@ -37,8 +37,12 @@ fn tables_are_made_checked_and_upgraded_on_every_engine() {
         let (code, output) = tandem(&place, "check", &["db", "check", &url]);
         assert!(code == Some(0) && output.contains("tables checked: fine"), "{output}");
     }
-    maria.sql("ALTER TABLE dialog DROP COLUMN rt_on_answer, DROP COLUMN rt_on_timeout, DROP COLUMN rt_on_hangup").unwrap();
-    maria.sql("UPDATE version SET table_version=10 WHERE table_name='dialog'; ALTER TABLE acc DROP COLUMN callid").unwrap();
+    maria
+        .sql("ALTER TABLE dialog DROP COLUMN rt_on_answer, DROP COLUMN rt_on_timeout, DROP COLUMN rt_on_hangup")
+        .unwrap();
+    maria
+        .sql("UPDATE version SET table_version=10 WHERE table_name='dialog'; ALTER TABLE acc DROP COLUMN callid")
+        .unwrap();
     let (code, output) = tandem(&place, "damaged", &["db", "check", &maria.url()]);
     assert_eq!(code, Some(1));
     assert!(output.contains("table 'dialog' has version 10 of OpenSIPS 2.4 to 3.0: accepted"), "{output}");
@@ -107,9 +111,7 @@ fn a_slow_or_absent_database_holds_up_only_those_who_need_it() {
     let (code, output) = tandem(&place, "init", &["db", "init", &maria.url(), "--tables", "subscriber"]);
     assert_eq!(code, Some(0), "{output}");
     maria.sql("INSERT INTO subscriber (username, domain, password) VALUES ('bob', 'example.org', 'x')").unwrap();
-    let script = SCRIPT
-        .replace("NET", &format!("127.0.{}", place.net()))
-        .replace("URL", &maria.url());
+    let script = SCRIPT.replace("NET", &format!("127.0.{}", place.net())).replace("URL", &maria.url());
     fs::write(place.dir().join("opensips.cfg"), script).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
     command.args(["-F", "-E", "-f", "opensips.cfg"]);
@@ -140,7 +142,9 @@ fn a_slow_or_absent_database_holds_up_only_those_who_need_it() {
     maria.process().unwrap().pause();
     let registering = Instant::now();
     for number in 10..30 {
-        socket.send_to(request(&place, "REGISTER", number, &credentials(number)).as_bytes(), (place.ip(1), 5060)).unwrap();
+        socket
+            .send_to(request(&place, "REGISTER", number, &credentials(number)).as_bytes(), (place.ip(1), 5060))
+            .unwrap();
     }
     for number in 100..200 {
         let (line, _, took) = ask(&place, &socket, "OPTIONS", number, "");
