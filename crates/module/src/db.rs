@@ -37,9 +37,10 @@ impl DbValue {
     pub fn as_int(&self) -> Option<i64> {
         match self {
             DbValue::Int(int) | DbValue::Time(int) => Some(*int),
-            DbValue::Text(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
+            // Text with a binary collation may come as bytes.
+            DbValue::Text(text) | DbValue::Blob(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
             DbValue::Double(double) => Some(*double as i64),
-            DbValue::Null | DbValue::Blob(_) => None,
+            DbValue::Null => None,
         }
     }
 

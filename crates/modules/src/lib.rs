@@ -9,6 +9,9 @@ pub mod cachedb_local;
 pub mod cfgutils;
 pub mod clusterer;
 pub mod core;
+pub mod db_mysql;
+pub mod db_postgres;
+mod db_server;
 pub mod db_sqlite;
 pub mod dialog;
 pub mod event_route;
@@ -59,6 +62,8 @@ pub static ALL: &[&ModuleDecl] = &[
     &auth::MODULE,
     &auth_db::MODULE,
     &db_sqlite::MODULE,
+    &db_mysql::MODULE,
+    &db_postgres::MODULE,
     &sqlops::MODULE,
     &avpops::MODULE,
     &cachedb_local::MODULE,

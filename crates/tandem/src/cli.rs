@@ -24,6 +24,38 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run a management command on a running node.
     Ctl(CtlArgs),
+    /// Create, check or upgrade OpenSIPS' tables in a database.
+    Db(DbArgs),
+}
+
+/// `tandem db`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: DbAction,
+}
+
+/// What to do with a database.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DbAction {
+    /// Create the tables that are missing; what is there stays as it is.
+    Init(DbTarget),
+    /// Compare tables, columns and versions with what OpenSIPS 2.4 to 4.0 has.
+    Check(DbTarget),
+    /// Add the columns of OpenSIPS 4.0 to tables of older releases, which those releases then refuse.
+    Migrate(DbTarget),
+}
+
+/// The database `tandem db` works on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbTarget {
+    /// mysql://user:password@host/database, postgres://user:password@host/database or sqlite:///path.
+    #[arg(env = "TANDEM_DB_URL", hide_env_values = true)]
+    pub(crate) url: String,
+    /// Only these tables, separated by commas; all by default.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
 }
 
 /// `tandem demo`.

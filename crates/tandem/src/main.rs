@@ -4,6 +4,7 @@
 mod check;
 mod cli;
 mod ctl;
+mod db;
 mod demo;
 mod logging;
 mod serve;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Some(cli::Command::Check(args)) => check::run(&args),
         Some(cli::Command::Demo(args)) => demo::run(&args),
         Some(cli::Command::Ctl(args)) => ctl::run(&args),
+        Some(cli::Command::Db(args)) => db::run(&args),
         None => serve::run(&cli.server),
     }
 }
