@@ -85,7 +85,8 @@ fn find_leaves_the_request_alone() {
         let rig = rig(&db, dialect, "", route);
         assert_eq!(ask(&rig, "sip:x@y"), ["1 sip:100@example.org sip:x@y"]);
     }
-    let rig = rig(&db, Dialect::V4_0, "", "alias_db_find(\"dbaliases\", \"no uri\", $avp(a)); xlog(\"$rc $avp(a)\\n\");");
+    let rig =
+        rig(&db, Dialect::V4_0, "", "alias_db_find(\"dbaliases\", \"no uri\", $avp(a)); xlog(\"$rc $avp(a)\\n\");");
     assert_eq!(ask(&rig, "sip:x@y"), ["-1 <null>"]);
 }
 

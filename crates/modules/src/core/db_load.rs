@@ -137,6 +137,9 @@ pub(crate) fn is_table_name(name: &[u8]) -> bool {
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte))
 }
 
+/// What came of reading tables; `None` while it goes on.
+type Outcome = Option<Result<(), String>>;
+
 /// Runs `load` on the I/O runtime. The starting thread waits for it and gets its error; on a worker nobody waits, an error
 /// is only logged.
 ///
@@ -150,7 +153,7 @@ pub(crate) fn load_at_start(
     let Some(workers) = node.workers() else {
         return Err(SetupError::new("tables cannot be read before the workers exist"));
     };
-    let slot: Arc<(Mutex<Option<Result<(), String>>>, Condvar)> = Arc::default();
+    let slot: Arc<(Mutex<Outcome>, Condvar)> = Arc::default();
     let told = slot.clone();
     workers.spawn(Box::pin(async move {
         let result = load.await;
@@ -196,8 +199,7 @@ mod tests {
 
     fn start(rig: &Rig, result: Result<(), String>) -> Result<(), SetupError> {
         let node = rig.node;
-        let thread =
-            std::thread::spawn(move || load_at_start(node, "permissions", Box::pin(async move { result })));
+        let thread = std::thread::spawn(move || load_at_start(node, "permissions", Box::pin(async move { result })));
         while !thread.is_finished() {
             rig.settle();
             std::thread::yield_now();
@@ -222,8 +224,8 @@ mod tests {
             "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT)",
             "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 12001) INSERT INTO t SELECT n * 2, 'x' || n FROM c",
         ]);
-        let rig = Rig::script("loadmodule \"db_sqlite.so\"\nroute { exit; }");
         let _entered = db.handle().enter();
+        let rig = Rig::script("loadmodule \"db_sqlite.so\"\nroute { exit; }");
         let open = rig.node.db.open(&db.url()).unwrap();
         let mut pages = Pages { table: "t", columns: &["id", "name"], rows_max: 20_000 };
         let mut sum = 0;
@@ -240,8 +242,8 @@ mod tests {
     #[test]
     fn versions_are_told_apart() {
         let db = TestDb::new(&["INSERT INTO version (table_name, table_version) VALUES ('odd', 9)"]);
-        let rig = Rig::script("loadmodule \"db_sqlite.so\"\nroute { exit; }");
         let _entered = db.handle().enter();
+        let rig = Rig::script("loadmodule \"db_sqlite.so\"\nroute { exit; }");
         let open = rig.node.db.open(&db.url()).unwrap();
         assert_eq!(db.handle().block_on(version(&*open, "subscriber", &[7, 8])), Ok(8));
         for (table, told) in [("odd", "has version 9, version 3 or 4 is needed"), ("none", "no row for table 'none'")] {

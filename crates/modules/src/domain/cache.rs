@@ -59,9 +59,10 @@ impl Domains {
     /// The domain that `host` is, or is below of.
     pub(super) fn find(&self, host: &[u8]) -> Option<&Entry> {
         let names = candidates(host);
-        names.iter().enumerate().find_map(|(at, name)| {
-            self.0.get(*name).filter(|entry| at == 0 || entry.accepts_subdomains)
-        })
+        names
+            .iter()
+            .enumerate()
+            .find_map(|(at, name)| self.0.get(*name).filter(|entry| at == 0 || entry.accepts_subdomains))
     }
 
     /// All domains by name.

@@ -69,7 +69,9 @@ fn any_text_can_be_asked_for_and_hostile_ones_are_nobodys() {
         assert_eq!(ask(&rig, "sip:example.org@x", "sip:a@b"), ["ours gold"]);
         let deep = format!("sip:{}@x", "a.".repeat(120) + "example.net");
         assert_eq!(ask(&rig, &deep, "sip:a@b"), ["ours <null>"]);
-        for user in ["example.org'--", "%00example.org", &"x".repeat(300), &"a.".repeat(4000), ".", "..", "example.org."] {
+        for user in
+            ["example.org'--", "%00example.org", &"x".repeat(300), &"a.".repeat(4000), ".", "..", "example.org."]
+        {
             assert_eq!(ask(&rig, &format!("sip:{user}@x"), "sip:a@b"), ["no -1"], "{user}");
         }
     }
@@ -80,7 +82,11 @@ fn any_text_can_be_asked_for_and_hostile_ones_are_nobodys() {
 fn a_reload_replaces_what_is_in_memory_and_keeps_it_when_it_fails() {
     let db = database();
     let _entered = db.handle().enter();
-    let rig = Rig::script(&script(&db, "modparam(\"domain\", \"db_mode\", 1)", "if (is_uri_host_local()) xlog(\"ours\\n\");"));
+    let rig = Rig::script(&script(
+        &db,
+        "modparam(\"domain\", \"db_mode\", 1)",
+        "if (is_uri_host_local()) xlog(\"ours\\n\");",
+    ));
     let all = json!({"Domains": [{"name": "10.0.0.1", "attributes": "ip"}, {"name": "example.net"}, {"name": "example.org", "attributes": "gold"}]});
     assert_eq!(rig.mi("domain:dump", MiParams::None).unwrap(), all);
     db.rows("INSERT INTO domain (domain) VALUES ('new.example'), (''), (NULL)");
@@ -107,7 +113,11 @@ fn commands_need_the_cache_and_failures_are_logged() {
     db.rows("DROP TABLE domain");
     rig.receive(request("sip:example.org", "sip:a@b"));
     let logs = take_logs();
-    assert!(logs.iter().any(|line| !line.is_xlog && line.text.starts_with("domain: ") && line.text.contains("no such table")), "{logs:?}");
+    assert!(
+        logs.iter()
+            .any(|line| !line.is_xlog && line.text.starts_with("domain: ") && line.text.contains("no such table")),
+        "{logs:?}"
+    );
 }
 
 #[test]

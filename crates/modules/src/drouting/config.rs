@@ -133,9 +133,7 @@ impl Config {
             return Err(SetupError::new("use_partitions needs db_partitions_url"));
         }
         if !uses_partitions && url.is_none() {
-            return Err(SetupError::new(
-                "db_url is not set: modparam(\"drouting\", \"db_url\", \"sqlite:///path\")",
-            ));
+            return Err(SetupError::new("db_url is not set: modparam(\"drouting\", \"db_url\", \"sqlite:///path\")"));
         }
         let avps = Avps::read(|name| params.text(name), "")
             .map_err(|param| SetupError::param(param, "this is no AVP: write $avp(name)"))?;

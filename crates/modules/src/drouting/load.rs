@@ -338,8 +338,7 @@ fn name_query(gateway: &Gateway, host: &[u8]) -> NameQuery {
 /// Reads everything of a partition and puts it in place.
 async fn read(node: NodeRef, config: &Config, partition: &Arc<Partition>, inherits: bool) -> Result<(), String> {
     let checksum = config.has_checksum.then(Md5::new);
-    let mut builder =
-        Builder { config, partition: &**partition, tables: Tables::default(), checksum, discarded: [0; 3] };
+    let mut builder = Builder { config, partition, tables: Tables::default(), checksum, discarded: [0; 3] };
     db_load::version(&*partition.db, &partition.origin.groups, &GROUP_VERSIONS).await?;
     let names = builder.gateways(node).await?;
     for (at, query) in names {

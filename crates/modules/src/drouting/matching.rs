@@ -53,8 +53,7 @@ impl Question {
             context.log(LogLevel::Error, &format!("drouting: unknown flag '{}'", unknown.escape_ascii()));
             return None;
         }
-        let vars =
-            Vars { rule: None, gateway: output::var(args, first + 2), carrier: output::var(args, first + 3) };
+        let vars = Vars { rule: None, gateway: output::var(args, first + 2), carrier: output::var(args, first + 3) };
         Some(Question { partitions: own.wanted(context, name.as_deref()), kind, flags, vars })
     }
 
@@ -155,8 +154,7 @@ pub(super) fn dr_is_gw(context: &mut Context, args: &[Arg]) -> Called {
             let lookup = async move { resolver.lookup(query).await };
             Pending::job(context.node, lookup, move |context, found| {
                 let found = found.unwrap_or_default();
-                let is_any =
-                    found.iter().any(|(_, addr)| question.answer(context, addr.ip(), port(addr.port()), None));
+                let is_any = found.iter().any(|(_, addr)| question.answer(context, addr.ip(), port(addr.port()), None));
                 done(is_any)
             })
         }
@@ -174,13 +172,8 @@ pub(super) fn dr_disable(context: &mut Context, args: &[Arg]) -> Called {
     let mut is_any = false;
     for partition in own.wanted(context, arg_text(args, 0)) {
         let Some(id) = output::top(context, partition.avps().gw_id) else { continue };
-        is_any |= partition.change_gateway(
-            node,
-            &id,
-            State::Inactive,
-            |state| state == State::Active,
-            "script dr_disable",
-        );
+        is_any |=
+            partition.change_gateway(node, &id, State::Inactive, |state| state == State::Active, "script dr_disable");
     }
     done(is_any)
 }

@@ -181,10 +181,9 @@ pub(super) fn next(
         return Next::NoRouting;
     }
     loop {
-        for name in [Some(avps.gw_id), Some(avps.gw_attrs), Some(avps.carrier_attrs), avps.gw_prefix, avps.carrier_id] {
-            if let Some(name) = name {
-                context.avps.remove(name, 0);
-            }
+        let used = [Some(avps.gw_id), Some(avps.gw_attrs), Some(avps.carrier_attrs), avps.gw_prefix, avps.carrier_id];
+        for name in used.into_iter().flatten() {
+            context.avps.remove(name, 0);
         }
         let (Some(gateway), Some(uri)) = (top(context, avps.gw_id), pop(context, avps.ruri)) else {
             return Next::NoneLeft;

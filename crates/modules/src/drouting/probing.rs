@@ -30,7 +30,7 @@ pub(super) fn start(node: NodeRef, own: &'static Drouting) {
 fn step_at(node: NodeRef, own: &'static Drouting, step: u64, at: Instant) {
     let Some(workers) = node.workers() else { return };
     let task = move |now: Instant| {
-        if step % RETRY_STEPS == 0 {
+        if step.is_multiple_of(RETRY_STEPS) {
             own.partitions().iter().for_each(|partition| partition.flush_later(node));
         }
         if let Some(interval) = own.config.probing_interval.filter(|_| own.is_probing.load(Ordering::Relaxed)) {

@@ -121,8 +121,7 @@ pub(super) fn do_routing(context: &mut Context, args: &[Arg]) -> Called {
     };
     let mut partitions = own.wanted(context, name.as_deref());
     partitions.reverse();
-    let vars =
-        Vars { rule: output::var(args, 3), gateway: output::var(args, 4), carrier: output::var(args, 5) };
+    let vars = Vars { rule: output::var(args, 3), gateway: output::var(args, 4), carrier: output::var(args, 5) };
     let is_wildcard = name.as_deref().map(<[u8]>::trim_ascii) == Some(b"*");
     run_next(context, Job { own, partitions, vars, group, flags, whitelist, base, is_wildcard })
 }
@@ -161,7 +160,9 @@ fn ask_group(context: &mut Context, job: Job, partition: Arc<Partition>) -> Call
     let asked = partition.db.run(statement);
     Pending::job(context.node, asked, move |context, result: Option<Result<DbRows, _>>| {
         let found = match result {
-            Some(Ok(rows)) => rows.rows.first().and_then(|row| int_of(row, 0)).and_then(|group| i32::try_from(group).ok()),
+            Some(Ok(rows)) => {
+                rows.rows.first().and_then(|row| int_of(row, 0)).and_then(|group| i32::try_from(group).ok())
+            }
             Some(Err(error)) => {
                 context.log(LogLevel::Error, &format!("drouting: {}: {error}", partition.db.name()));
                 None
@@ -208,7 +209,8 @@ fn attempt(
     let route = rule.route.as_deref().and_then(|name| {
         let route = context.node.program().route(RouteKind::Request, name);
         if route.is_none() {
-            context.log(LogLevel::Error, &format!("drouting: rule {} names route[{name}], which there is not", rule.id));
+            context
+                .log(LogLevel::Error, &format!("drouting: rule {} names route[{name}], which there is not", rule.id));
         }
         route
     });
@@ -312,14 +314,14 @@ fn choices(job: &Job, tables: &Tables, rule: &Rule, base: &[u8]) -> Vec<Choice> 
     let names: Option<Vec<&[u8]>> =
         job.whitelist.as_ref().map(|list| list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect());
     let is_listed = |id: &[u8]| names.as_ref().is_none_or(|names| names.contains(&id));
-    let is_carrier_listed = |id: &[u8]| {
-        names.as_ref().is_none_or(|names| names.iter().any(|name| name.strip_prefix(b"#") == Some(id)))
-    };
+    let is_carrier_listed =
+        |id: &[u8]| names.as_ref().is_none_or(|names| names.iter().any(|name| name.strip_prefix(b"#") == Some(id)));
     let mut all = Vec::new();
     for goal in ordered(&rule.goals, rule.is_weighted || job.flags & WEIGHT != 0) {
         match goal {
             Goal::Gateway(at) => {
-                if let Some(gateway) = tables.gateways.get(at as usize).filter(|one| one.is_active() && is_listed(&one.id))
+                if let Some(gateway) =
+                    tables.gateways.get(at as usize).filter(|one| one.is_active() && is_listed(&one.id))
                 {
                     all.extend(Choice::new(base, gateway, None));
                 }
@@ -349,8 +351,17 @@ fn add_carrier(all: &mut Vec<Choice>, tables: &Tables, at: u32, base: &[u8], is_
     }
 }
 
-/// Partition and list of IDs of `route_to_carrier()` and `route_to_gw()`.
-fn direct(context: &mut Context, args: &[Arg]) -> Option<(Arc<Partition>, Arc<Tables>, Vec<u8>, Vars, Text)> {
+/// What `route_to_carrier()` and `route_to_gw()` are asked.
+struct Direct {
+    partition: Arc<Partition>,
+    tables: Arc<Tables>,
+    /// IDs, separated by commas.
+    list: Vec<u8>,
+    vars: Vars,
+    base: Text,
+}
+
+fn direct(context: &mut Context, args: &[Arg]) -> Option<Direct> {
     let own = context.node.state::<Drouting>()?;
     let given = text(context, args, 0)?;
     let (in_front, list) =
@@ -364,12 +375,12 @@ fn direct(context: &mut Context, args: &[Arg]) -> Option<(Arc<Partition>, Arc<Ta
     let vars = Vars { rule: None, gateway: output::var(args, 1), carrier: output::var(args, 2) };
     let base = context.request_uri().map(Text::copy)?;
     output::clear(context, &partition);
-    Some((partition, tables, list.to_vec(), vars, base))
+    Some(Direct { partition, tables, list: list.to_vec(), vars, base })
 }
 
 /// `route_to_carrier(carriers[, $gateway][, $carrier][, partition])`.
 pub(super) fn route_to_carrier(context: &mut Context, args: &[Arg]) -> Called {
-    let Some((partition, tables, list, vars, base)) = direct(context, args) else { return done(false) };
+    let Some(Direct { partition, tables, list, vars, base }) = direct(context, args) else { return done(false) };
     let mut all = Vec::new();
     for name in list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
         match tables.carrier(name.strip_prefix(b"#").unwrap_or(name)) {
@@ -386,7 +397,7 @@ pub(super) fn route_to_carrier(context: &mut Context, args: &[Arg]) -> Called {
 
 /// `route_to_gw(gateways[, $gateway][, $carrier][, partition])`.
 pub(super) fn route_to_gw(context: &mut Context, args: &[Arg]) -> Called {
-    let Some((partition, tables, list, vars, base)) = direct(context, args) else { return done(false) };
+    let Some(Direct { partition, tables, list, vars, base }) = direct(context, args) else { return done(false) };
     let mut all = Vec::new();
     for name in list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
         match tables.gateway(name) {

@@ -50,9 +50,9 @@ fn id(config: &Config, bytes: Vec<u8>) -> Result<Text, String> {
 pub(super) fn gateway(config: &Config, row: &[DbValue]) -> Result<(Gateway, Vec<u8>), String> {
     let gateway_id = id(config, text(row, 1)?)?;
     let address = text(row, 2)?;
-    let has_scheme = [&b"sip:"[..], b"sips:"].iter().any(|scheme| {
-        address.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let has_scheme = [&b"sip:"[..], b"sips:"]
+        .iter()
+        .any(|scheme| address.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     let uri = if has_scheme { address.clone() } else { [b"sip:", &address[..]].concat() };
     let parsed = Uri::parse(&uri).ok().filter(|uri| !uri.host.is_empty());
     let parsed = parsed.ok_or_else(|| format!("'{}' is no SIP address", shown(&address)))?;
@@ -183,7 +183,11 @@ pub(super) fn rule(config: &Config, tables: &Tables, row: &[DbValue]) -> Result<
         return Err(format!("the prefix has more than {PREFIX_MAX} characters"));
     }
     if let Some(bad) = prefix.iter().find(|byte| !config.is_prefix_char(**byte)) {
-        return Err(format!("the prefix '{}' has a '{}': digits and extra_prefix_chars", shown(&prefix), bad.escape_ascii()));
+        return Err(format!(
+            "the prefix '{}' has a '{}': digits and extra_prefix_chars",
+            shown(&prefix),
+            bad.escape_ascii()
+        ));
     }
     let names = text(row, 6)?;
     let (mut goals, mut unknown) = (Vec::new(), Vec::new());

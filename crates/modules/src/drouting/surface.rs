@@ -31,7 +31,11 @@ pub(super) static PARAMS: &[ParamSpec] = &[
     text("probing_from", "sip:prober@localhost", "From of probes"),
     text("probing_reply_codes", "", "codes that are as good as a 200"),
     text("probing_socket", "", "listener that probes leave by, unless the gateway has one"),
-    text("gw_socket_filter_mode", "all", "all, ignore (no gateway has a listener), matched-only (those with one of ours)"),
+    text(
+        "gw_socket_filter_mode",
+        "all",
+        "all, ignore (no gateway has a listener), matched-only (those with one of ours)",
+    ),
     int("use_domain", "1", "whether the domain of From counts in drg_table"),
     text("drg_user_col", "username", "column of drg_table"),
     text("drg_domain_col", "domain", "column of drg_table"),

@@ -28,7 +28,8 @@ fn user_of(context: &mut Context, text: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let found = found.filter(|(user, host)| !user.is_empty() && !user.contains(&0) && !host.contains(&0));
     if found.is_none() {
         let text = String::from_utf8_lossy(text.get(..64).unwrap_or(text)).into_owned();
-        context.log(LogLevel::Error, &format!("group: '{text}' names no user (Credentials need an authorised request)"));
+        context
+            .log(LogLevel::Error, &format!("group: '{text}' names no user (Credentials need an authorised request)"));
     }
     found
 }

@@ -137,7 +137,10 @@ impl Group {
                 (Some(regex), Some(group)) => all.push((regex, group)),
                 _ => {
                     let shown = String::from_utf8_lossy(&text_of(row, 0).unwrap_or_default()).into_owned();
-                    let text = format!("group: row {} of '{table}' ('{shown}') is left out: no regular expression, or no group number", at + 1);
+                    let text = format!(
+                        "group: row {} of '{table}' ('{shown}') is left out: no regular expression, or no group number",
+                        at + 1
+                    );
                     write_log(LogLevel::Error, &text);
                 }
             }

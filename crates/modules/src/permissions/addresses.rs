@@ -134,9 +134,8 @@ impl Addresses {
 
     /// The first row that fits: single addresses, then networks with the longest prefix first.
     pub(super) fn find(&self, query: &Query<'_>) -> Option<&Entry> {
-        let first = |list: &Vec<u32>| {
-            list.iter().filter_map(|at| self.all.get(*at as usize)).find(|entry| entry.fits(query))
-        };
+        let first =
+            |list: &Vec<u32>| list.iter().filter_map(|at| self.all.get(*at as usize)).find(|entry| entry.fits(query));
         if let Some(found) = self.hosts.get(&query.ip).and_then(first) {
             return Some(found);
         }

@@ -34,7 +34,8 @@ struct Pair {
 impl Pair {
     /// All pairs are in the allow file, or none is in the deny file.
     fn allows(&self, uris: &[(Vec<u8>, Vec<u8>)]) -> bool {
-        uris.iter().all(|(from, to)| self.allow.fits(from, to)) || !uris.iter().any(|(from, to)| self.deny.fits(from, to))
+        uris.iter().all(|(from, to)| self.allow.fits(from, to))
+            || !uris.iter().any(|(from, to)| self.deny.fits(from, to))
     }
 }
 

@@ -35,7 +35,11 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 };
 
 static PARAMS: &[ParamSpec] = &[
-    text("default_allow_file", "permissions.allow", "rules of allow_routing() without file; beside the script unless a full path"),
+    text(
+        "default_allow_file",
+        "permissions.allow",
+        "rules of allow_routing() without file; beside the script unless a full path",
+    ),
     text("default_deny_file", "permissions.deny", "the same for what is denied"),
     int("check_all_branches", "1", "0: allow_routing() looks at the request URI only"),
     text("allow_suffix", ".allow", "end of the names of files with allowed pairs"),

@@ -74,7 +74,8 @@ impl Partition {
                 Err(error) => {
                     broken += 1;
                     if broken <= COMPLAINTS_MAX {
-                        let text = format!("permissions: row {} of table '{}' is left out: {error}", at + 1, self.table);
+                        let text =
+                            format!("permissions: row {} of table '{}' is left out: {error}", at + 1, self.table);
                         write_log(LogLevel::Warning, &text);
                     }
                 }

@@ -85,7 +85,10 @@ fn addresses_ports_and_transports_are_matched() {
     take_logs();
     let rig = rig(&db, Dialect::V4_0, "", &route);
     let logs = take_logs();
-    assert!(logs.iter().any(|line| line.text.contains("row 5 of table 'address' is left out: 'no address'")), "{logs:?}");
+    assert!(
+        logs.iter().any(|line| line.text.contains("row 5 of table 'address' is left out: 'no address'")),
+        "{logs:?}"
+    );
     assert_eq!(ask(&rig, "sip:x@y"), wanted);
 }
 
@@ -129,7 +132,8 @@ fn a_reload_replaces_the_addresses_or_keeps_them() {
     assert_eq!(ask(&rig, "sip:203.0.113.5@x"), ["1"]);
     let host = json!({"grp": 9, "ip": "203.0.113.5", "mask": "32", "port": 0, "proto": "any", "pattern": null, "context_info": null});
     let net = json!({"grp": 2, "ip": "10.0.0.0", "mask": "8", "port": 5060, "proto": "udp", "pattern": null, "context_info": null});
-    let all = json!({"Partitions": [{"name": "default", "Destinations": [host]}, {"name": "other", "Destinations": []}]});
+    let all =
+        json!({"Partitions": [{"name": "default", "Destinations": [host]}, {"name": "other", "Destinations": []}]});
     assert_eq!(rig.mi("permissions:address_dump", MiParams::None).unwrap(), all);
     assert_eq!(rig.mi("subnet_dump", part("default")).unwrap(), json!({"part": "default", "Destinations": [net]}));
     assert_eq!(rig.mi("address_dump", part("nope")).unwrap_err().message, "No such partition");
@@ -206,7 +210,10 @@ fn routing_is_allowed_or_denied_by_the_files() {
     let params = format!("{}\nmodparam(\"permissions\", \"check_all_branches\", 0)", defaults(&dir));
     let rig_first = rig(&db, Dialect::V4_0, &params, &route);
     assert_eq!(ask(&rig_first, "sip:0911@example.org"), ["default", "branches", "nothing"]);
-    let old = format!("if (allow_routing(\"{0}/permissions.allow\", \"{0}/special.deny\")) xlog(\"two\\n\");", dir.0.display());
+    let old = format!(
+        "if (allow_routing(\"{0}/permissions.allow\", \"{0}/special.deny\")) xlog(\"two\\n\");",
+        dir.0.display()
+    );
     let rig_old = rig(&db, Dialect::V2_4, &defaults(&dir), &old);
     assert_eq!(ask(&rig_old, "sip:0800123@example.org"), ["two"]);
     assert_eq!(ask(&rig_old, "sip:1@example.org"), Vec::<String>::new());

@@ -33,7 +33,9 @@ fn carriers_and_gateways_can_be_named() {
 
 #[test]
 fn addresses_of_gateways_are_recognised() {
-    let db = database(&["INSERT INTO dr_gateways (gwid, type, address, strip, pri_prefix, attrs) VALUES ('peer', 5, '127.0.3.9:5099', 1, '77', 'pa')"]);
+    let db = database(&[
+        "INSERT INTO dr_gateways (gwid, type, address, strip, pri_prefix, attrs) VALUES ('peer', 5, '127.0.3.9:5099', 1, '77', 'pa')",
+    ]);
     let _entered = db.handle().enter();
     let route = r#"
         if (goes_to_gw()) xlog("goes\n");
@@ -48,7 +50,8 @@ fn addresses_of_gateways_are_recognised() {
         if (dr_is_gw("sip:unknown.example")) xlog("unknown\n");
         if (dr_is_gw("<sip:10.0.0.1>", , "c")) xlog("uri $avp(cr)\n");
         if (dr_is_gw("no uri at all")) xlog("no uri\n");"#;
-    let params = "modparam(\"drouting\", \"gw_id_avp\", \"$avp(id)\")\nmodparam(\"drouting\", \"carrier_id_avp\", \"$avp(cr)\")";
+    let params =
+        "modparam(\"drouting\", \"gw_id_avp\", \"$avp(id)\")\nmodparam(\"drouting\", \"carrier_id_avp\", \"$avp(cr)\")";
     let rig = rig(&db, params, route);
     rig.add_name("known.example", Proto::Udp, "10.0.0.2:1");
     for is_slow in [false, true] {
@@ -86,12 +89,15 @@ fn gateways_are_disabled_by_the_script_and_the_state_is_kept() {
     rig.receive(invite("sip:4912@x").replace("CSeq: 1", "Subject: off\r\nCSeq: 1"));
     assert_eq!(rig.xlogs(), ["sip:0012@10.0.0.1", "off 1", "event Default gw1 10.0.0.1 inactive script dr_disable"]);
     assert_eq!(call(&rig, "sip:4912@x"), ["sip:4912@10.0.0.2:5080;transport=tcp"]);
-    let state = |db: &crate::sqlops::tests::TestDb| db.rows("SELECT state FROM dr_gateways WHERE gwid = 'gw1'").rows[0][0].as_int();
+    let state = |db: &crate::sqlops::tests::TestDb| {
+        db.rows("SELECT state FROM dr_gateways WHERE gwid = 'gw1'").rows[0][0].as_int()
+    };
     assert_eq!(state(&db), Some(2));
     // The next process begins with it.
     let again = super::rig(&db, "", "do_routing(1); xlog(\"$ru\\n\");");
     assert_eq!(call(&again, "sip:4912@x"), ["sip:4912@10.0.0.2:5080;transport=tcp"]);
-    let forgetful = super::rig(&db, "modparam(\"drouting\", \"persistent_state\", 0)", "do_routing(1); xlog(\"$ru\\n\");");
+    let forgetful =
+        super::rig(&db, "modparam(\"drouting\", \"persistent_state\", 0)", "do_routing(1); xlog(\"$ru\\n\");");
     assert_eq!(call(&forgetful, "sip:4912@x"), ["sip:0012@10.0.0.1"]);
     let never = super::rig(&db, "", "dr_disable(); xlog(\"$rc\\n\");");
     assert_eq!(call(&never, "sip:1@x"), ["-1"]);
@@ -128,11 +134,19 @@ fn a_failed_call_goes_to_the_next_gateway() {
     take_logs();
     let sent = rig.receive(invite("sip:4912@x"));
     let to_first = sent.iter().find(|sent| sent.first_line().starts_with("INVITE sip:0012@10.0.0.1")).unwrap();
-    let via = to_first.text().lines().filter(|line| line.starts_with("Via:")).map(|line| format!("{line}\r\n")).collect::<String>();
+    let via = to_first
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("Via:"))
+        .map(|line| format!("{line}\r\n"))
+        .collect::<String>();
     let head = |name: &str| to_first.text().lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     let reply = format!(
         "SIP/2.0 503 Busy\r\n{via}{}\r\n{};tag=9\r\n{}\r\n{}\r\nContent-Length: 0\r\n\r\n",
-        head("From:"), head("To:"), head("Call-ID:"), head("CSeq:")
+        head("From:"),
+        head("To:"),
+        head("Call-ID:"),
+        head("CSeq:")
     );
     let sent = rig.receive_from("10.0.0.1:5060", reply);
     assert!(sent.iter().any(|sent| sent.first_line().starts_with("INVITE sip:4912@10.0.0.2:5080")), "{sent:?}");

@@ -93,7 +93,13 @@ fn reloads_at_the_same_time_wait_or_are_refused() {
                 unreachable!("a reload is answered later")
             };
             let keep = results.clone();
-            tandem_module::worker::Workers::spawn(&*rig.workers, Box::pin(async move { keep.lock().push(reload.await) }));
+            tandem_module::worker::Workers::spawn(
+                &*rig.workers,
+                Box::pin(async move {
+                    let result = reload.await;
+                    keep.lock().push(result);
+                }),
+            );
         }
         rig.settle();
         let results = results.lock();
@@ -125,5 +131,8 @@ fn probing_is_switched_by_command() {
     assert_eq!(on.mi("dr_enable_probing", args(&["0"])).unwrap(), json!("OK"));
     assert_eq!(on.mi("dr_enable_probing", MiParams::None).unwrap(), json!({"Status": 0}));
     let never = rig(&db, "modparam(\"drouting\", \"probing_interval\", 0)", ROUTE);
-    assert_eq!(never.mi("dr_enable_probing", MiParams::None).unwrap_err().message, "Gateways probing disabled from script");
+    assert_eq!(
+        never.mi("dr_enable_probing", MiParams::None).unwrap_err().message,
+        "Gateways probing disabled from script"
+    );
 }

@@ -46,7 +46,8 @@ fn text(db: &TestDb, params: &str, script: &str) -> String {
 }
 
 fn rig_in(db: &TestDb, dialect: Dialect, params: &str, script: &str) -> Rig {
-    Rig::try_script(&text(db, params, script), RigOptions { dialect: Some(dialect) }).unwrap_or_else(|error| panic!("{error}"))
+    Rig::try_script(&text(db, params, script), RigOptions { dialect: Some(dialect) })
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A rig of the newest dialect whose main route is `route`.

@@ -16,7 +16,11 @@ fn reply(rig: &Rig, probe: &Sent, code: u16) {
     let head = |name: &str| message.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     let text = format!(
         "SIP/2.0 {code} X\r\n{}\r\n{}\r\n{};tag=t\r\n{}\r\n{}\r\nContent-Length: 0\r\n\r\n",
-        head("Via:"), head("From:"), head("To:"), head("Call-ID:"), head("CSeq:")
+        head("Via:"),
+        head("From:"),
+        head("To:"),
+        head("Call-ID:"),
+        head("CSeq:")
     );
     rig.receive_from(&probe.to.addr.to_string(), text);
 }
@@ -30,7 +34,9 @@ fn state(rig: &Rig, id: &str) -> String {
 fn interval(rig: &Rig) -> Vec<Sent> {
     let mut all = Vec::new();
     for _ in 0..10 {
-        all.extend(rig.advance(Duration::from_secs(1)).into_iter().filter(|sent| sent.first_line().starts_with("OPTIONS")));
+        all.extend(
+            rig.advance(Duration::from_secs(1)).into_iter().filter(|sent| sent.first_line().starts_with("OPTIONS")),
+        );
     }
     all.dedup_by(|a, b| a.bytes == b.bytes);
     all
@@ -73,7 +79,10 @@ fn answers_to_probes_switch_gateways() {
 
 #[test]
 fn inactive_gateways_are_probed_until_they_answer() {
-    let db = database(&["UPDATE dr_gateways SET state = 2 WHERE gwid = 'paused'", "UPDATE dr_gateways SET probe_mode = 0 WHERE gwid = 'probed'"]);
+    let db = database(&[
+        "UPDATE dr_gateways SET state = 2 WHERE gwid = 'paused'",
+        "UPDATE dr_gateways SET probe_mode = 0 WHERE gwid = 'probed'",
+    ]);
     let _entered = db.handle().enter();
     let rig = rig_in(&db, Dialect::V4_0, "modparam(\"drouting\", \"probing_interval\", 10)", "route { exit; }");
     let probes = interval(&rig);
@@ -100,7 +109,10 @@ fn states_that_could_not_be_written_are_tried_again() {
     rig.mi("dr_gw_status", MiParams::Positional(vec![json!("gw1"), json!("0")])).unwrap();
     rig.settle();
     let logs = take_logs();
-    assert!(logs.iter().any(|line| line.text.contains("state of gateway gw1") && line.text.contains("tried again")), "{logs:?}");
+    assert!(
+        logs.iter().any(|line| line.text.contains("state of gateway gw1") && line.text.contains("tried again")),
+        "{logs:?}"
+    );
     db.rows("ALTER TABLE elsewhere RENAME TO dr_gateways");
     rig.advance(Duration::from_secs(31));
     assert_eq!(db.rows("SELECT state FROM dr_gateways WHERE gwid = 'gw1'").rows[0][0].as_int(), Some(1));
