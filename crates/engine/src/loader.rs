@@ -13,7 +13,7 @@ use tandem_module::node::{Alias, NodeBuilder, NodeRef};
 use tandem_module::settings::Settings;
 use tandem_module::transport::Proto;
 use tandem_net::{ListenSpec, NetConfig};
-use tandem_script::ast::{Dialect, Item, Modparam, ModparamValue, Script, SocketDef, Span, Spanned};
+use tandem_script::ast::{Dialect, FileId, Item, Modparam, ModparamValue, Script, SocketDef, Span, Spanned};
 use tandem_script::diagnostic::{self, Diagnostic};
 use tandem_script::globals::{self, Globals};
 use tandem_script::program::Program;
@@ -256,7 +256,9 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
     let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
         return Err(Box::new(Refused { diagnostics, sources }));
     };
-    let settings = Settings::from_globals(&globals, dialect);
+    let mut settings = Settings::from_globals(&globals, dialect);
+    let script = Path::new(sources.name(FileId(0)));
+    settings.script_dir = script.parent().map(Path::to_path_buf).unwrap_or_default();
     let surface = builder.surface().clone();
     let none = ParamValues::default();
     for module in builder.modules().to_vec() {

@@ -2,6 +2,7 @@
 //! `tandem-module` or through the public items of the other module's folder; they open no sockets and block no thread.
 
 pub mod acc;
+pub mod alias_db;
 pub mod auth;
 pub mod auth_db;
 pub mod avpops;
@@ -14,13 +15,17 @@ pub mod db_postgres;
 mod db_server;
 pub mod db_sqlite;
 pub mod dialog;
+pub mod domain;
+pub mod drouting;
 pub mod event_route;
 pub mod event_routing;
+pub mod group;
 pub mod httpd;
 pub mod known;
 pub mod maxfwd;
 pub mod mi_fifo;
 pub mod mi_http;
+pub mod permissions;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
@@ -80,6 +85,11 @@ pub static ALL: &[&ModuleDecl] = &[
     &mi_fifo::MODULE,
     &mi_http::MODULE,
     &statistics::MODULE,
+    &domain::MODULE,
+    &alias_db::MODULE,
+    &permissions::MODULE,
+    &group::MODULE,
+    &drouting::MODULE,
 ];
 
 /// The module of that name: the base name of `loadmodule`, without `.so`.

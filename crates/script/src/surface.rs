@@ -74,6 +74,9 @@ pub enum ArgType {
     Var,
     /// A writable variable, passed by reference.
     VarOut,
+    /// A writable variable, passed by reference, or any other text, expanded: 2.4 writes `""` for none, and puts a name
+    /// (of a partition) into the place where later versions have the variable.
+    VarOrText,
     /// A regular expression, POSIX extended; constants are compiled at load.
     Regex,
     /// Name of a message flag, resolved to its index at load.

@@ -27,6 +27,11 @@ pub(super) fn check(_: &mut Context, args: &[Arg]) -> Called {
     }
 }
 
+/// Whether a moment lies in a recurrence, or in an expression of several; `None` for a text that is none.
+pub(crate) fn contains(text: &str, moment: &DateTime<Local>) -> Option<bool> {
+    Expression::new(text).evaluate(moment)
+}
+
 struct Expression<'a> {
     rest: &'a str,
 }

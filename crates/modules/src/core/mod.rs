@@ -4,6 +4,7 @@
 mod auth_vars;
 mod branches;
 mod cache;
+pub(crate) mod db_load;
 mod flags;
 mod forward;
 mod header_vars;

@@ -137,6 +137,17 @@ impl Checker<'_> {
             ArgType::Raw => self.raw_argument(arg),
             ArgType::Var => self.variable_argument(function, arg, spec, false),
             ArgType::VarOut => self.variable_argument(function, arg, spec, true),
+            ArgType::VarOrText => match &arg.kind {
+                ArgKind::Text(text) if parse_exact(text, self.scope).is_err() => {
+                    self.only(Dialect::V2_4, arg.span, "a text in the place of a variable");
+                    self.text_argument(arg, spec.ty);
+                }
+                ArgKind::Text(_) | ArgKind::Var(_) => {
+                    let is_output = self.scope.dialect != Dialect::V2_4;
+                    self.variable_argument(function, arg, spec, is_output);
+                }
+                _ => self.text_argument(arg, spec.ty),
+            },
             ArgType::Regex => self.regex_argument(arg),
             ArgType::Flag | ArgType::BranchFlag => self.flag_argument(function, arg, spec),
             ArgType::Route(kind) => self.route_argument(arg, kind),

@@ -77,6 +77,13 @@ impl Compiler<'_> {
                 ArgKind::Null | ArgKind::Missing => return Err(mismatch(arg, declared, "a string")),
             })),
             ArgType::Var | ArgType::VarOut => self.variable_argument(arg, declared),
+            ArgType::VarOrText => match &arg.kind {
+                ArgKind::Text(text) if pvar::parse_exact(text, self.scope()).is_err() => {
+                    self.text_argument(arg, declared)
+                }
+                ArgKind::Text(_) | ArgKind::Var(_) => self.variable_argument(arg, declared),
+                _ => self.text_argument(arg, declared),
+            },
             ArgType::Regex => self.regex_argument(arg, declared),
             ArgType::Flag | ArgType::BranchFlag => self.flag_argument(arg, declared),
             ArgType::Route(kind) => self.route_argument(arg, declared, kind),
