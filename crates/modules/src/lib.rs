@@ -14,6 +14,7 @@ pub mod dialog;
 pub mod event_route;
 pub mod event_routing;
 pub mod httpd;
+pub mod json;
 pub mod known;
 pub mod maxfwd;
 pub mod mi_fifo;
@@ -34,6 +35,7 @@ pub mod textops;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
+pub mod xml;
 
 // The test rig is also a part of integration tests, where this crate has its own name.
 #[cfg(test)]
@@ -74,7 +76,9 @@ pub static ALL: &[&ModuleDecl] = &[
     &httpd::MODULE,
     &mi_fifo::MODULE,
     &mi_http::MODULE,
+    &json::MODULE,
     &statistics::MODULE,
+    &xml::MODULE,
 ];
 
 /// The module of that name: the base name of `loadmodule`, without `.so`.

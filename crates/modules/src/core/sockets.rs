@@ -109,7 +109,11 @@ fn family(socket: &Socket) -> Value {
     Value::from(if socket.addr.is_ipv4() { "INET" } else { "INET6" })
 }
 
+/// The listener a message came in by; none for the dummy request of timer, event and startup routes.
 fn receiving(context: &Context) -> Option<&'static Socket> {
+    if context.source.src.ip().is_unspecified() {
+        return None;
+    }
     context.node.socket(context.source.socket)
 }
 
