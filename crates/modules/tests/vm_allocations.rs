@@ -68,7 +68,10 @@ fn a_residential_route_makes_few_allocations() {
         let before = count();
         let after = |context: Box<tandem_module::context::Context>, _| {
             // The route went all the way.
-            assert_eq!(context.edits.target.dst_uri.as_ref().map(|uri| uri.to_str().into_owned()).as_deref(), Some("sip:192.0.2.50:5080"));
+            assert_eq!(
+                context.edits.target.dst_uri.as_ref().map(|uri| uri.to_str().into_owned()).as_deref(),
+                Some("sip:192.0.2.50:5080")
+            );
             context.recycle();
         };
         let own = count();

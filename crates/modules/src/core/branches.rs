@@ -306,7 +306,7 @@ pub(super) fn branch(context: &mut Context, call: &VarCall<'_>) -> Value {
 }
 
 fn append(context: &mut Context, value: &Value) -> bool {
-    match value.as_text() {
+    match value.as_text().filter(|uri| !uri.is_empty()) {
         Some(uri) => context.edits.add_branch(Target { uri: Some(uri), ..Target::default() }),
         None => false,
     }

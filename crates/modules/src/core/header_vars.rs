@@ -69,9 +69,10 @@ pub(super) fn contact_field(context: &mut Context, call: &VarCall<'_>) -> Value 
         b"params" => filled_value(message, contact.params.raw()),
         name @ (b"q" | b"expires" | b"methods" | b"received") => {
             let value = contact.params.value(name);
-            part_value(message, value.map(|text| {
-                text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
-            }))
+            part_value(
+                message,
+                value.map(|text| text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)),
+            )
         }
         _ => Value::Null,
     };

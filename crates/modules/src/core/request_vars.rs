@@ -170,7 +170,11 @@ pub(super) fn edit_ruri(context: &mut Context, edit: &UriEdit<'_>) -> bool {
 
 /// A new request URI has no preference of its own; an empty text is the URI as received.
 pub(super) fn replace_ruri(context: &mut Context, uri: Text) {
-    context.edits.target.uri = Some(uri).filter(|uri| !uri.is_empty());
+    if uri.is_empty() {
+        context.edits.target.uri = None;
+        return;
+    }
+    context.edits.target.uri = Some(uri);
     context.edits.target.q = None;
 }
 
@@ -244,7 +248,6 @@ pub(super) fn set_ruri_q(context: &mut Context, _: &VarCall<'_>, value: Value) -
     match value.as_int() {
         Some(q @ 0..=1000) => context.edits.target.q = Some(q as u16),
         Some(-1) => context.edits.target.q = None,
-        None if value.is_null() => context.edits.target.q = None,
         _ => return false,
     }
     true

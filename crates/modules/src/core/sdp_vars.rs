@@ -99,7 +99,8 @@ impl Lines {
         let own = call.context.is_none().then(|| context.edits.lumps.body()).flatten();
         let (body, start, end) = description(message, own)?;
         let text = body.get(start..end)?;
-        let separator: &[u8] = match text.iter().position(|byte| matches!(byte, b'\r' | b'\n')).map(|at| text.get(at..)) {
+        let separator: &[u8] = match text.iter().position(|byte| matches!(byte, b'\r' | b'\n')).map(|at| text.get(at..))
+        {
             Some(Some([b'\r', b'\n', ..])) => b"\r\n",
             Some(Some([b'\r', ..])) => b"\r",
             _ => b"\n",

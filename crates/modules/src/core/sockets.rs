@@ -135,8 +135,10 @@ pub(super) fn socket_out(context: &mut Context, call: &VarCall<'_>) -> Value {
 
 pub(super) fn set_socket_out(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
     let Some(text) = value.as_text() else {
-        context.edits.target.socket = None;
-        return true;
+        if value.is_null() {
+            context.edits.target.socket = None;
+        }
+        return value.is_null();
     };
     match context.node.socket_named(&text) {
         Some(socket) => context.edits.target.socket = Some(socket.id),

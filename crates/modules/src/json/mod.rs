@@ -76,7 +76,12 @@ const fn document(
 
 static VARIABLES: &[Variable] = &[
     document("json", "a document or a part of it", |context, call| read(context, call, Style::Spaced), Some(write)),
-    document("json_pretty", "the same, printed over lines", |context, call| read(context, call, Style::Pretty), Some(write)),
+    document(
+        "json_pretty",
+        "the same, printed over lines",
+        |context, call| read(context, call, Style::Pretty),
+        Some(write),
+    ),
     document(
         "json_compact",
         "the same, printed without blanks",

@@ -3,7 +3,7 @@
 use tandem_script::pvar::{PATH_INT, PATH_NULL, PATH_TEXT, PATH_VAR_END, PATH_VAR_START};
 
 /// Steps of one path at most.
-pub const STEPS_MAX: usize = 64;
+pub(crate) const STEPS_MAX: usize = 64;
 
 /// What a round of `for` gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

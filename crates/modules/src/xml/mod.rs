@@ -96,7 +96,8 @@ impl Path {
 
 fn child<'a>(nodes: &'a [Node], (name, at): &(String, usize)) -> Option<(usize, &'a Element)> {
     let elements = nodes.iter().enumerate().filter_map(|(place, node)| match node {
-        Node::Element(element) if element.name == *name => Some((place, element)),
+        // Names are compared without their namespace prefix.
+        Node::Element(element) if element.name.rsplit(':').next() == Some(name) => Some((place, element)),
         _ => None,
     });
     elements.into_iter().nth(*at)
@@ -216,12 +217,10 @@ fn change(document: &mut Document, path: &Path, text: Option<String>) -> Option<
             let at = element.attributes.iter().position(|(other, _)| other == name)?;
             element.attributes.remove(at);
         }
-        (Access::Attribute(name), Some(text)) => {
-            match element.attributes.iter_mut().find(|(other, _)| other == name) {
-                Some((_, value)) => *value = text,
-                None => element.attributes.push((name.clone(), text)),
-            }
-        }
+        (Access::Attribute(name), Some(text)) => match element.attributes.iter_mut().find(|(other, _)| other == name) {
+            Some((_, value)) => *value = text,
+            None => element.attributes.push((name.clone(), text)),
+        },
     }
     Some(())
 }

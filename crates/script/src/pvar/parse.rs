@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{CompiledVar, INDEX_INSERT, INDEX_INSERT_AFTER, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError, VarIndex, VarName, var_slot};
+use super::{
+    CompiledVar, INDEX_INSERT, INDEX_INSERT_AFTER, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError, VarIndex,
+    VarName, var_slot,
+};
 use crate::avp::AvpName;
 use crate::format::Format;
 use crate::surface::NameRule;

@@ -104,7 +104,9 @@ pub(super) fn apply<H: Host>(context: &mut Context<'_, H>, op: &IpOp, input: &Te
             let network = context.text(network)?;
             let network = std::str::from_utf8(&network)
                 .ok()
-                .filter(|text| text.split_once('/').is_some_and(|(_, length)| length.bytes().all(|c| c.is_ascii_digit())))
+                .filter(|text| {
+                    text.split_once('/').is_some_and(|(_, length)| length.bytes().all(|c| c.is_ascii_digit()))
+                })
                 .and_then(Network::parse)
                 .ok_or(Failed)?;
             let address = parsed().ok_or(Failed)?;

@@ -17,8 +17,8 @@ use crate::value::{Text, Value, int_text};
 use crate::vm::{Failed, Host, eval_at};
 
 pub use ip::{Network, address};
-pub use sip::is_readable;
 pub(crate) use parse::parse_chain;
+pub use sip::is_readable;
 
 /// Longest result of a transformation in bytes; a longer one is an error.
 pub const RESULT_BYTES_MAX: usize = 65_535;

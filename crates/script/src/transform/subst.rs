@@ -49,7 +49,8 @@ fn refused(text: impl Into<String>) -> SubstError {
 impl Subst {
     pub(crate) fn parse(expression: &[u8], scope: Scope<'_>, depth: usize) -> Result<Subst, SubstError> {
         let (delimiter, rest) = expression.split_first().ok_or_else(|| malformed("empty substitution"))?;
-        let (pattern, rest) = until(rest, *delimiter).ok_or_else(|| malformed("the substitution has no replacement"))?;
+        let (pattern, rest) =
+            until(rest, *delimiter).ok_or_else(|| malformed("the substitution has no replacement"))?;
         let (replacement, flags) = until(rest, *delimiter).ok_or_else(|| malformed("the substitution has no end"))?;
         let (mut ignore_case, mut is_global, mut is_line_mode) = (false, false, true);
         for flag in flags.trim_ascii() {

@@ -1,8 +1,8 @@
 //! `{s.*}`: text transformations. Escapes are beside it.
 
 use base64::Engine;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha1::{Digest, Sha1};
@@ -77,7 +77,11 @@ pub(super) fn apply<H: Host>(
         TextOp::TrimLeft => Value::text(trim_left(text)),
         TextOp::TrimRight => Value::text(trim_right(text)),
         TextOp::Reverse => text.iter().rev().copied().collect::<Vec<u8>>().into(),
-        TextOp::Base64Encode | TextOp::Base64Decode if value.is_int_primary() => Value::Text(input.clone()),
+        TextOp::Base64Encode | TextOp::Base64Decode
+            if value.is_int_primary() && context.dialect != crate::ast::Dialect::V2_4 =>
+        {
+            Value::Text(input.clone())
+        }
         TextOp::Base64Encode => STANDARD.encode(text).into_bytes().into(),
         TextOp::Base64Decode => LENIENT.decode(text).map_err(|_| Failed)?.into(),
         TextOp::HexEncode => hex::encode(text).into_bytes().into(),
@@ -85,10 +89,7 @@ pub(super) fn apply<H: Host>(
         TextOp::HexToInt if value.is_int_primary() => Value::Int(value.as_int().unwrap_or(0)),
         TextOp::HexToInt if text.is_empty() => Value::Int(0),
         TextOp::HexToInt => {
-            let digits = std::str::from_utf8(text)
-                .ok()
-                .filter(|text| !text.starts_with('+'))
-                .ok_or(Failed)?;
+            let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+')).ok_or(Failed)?;
             Value::Int(u64::from_str_radix(digits, 16).map_err(|_| Failed)? as i32)
         }
         TextOp::IntToHex => {
