@@ -35,9 +35,12 @@ fn unquoted(text: &[u8]) -> &[u8] {
     }
 }
 
+/// Name and value.
+type Parameter<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// The parameters up to a comma; `None` for a list the reference cannot read: a blank in front, an empty
 /// value, or a semicolon at the end.
-fn params(text: &[u8]) -> Option<Vec<(&[u8], Option<&[u8]>)>> {
+fn params(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let text = split(text, b',').next()?;
     if text.first().is_some_and(u8::is_ascii_whitespace) {
         return None;
