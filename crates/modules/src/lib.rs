@@ -21,6 +21,7 @@ pub mod event_route;
 pub mod event_routing;
 pub mod group;
 pub mod httpd;
+pub mod json;
 pub mod known;
 pub mod maxfwd;
 pub mod mi_fifo;
@@ -42,6 +43,7 @@ pub mod textops;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
+pub mod xml;
 
 // The test rig is also a part of integration tests, where this crate has its own name.
 #[cfg(test)]
@@ -84,12 +86,14 @@ pub static ALL: &[&ModuleDecl] = &[
     &httpd::MODULE,
     &mi_fifo::MODULE,
     &mi_http::MODULE,
+    &json::MODULE,
     &statistics::MODULE,
     &domain::MODULE,
     &alias_db::MODULE,
     &permissions::MODULE,
     &group::MODULE,
     &drouting::MODULE,
+    &xml::MODULE,
 ];
 
 /// The module of that name: the base name of `loadmodule`, without `.so`.

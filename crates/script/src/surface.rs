@@ -132,6 +132,8 @@ pub enum NameRule {
     Named,
     /// Either.
     Both,
+    /// `$name(path)`: variables inside the path are given to the reader with the kind of their values (see [`crate::pvar::PATH_VAR_START`]).
+    Path,
 }
 
 /// A variable class of the script language.

@@ -12,6 +12,7 @@ mod mi;
 mod misc;
 mod process_vars;
 mod request_vars;
+mod sdp_vars;
 mod sockets;
 pub(crate) mod table;
 mod tables;
@@ -24,6 +25,7 @@ pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;
 pub(crate) use process_vars::local_time;
 pub use request_vars::Authenticated;
+pub use sdp_vars::LINES_MAX as SDP_LINES_MAX;
 
 use tandem_module::ModuleDecl;
 use tandem_script::surface::{EventSpec, StatSpec};

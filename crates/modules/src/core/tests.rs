@@ -88,3 +88,42 @@ fn reply_routes_see_no_request_uri() {
     );
     assert_eq!(rig.xlogs(), ["<null> <null> 180 Ringing INVITE"]);
 }
+
+const OFFER: &str = "INVITE sip:bob@192.0.2.7:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKs1\r\n\
+From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>\r\nCall-ID: s-1\r\nCSeq: 1 INVITE\r\nMax-Forwards: 9\r\n\
+Content-Type: application/sdp\r\nContent-Length: 97\r\n\r\nv=0\r\no=- 1 1 IN IP4 1.1.1.1\r\ns=-\r\nc=IN IP4 1.1.1.1\r\nt=0 0\r\n\
+m=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n";
+
+#[test]
+fn lines_of_the_description_are_read_edited_and_sent() {
+    let rig = Rig::script(
+        "route { $sdp.line(c=) = \"c=IN IP4 9.9.9.9\"; $(sdp.stream(audio/a=)[insert]) = \"a=ptime:20\";
+           $(sdp.line(t=)[insertAfter]) = \"a=x\"; $sdp.session(s=) = NULL;
+           xlog(\"$sdp.line(c=/[2]) $sdp.stream(audio/[1]) $sdp.stream.idx(audio) $sdp.line(z=)\");
+           $sdp.line(z=) = \"z\"; xlog(\"$rc\"); forward(); }",
+    );
+    let offer = OFFER.replacen(
+        "Content-Length: 97",
+        &format!("Content-Length: {}", OFFER.split("\r\n\r\n").nth(1).unwrap().len()),
+        1,
+    );
+    let sent = rig.receive(offer);
+    assert_eq!(rig.xlogs(), ["9.9.9.9 a=ptime:20 5 <null>", "-1"]);
+    let message = sent[0].message();
+    let wanted = "v=0\r\no=- 1 1 IN IP4 1.1.1.1\r\nc=IN IP4 9.9.9.9\r\nt=0 0\r\na=x\r\nm=audio 4000 RTP/AVP 0\r\n\
+                  a=ptime:20\r\na=sendrecv\r\n";
+    assert_eq!(std::str::from_utf8(message.body()).unwrap(), wanted);
+    assert_eq!(message.content_length().unwrap(), Some(wanted.len() as u32));
+}
+
+#[test]
+fn a_description_is_replaced_or_removed_as_a_whole() {
+    let rig = Rig::script(
+        "route { $sdp = \"nonsense\"; xlog(\"$rc\"); $sdp = NULL; xlog(\"$rc $sdp $rb\"); $sdp = \"v=0\\r\\no=x\\r\\ns=-\\r\\n\";
+           xlog(\"$rc $(sdp{s.len})\"); }",
+    );
+    rig.receive(OFFER.replacen("Content-Length: 97\r\n", "", 1));
+    assert_eq!(rig.xlogs(), ["-1", "1 <null> <null>", "1 15"]);
+    rig.receive(REQUEST);
+    assert_eq!(rig.xlogs(), ["-1", "-1 <null> <null>", "-1 <null>"]);
+}

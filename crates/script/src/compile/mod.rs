@@ -193,7 +193,12 @@ impl<'a> Compiler<'a> {
         }
         self.has_error_route |= route.kind == RouteKind::Error;
         let has_name = !(name.is_empty() || route.kind == RouteKind::Request && name == "0");
-        let shown = if has_name { format!("{}[{name}]", head(route.kind)) } else { kind_name(route.kind).to_owned() };
+        let shown = match route.kind {
+            _ if has_name => format!("{}[{name}]", head(route.kind)),
+            // The main route is shown by its head alone.
+            RouteKind::Request => head(route.kind).to_owned(),
+            kind => kind_name(kind).to_owned(),
+        };
         let shown_type = if has_name { head(route.kind) } else { kind_name(route.kind) };
         self.program.routes.push(RouteInfo {
             kind: route.kind,

@@ -358,12 +358,15 @@ fn for_next<H: Host>(m: &mut Machine, program: &Program, host: &mut H, iterator:
     if let Some(rounds) = m.loops.last_mut() {
         *rounds = round.saturating_add(1);
     }
-    let is_done =
-        program.vars.get(iterator.0 as usize).is_some_and(|iterator| write_var(host, iterator, AssignOp::Set, element));
+    let is_done = program.vars.get(iterator.0 as usize).is_some_and(|iterator| {
+        // Elements of a document are documents: `$json` parses them.
+        let op = if iterator.host_class().is_some() { AssignOp::Replace } else { AssignOp::Set };
+        write_var(host, iterator, op, element)
+    });
     if !is_done {
         complain_here(m, program, host, LogLevel::Error, "the variable of the `for` cannot take the element");
-        m.code = -1;
-        host.vars().frame.rc = -1;
+        m.code = -5;
+        host.vars().frame.rc = -5;
         m.pc = exit;
     }
 }
