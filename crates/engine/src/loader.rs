@@ -123,6 +123,7 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     let mut builder = NodeBuilder::default();
     builder.add_module(tandem_modules::CORE);
     load_modules(&script, &mut builder, options, &mut diagnostics);
+    note_missing(&script, &mut builder);
     let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
     let module_spans = module_spans(&script);
@@ -139,6 +140,7 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
         program = compiled;
     }
     diagnostic::sort(&mut diagnostics);
+    check::silence(&mut diagnostics, &sources);
     Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, program }
 }
 
@@ -210,6 +212,20 @@ fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOption
     }
 }
 
+/// What the modules of the script have in OpenSIPS and not here: named by the checker, compiled to calls that fail.
+fn note_missing(script: &Script, builder: &mut NodeBuilder) {
+    for item in &script.items {
+        let Item::LoadModule(text) = item else { continue };
+        let Some(known) = tandem_modules::known::module(&module_name(&text.node)) else { continue };
+        for function in &known.functions {
+            builder.surface_mut().add_missing_function(known.name, function);
+        }
+        for variable in tandem_modules::known::variables_of(known.name) {
+            builder.surface_mut().add_missing_variable(known.name, variable);
+        }
+    }
+}
+
 fn missing_module(name: &str, span: Span, options: &LoadOptions) -> Diagnostic {
     let is_known = tandem_modules::known::has_module(name);
     let text = if is_known {
@@ -218,7 +234,11 @@ fn missing_module(name: &str, span: Span, options: &LoadOptions) -> Diagnostic {
         format!("there is no module '{name}'")
     };
     if is_known && options.permissive {
-        return Diagnostic::warning("module-missing", span, text);
+        return Diagnostic::warning("module-missing", span, text).with_note("its functions fail when they are called");
+    }
+    if is_known {
+        let hint = "with --permissive the script loads, and calls of its functions fail";
+        return Diagnostic::error("module-missing", span, text).with_suggestion(hint);
     }
     let all = tandem_modules::ALL.iter().map(|module| module.name);
     Diagnostic::error("module-missing", span, text).with_nearest(spelling::nearest(name, all))
@@ -314,6 +334,10 @@ fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -
         };
     }
     let text = format!("module {} has no parameter '{name}'", module.name);
+    if let Some(new) = check::renamed_parameter(module.name, name) {
+        let hint = format!("it was renamed: write `{new}`");
+        return Diagnostic::error("modparam-unknown", param.name.span, text).with_suggestion(hint);
+    }
     let nearest = spelling::nearest(name, module.params.iter().map(|spec| spec.name));
     Diagnostic::error("modparam-unknown", param.name.span, text).with_nearest(nearest)
 }
@@ -339,23 +363,18 @@ fn check_dependencies(script: &Script, builder: &NodeBuilder, diagnostics: &mut 
     }
 }
 
-/// What OpenSIPS knows of a function that is not here.
+/// What is known of a function that no loaded module has.
 fn about_function(name: &str) -> Option<String> {
-    let modules = tandem_modules::known::modules_with_function(name);
-    if modules.is_empty() {
-        return None;
+    let has = |module: &&&'static ModuleDecl| module.functions.iter().any(|function| function.spec.name == name);
+    if let Some(module) = tandem_modules::ALL.iter().find(has) {
+        return Some(format!("it is a function of module {0}: loadmodule \"{0}.so\"", module.name));
     }
-    let here = modules.iter().find(|module| tandem_modules::named(module).is_some());
-    Some(match here {
-        Some(module)
-            if tandem_modules::named(module)
-                .is_some_and(|decl| decl.functions.iter().any(|function| function.spec.name == name)) =>
-        {
-            format!("it is a function of module {module}: loadmodule \"{module}.so\"")
-        }
-        Some(module) => format!("function '{name}' of module {module} is known to OpenSIPS, not yet here"),
-        None => format!("it is a function of module {}, which is known to OpenSIPS, not yet here", modules.join(", ")),
-    })
+    let modules = tandem_modules::known::modules_with_function(name);
+    match modules.as_slice() {
+        [] => None,
+        [module] => Some(format!("function '{name}' of module {module} is known to OpenSIPS, not yet here")),
+        _ => Some(format!("function '{name}' of modules {} is known to OpenSIPS, not yet here", modules.join(", "))),
+    }
 }
 
 fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {

@@ -1,12 +1,21 @@
 //! Static checks of a script against what the loaded modules offer. It finds errors and doubtful places; it compiles nothing.
 
 mod arguments;
+mod effects;
+mod names_used;
+mod paths;
+mod renames;
 mod routes;
+mod silence;
 #[cfg(test)]
 pub(crate) mod test_surface;
 mod variables;
 pub(crate) mod visit;
+mod waits;
 mod warnings;
+
+pub use renames::renamed_parameter;
+pub use silence::silence;
 
 use hashbrown::HashSet;
 
@@ -19,7 +28,6 @@ use crate::format::Format;
 use crate::names::nearest;
 use crate::pvar::Scope;
 use crate::regex::PosixRegex;
-use crate::source::SourceMap;
 use crate::surface::Surface;
 
 use routes::{Reached, RouteTable};
@@ -33,7 +41,7 @@ pub const ROUTE_ARGUMENTS_MAX: usize = 8;
 pub struct CheckOptions {
     /// Also report what is allowed but doubtful (unreachable code, routes never called, ...).
     pub warnings: bool,
-    /// Unknown functions are warnings, not errors (`--permissive`).
+    /// Functions and variables that the loaded modules have in OpenSIPS and not here are warnings, not errors (`--permissive`).
     pub is_permissive: bool,
     /// What else is known about the name of an unknown function, for example the OpenSIPS module it belongs to.
     pub about_function: Option<fn(&str) -> Option<String>>,
@@ -55,29 +63,16 @@ pub fn check(script: &Script, dialect: Dialect, surface: &Surface, options: &Che
             reached: &mut reached,
             diagnostics: &mut diagnostics,
             route: index,
+            order: None,
         };
         walk_route(route, &mut checker);
     }
     routes::check_kinds(&table, &reached, surface, &mut diagnostics);
     if options.warnings {
-        warnings::check(script, &table, &reached, dialect, &mut diagnostics);
+        warnings::check(script, &table, &reached, dialect, surface, &mut diagnostics);
     }
     sort(&mut diagnostics);
     diagnostics
-}
-
-/// Drops warnings that the script itself silences: `# tandem:allow(code)` on the same line or on the line before.
-pub fn silence(diagnostics: &mut Vec<Diagnostic>, sources: &SourceMap) {
-    diagnostics.retain(|diagnostic| {
-        if diagnostic.is_error() {
-            return true;
-        }
-        let mark = format!("tandem:allow({})", diagnostic.code);
-        let here = sources.excerpt(diagnostic.span).text;
-        let before = sources.line_before(diagnostic.span);
-        let is_comment = before.trim_start().starts_with('#');
-        !(here.contains(&mark) || is_comment && before.contains(&mark))
-    });
 }
 
 /// Names that the script defines outside of its routes.
@@ -120,6 +115,8 @@ struct Checker<'a> {
     diagnostics: &'a mut Vec<Diagnostic>,
     /// Index of the route being walked.
     route: usize,
+    /// The call being checked with two arguments exchanged, when it fits that way.
+    order: Option<String>,
 }
 
 impl Checker<'_> {
@@ -138,7 +135,11 @@ impl Checker<'_> {
         }
         self.check_context(text, span);
         match Format::parse_in(text, self.scope) {
-            Ok(_) => {}
+            Ok(format) => {
+                for var in format.vars() {
+                    self.missing_variables(var, span);
+                }
+            }
             Err(error) => {
                 let diagnostic = self.variable_error(&error, span);
                 let diagnostic = if has_lone_dollar(text) {
@@ -192,21 +193,36 @@ impl Checker<'_> {
     fn unknown_function(&mut self, function: &Function) {
         let name = function.name.node.as_str();
         let span = function.name.span;
+        if let Some(module) = self.surface.missing_function(name) {
+            let text = format!("function `{name}` of module {module} is known to OpenSIPS, not yet here");
+            return self.missing("missing-function", span, text, "the call fails with -1 when it runs");
+        }
         let about = self.options.about_function.and_then(|about| about(name));
-        let error = match about {
-            Some(about) => {
+        let renamed = renames::renamed_function(name);
+        let error = match (about, renamed) {
+            (Some(about), _) => {
                 Diagnostic::error("missing-function", span, format!("the function `{name}` is of no loaded module"))
                     .with_note(about)
             }
-            None => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))
+            (None, Some(hint)) => {
+                Diagnostic::error("renamed-function", span, format!("the function `{name}` is of an older OpenSIPS"))
+                    .with_suggestion(hint)
+            }
+            (None, None) => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))
                 .with_nearest(nearest(name, self.surface.function_names()))
                 .with_note("functions come with the modules that the script loads"),
         };
-        let mut error = error;
-        if self.options.is_permissive {
-            error.severity = crate::diagnostic::Severity::Warning;
-        }
         self.report(error);
+    }
+
+    /// Something that OpenSIPS has and this program lacks.
+    fn missing(&mut self, code: &'static str, span: Span, text: String, then: &str) {
+        let diagnostic = if self.options.is_permissive {
+            Diagnostic::warning(code, span, text).with_note(then)
+        } else {
+            Diagnostic::error(code, span, text).with_suggestion(format!("with --permissive the script loads, and {then}"))
+        };
+        self.report(diagnostic);
     }
 }
 

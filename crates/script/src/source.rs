@@ -212,13 +212,9 @@ impl SourceMap {
         Excerpt { span: from..to, text }
     }
 
-    /// The line before the one a span begins in; empty at the top of a file.
-    pub fn line_before(&self, span: Span) -> String {
-        let Some(source) = self.files.get(usize::from(span.file.0)) else { return String::new() };
-        let (_, line) = source.line_of(span.start);
-        let Some(newline) = line.start.checked_sub(1) else { return String::new() };
-        let (_, before) = source.line_of(newline as u32);
-        String::from_utf8_lossy(source.text.get(before).unwrap_or(&[])).into_owned()
+    /// Number of the line a span begins in, from 1, in its own file (for the output of a preprocessor: in that output).
+    pub fn source_line(&self, span: Span) -> u32 {
+        self.files.get(usize::from(span.file.0)).map_or(1, |source| source.line_of(span.start).0 as u32 + 1)
     }
 
     /// The flat text for a preprocessor (`-p`): before each source line a comment line with its position.

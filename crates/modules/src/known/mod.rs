@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 
 const TABLE: &str = include_str!("opensips-4.0.tsv");
+/// Module, tab, its variables.
+const VARIABLES: &str = include_str!("variables-4.0.tsv");
 
 /// Modules of older versions that scripts still load.
 const OLDER: &[&str] = &[
@@ -62,6 +64,17 @@ fn by_name() -> &'static HashMap<&'static str, &'static KnownModule> {
     MAP.get_or_init(|| modules().iter().map(|module| (module.name, module)).collect())
 }
 
+/// What OpenSIPS 4.0 has in a module of that name.
+pub fn module(name: &str) -> Option<&'static KnownModule> {
+    by_name().get(name).copied()
+}
+
+/// The variables that a module of that name has in OpenSIPS 4.0.
+pub fn variables_of(module: &str) -> impl Iterator<Item = &'static str> {
+    let line = VARIABLES.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| *name == module);
+    line.into_iter().flat_map(|(_, names)| names.split(','))
+}
+
 /// Whether OpenSIPS has or had such a module.
 pub fn has_module(name: &str) -> bool {
     by_name().contains_key(name) || OLDER.contains(&name)
@@ -85,5 +98,7 @@ mod tests {
         assert!(super::has_param("tm", "fr_timeout"));
         assert!(super::modules_with_function("t_relay").contains(&"tm"));
         assert!(!super::has_module("no_such_module"));
+        assert!(super::variables_of("rtpengine").any(|name| name == "rtpquery"));
+        assert_eq!(super::variables_of("maxfwd").count(), 0);
     }
 }
