@@ -216,7 +216,12 @@ fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOption
 fn note_missing(script: &Script, builder: &mut NodeBuilder) {
     for item in &script.items {
         let Item::LoadModule(text) = item else { continue };
-        let Some(known) = tandem_modules::known::module(&module_name(&text.node)) else { continue };
+        let name = module_name(&text.node);
+        let older = tandem_modules::named(&name).map(|module| module.name);
+        for function in tandem_modules::known::older_functions_of(&name) {
+            builder.surface_mut().add_missing_function(older.unwrap_or("an older release"), function);
+        }
+        let Some(known) = tandem_modules::known::module(&name) else { continue };
         for function in &known.functions {
             builder.surface_mut().add_missing_function(known.name, function);
         }
@@ -325,7 +330,11 @@ fn apply_modparam(
 
 fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -> Diagnostic {
     let name = &param.name.node;
-    if tandem_modules::known::has_param(module.name, name) {
+    // What the parameters of a module were that 4.0 has no more is not known; nor is it an error with --permissive.
+    let is_older =
+        tandem_modules::known::is_older(module.name) || check::renamed_parameter(module.name, name).is_some();
+    let is_known = tandem_modules::known::has_param(module.name, name);
+    if is_known || is_older && options.permissive {
         let text = format!("parameter '{name}' of module {} is known to OpenSIPS, not yet here", module.name);
         return if options.permissive {
             Diagnostic::warning("modparam-missing", param.name.span, text)

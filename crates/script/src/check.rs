@@ -2,6 +2,7 @@
 
 mod arguments;
 mod effects;
+mod methods;
 mod names_used;
 mod paths;
 mod renames;
@@ -195,7 +196,11 @@ impl Checker<'_> {
         let span = function.name.span;
         if let Some(module) = self.surface.missing_function(name) {
             let text = format!("function `{name}` of module {module} is known to OpenSIPS, not yet here");
-            return self.missing("missing-function", span, text, "the call fails with -1 when it runs");
+            self.missing("missing-function", span, text, "the call fails with -1 when it runs");
+            if let (Some(hint), Some(last)) = (renames::renamed_function(name), self.diagnostics.last_mut()) {
+                last.notes.push(format!("newer releases lack it, too: {hint}"));
+            }
+            return;
         }
         let about = self.options.about_function.and_then(|about| about(name));
         let renamed = renames::renamed_function(name);
@@ -220,7 +225,8 @@ impl Checker<'_> {
         let diagnostic = if self.options.is_permissive {
             Diagnostic::warning(code, span, text).with_note(then)
         } else {
-            Diagnostic::error(code, span, text).with_suggestion(format!("with --permissive the script loads, and {then}"))
+            Diagnostic::error(code, span, text)
+                .with_suggestion(format!("with --permissive the script loads, and {then}"))
         };
         self.report(diagnostic);
     }

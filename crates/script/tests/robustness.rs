@@ -129,7 +129,8 @@ fn ten_megabytes_of_nonsense_take_bounded_time() {
 
 #[test]
 fn include_loops_and_missing_files_are_named() {
-    let found = fuzzing::findings_of("include_file \"a.cfg\"\nroute{ drop; }\n", &[("a.cfg", "include_file \"main.cfg\"\n")]);
+    let found =
+        fuzzing::findings_of("include_file \"a.cfg\"\nroute{ drop; }\n", &[("a.cfg", "include_file \"main.cfg\"\n")]);
     assert!(found.contains("error[include-loop]") && found.contains("main.cfg -> a.cfg -> main.cfg"), "{found}");
     let found = fuzzing::findings_of("include_file \"main.cfg\"\n", &[]);
     assert!(found.contains("error[include-loop]"), "{found}");
@@ -148,7 +149,9 @@ fn include_loops_and_missing_files_are_named() {
 
 #[test]
 fn deep_nesting_is_an_error_and_no_stack_overflow() {
-    let deep = |open: &str, middle: &str, close: &str| format!("route{{ {}{middle}{} }}", open.repeat(50_000), close.repeat(50_000));
+    let deep = |open: &str, middle: &str, close: &str| {
+        format!("route{{ {}{middle}{} }}", open.repeat(50_000), close.repeat(50_000))
+    };
     let texts = [
         deep("{ ", "exit;", " }"),
         deep("if (1) { ", "exit;", " }"),

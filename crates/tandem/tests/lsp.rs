@@ -149,7 +149,10 @@ impl Editor {
         let line = before.matches('\n').count();
         let column = before.rsplit('\n').next().unwrap().encode_utf16().count();
         let uri = self.uri(name);
-        self.request(method, json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": column } }))
+        self.request(
+            method,
+            json!({ "textDocument": { "uri": uri }, "position": { "line": line, "character": column } }),
+        )
     }
 
     fn stop(mut self) {
@@ -179,7 +182,10 @@ fn findings_follow_the_text() {
     let wrong: Vec<&Json> = found.iter().filter(|finding| finding["code"] == "unknown-function").collect();
     assert_eq!(wrong.len(), 1, "{found:?}");
     assert_eq!(wrong[0]["severity"], 1);
-    assert_eq!(wrong[0]["range"], json!({ "start": { "line": 5, "character": 6 }, "end": { "line": 5, "character": 13 } }));
+    assert_eq!(
+        wrong[0]["range"],
+        json!({ "start": { "line": 5, "character": 6 }, "end": { "line": 5, "character": 13 } })
+    );
     assert!(wrong[0]["message"].as_str().unwrap().contains("did you mean `t_relay`?"), "{found:?}");
     // `send_reply` is of a module that the script does not load.
     assert!(found.iter().any(|finding| finding["code"] == "missing-function"), "{found:?}");

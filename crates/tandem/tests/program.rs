@@ -227,8 +227,14 @@ fn check_prints_json_for_programs_and_its_exit_code_tells_good_from_bad() {
 /// A module that is known to OpenSIPS and not here, a function and a variable of it.
 fn with_missing_module(place: &Place) -> String {
     script(place)
-        .replace("loadmodule \"clusterer.so\"", "loadmodule \"siprec.so\"\nmodparam(\"siprec\", \"media_port_min\", 1)\nloadmodule \"clusterer.so\"")
-        .replace("route {\n\tif (is", "route {\n\tif (siprec_start_recording(\"sip:a@b\") || $siprec != NULL)\n\t\texit;\n\tif (is")
+        .replace(
+            "loadmodule \"clusterer.so\"",
+            "loadmodule \"siprec.so\"\nmodparam(\"siprec\", \"media_port_min\", 1)\nloadmodule \"clusterer.so\"",
+        )
+        .replace(
+            "route {\n\tif (is",
+            "route {\n\tif (siprec_start_recording(\"sip:a@b\") || $siprec != NULL)\n\t\texit;\n\tif (is",
+        )
 }
 
 #[test]
@@ -239,7 +245,9 @@ fn what_is_not_here_yet_is_named_and_with_permissive_the_node_serves_all_the_sam
     fs::write(place.dir().join("siprec.cfg"), &text).unwrap();
     let (code, output) = run(&place, &["check", "siprec.cfg"]);
     assert_eq!(code, Some(1), "{output}");
-    for what in ["module 'siprec'", "function `siprec_start_recording` of module siprec", "variable `$siprec` of module siprec"] {
+    for what in
+        ["module 'siprec'", "function `siprec_start_recording` of module siprec", "variable `$siprec` of module siprec"]
+    {
         assert!(output.contains(&format!("{what} is known to OpenSIPS, not yet here")), "no {what} in:\n{output}");
     }
     assert!(output.contains(&format!("--> siprec.cfg:{line}:6")), "{output}");
@@ -252,7 +260,9 @@ fn what_is_not_here_yet_is_named_and_with_permissive_the_node_serves_all_the_sam
     let node = Process::start(&mut tandem(place.dir(), &args), place.dir(), "node");
     assert!(until(SOON, || place.mi(1, "version", &[]).is_ok()).is_some(), "it does not start:\n{}", node.output());
     assert_answers(&place, "permissive");
-    let reason = format!("siprec_start_recording() of module siprec is known to OpenSIPS, not yet here: the call at siprec.cfg:{line}");
+    let reason = format!(
+        "siprec_start_recording() of module siprec is known to OpenSIPS, not yet here: the call at siprec.cfg:{line}"
+    );
     assert!(until(SOON, || node.output().contains(&reason)).is_some(), "{}", node.output());
     assert_eq!(node.output().matches(&reason).count(), 1, "told once:\n{}", node.output());
 }

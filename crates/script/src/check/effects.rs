@@ -140,11 +140,3 @@ const SETS_ANY_AVP: &[&str] = &[
 pub(super) fn sets_any_avp(function: &str) -> bool {
     SETS_ANY_AVP.contains(&function)
 }
-
-/// Whether a list of methods as scripts write it (`ACK|CANCEL`, `^(ACK|CANCEL)$`) holds only methods that need no answer
-/// of the script: nobody answers an ACK, and a CANCEL is answered by the transaction it belongs to.
-pub(super) fn needs_no_answer(methods: &[u8]) -> bool {
-    let list = String::from_utf8_lossy(methods);
-    let list = list.trim_matches(['^', '$', '(', ')']);
-    !list.is_empty() && list.split('|').all(|method| matches!(method.trim(), "ACK" | "CANCEL"))
-}

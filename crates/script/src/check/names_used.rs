@@ -158,6 +158,8 @@ impl<'a> NamesUsed<'a> {
     fn is_set(&self, (class, name): &Name) -> bool {
         self.set.contains_key(&(*class, name.clone()))
             || memchr::memmem::find(&self.parameters, name.as_bytes()).is_some()
+            // Names that begin like this are what modules call their own when nobody gave them another name.
+            || name.starts_with("___")
             || *class == Class::Avp && (self.is_open || SET_BY_MODULES.contains(&name.as_str()))
     }
 
@@ -170,7 +172,11 @@ impl<'a> NamesUsed<'a> {
                 let warning = Diagnostic::warning(
                     "text-and-number",
                     *span,
-                    format!("`${}({})` only ever holds a text: compared with a number this is always false", name.0.word(), name.1),
+                    format!(
+                        "`${}({})` only ever holds a text: compared with a number this is always false",
+                        name.0.word(),
+                        name.1
+                    ),
                 );
                 diagnostics.push(warning.with_suggestion(format!("compare the number in it: `$({inner}{{s.int}})`")));
             }
@@ -193,8 +199,9 @@ impl<'a> NamesUsed<'a> {
             let message = format!("nothing sets `${class}({text})`: it is always NULL");
             let warning = Diagnostic::warning(code, uses.first, message);
             diagnostics.push(match meant {
-                _ if twin => warning
-                    .with_suggestion(format!("there is a `${}({text})`: is that one meant?", other_class.word())),
+                _ if twin => {
+                    warning.with_suggestion(format!("there is a `${}({text})`: is that one meant?", other_class.word()))
+                }
                 Some(meant) => warning.with_nearest(Some(&format!("${class}({meant})"))),
                 None => warning,
             });
@@ -434,11 +441,10 @@ mod tests {
 
     #[test]
     fn names_are_found_in_short_and_long_forms_and_made_ones_are_told_apart() {
-        let names = names_in(b"$avp(a)-$(var(b){s.len})$(<request>avp(c))$(avp(s:d)[$var(i)]) $hdr(var) avp(x) $avp($var(n))");
-        let shown: Vec<String> = names
-            .iter()
-            .map(|(class, name)| format!("{}:{}", class.word(), name.as_deref().unwrap_or("?")))
-            .collect();
+        let names =
+            names_in(b"$avp(a)-$(var(b){s.len})$(<request>avp(c))$(avp(s:d)[$var(i)]) $hdr(var) avp(x) $avp($var(n))");
+        let shown: Vec<String> =
+            names.iter().map(|(class, name)| format!("{}:{}", class.word(), name.as_deref().unwrap_or("?"))).collect();
         assert_eq!(shown, ["avp:a", "var:b", "avp:c", "avp:d", "var:i", "avp:?", "var:n"]);
     }
 

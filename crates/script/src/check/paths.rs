@@ -4,6 +4,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::effects::{self, Effect};
+use super::methods::Methods;
 use super::routes::{RouteTable, title};
 use crate::ast::{
     Arg, ArgKind, Block, Call, CallKind, Case, Compare, CompareOp, CompareRight, Cond, Constant, Expr, Function, If,
@@ -15,34 +16,42 @@ use crate::surface::Surface;
 /// Statements, conditions and routes inside each other that are followed; deeper ones count as handled.
 const DEPTH_MAX: usize = 300;
 
-/// Not handled so far.
-const OPEN: u8 = 1;
-/// Not handled so far, and there is a transaction, so that nobody answers by himself.
-const OPEN_TX: u8 = 2;
-/// Answered, relayed, dropped, or in no need of an answer.
-const DONE: u8 = 4;
-/// A relay of a calling route has failed.
-const FAILED: u8 = 8;
+/// Statements that are followed in all; when a script has more ways than that, the rest counts as handled.
+const STEPS_MAX: usize = 200_000;
 
 /// All ways that lead to a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
-    bits: u8,
+    /// Methods of requests that are not handled so far.
+    open: Methods,
+    /// The same where there is a transaction, so that nobody answers by himself.
+    open_tx: Methods,
+    /// Something comes here that is answered, relayed, dropped, or in no need of an answer.
+    is_done: bool,
+    /// A relay of a calling route has failed.
+    is_failed: bool,
     /// Relays whose failure nobody has dealt with, and whether there was a transaction before.
     relays: Vec<(Span, bool)>,
 }
 
 impl State {
-    fn new(bits: u8) -> State {
-        State { bits, relays: Vec::new() }
+    fn done() -> State {
+        State { is_done: true, ..State::default() }
     }
 
     fn is_dead(&self) -> bool {
-        self.bits == 0 && self.relays.is_empty()
+        *self == State::default()
+    }
+
+    fn is_open(&self) -> bool {
+        !self.open.or(self.open_tx).is_empty()
     }
 
     fn join(&mut self, other: State) {
-        self.bits |= other.bits;
+        self.open = self.open.or(other.open);
+        self.open_tx = self.open_tx.or(other.open_tx);
+        self.is_done |= other.is_done;
+        self.is_failed |= other.is_failed;
         for relay in other.relays {
             if !self.relays.contains(&relay) {
                 self.relays.push(relay);
@@ -51,22 +60,27 @@ impl State {
     }
 
     fn handled(&self) -> State {
-        State::new(if self.is_dead() { 0 } else { DONE })
+        State { is_done: !self.is_dead(), ..State::default() }
+    }
+
+    /// Only requests with these methods; of what is handled the methods are not known.
+    fn only(&self, methods: Methods) -> State {
+        State { open: self.open.and(methods), open_tx: self.open_tx.and(methods), ..self.clone() }
     }
 
     /// The script looks at the outcome of the last call.
     fn looked_at(mut self) -> State {
-        if !self.relays.is_empty() || self.bits & FAILED != 0 {
+        if !self.relays.is_empty() || self.is_failed {
             self.relays.clear();
-            self.bits = self.bits & !FAILED | DONE;
+            self.is_failed = false;
+            self.is_done = true;
         }
         self
     }
 
     fn with_transaction(mut self) -> State {
-        if self.bits & OPEN != 0 {
-            self.bits = self.bits & !OPEN | OPEN_TX;
-        }
+        self.open_tx = self.open_tx.or(self.open);
+        self.open = Methods::default();
         self
     }
 }
@@ -114,8 +128,11 @@ pub(super) fn check(table: &RouteTable<'_>, surface: &Surface, diagnostics: &mut
         breaks: Vec::new(),
         reported: HashSet::new(),
         depth: 0,
+        steps: 0,
     };
-    let summary = paths.summary(main, OPEN);
+    // Nobody answers an ACK, and a CANCEL is answered by the transaction it belongs to.
+    let start = State { open: Methods::ANSWERED, is_done: true, ..State::default() };
+    let summary = paths.summary(main, start);
     if let Some(route) = table.get(main) {
         let end = Span { start: route.span.end.saturating_sub(1), ..route.span };
         paths.active.push(main);
@@ -132,7 +149,8 @@ struct Paths<'a> {
     table: &'a RouteTable<'a>,
     surface: &'a Surface,
     diagnostics: &'a mut Vec<Diagnostic>,
-    known: HashMap<(usize, u8), Summary>,
+    /// By route, and by what is open, open with a transaction, done, failed when it is entered.
+    known: HashMap<(usize, Methods, Methods, bool, bool), Summary>,
     /// Routes being followed, outermost first.
     active: Vec<usize>,
     frames: Vec<Frame>,
@@ -140,12 +158,13 @@ struct Paths<'a> {
     breaks: Vec<State>,
     reported: HashSet<Span>,
     depth: usize,
+    steps: usize,
 }
 
 impl Paths<'_> {
     /// The script ends here.
     fn end(&mut self, state: &State, span: Span) {
-        if state.bits & FAILED != 0
+        if state.is_failed
             && let Some(frame) = self.frames.last_mut()
         {
             frame.ends_failed = true;
@@ -153,12 +172,16 @@ impl Paths<'_> {
         for (relay, has_transaction) in state.relays.clone() {
             self.report_relay(relay, has_transaction);
         }
-        if state.bits & (OPEN | OPEN_TX) != 0 && self.reported.insert(span) {
+        if state.is_open() && self.reported.insert(span) {
             let text = "a request that comes here is neither answered nor relayed nor dropped";
             let mut warning = Diagnostic::warning("unanswered-request", span, text);
             let way: Vec<String> = self.active.iter().filter_map(|index| self.table.get(*index)).map(title).collect();
             if way.len() > 1 {
                 warning = warning.with_note(format!("on the way {}", way.join(" -> ")));
+            }
+            let methods = state.open.or(state.open_tx);
+            if let Some(names) = methods.names() {
+                warning = warning.with_note(format!("a request with the method {names}"));
             }
             self.diagnostics.push(
                 warning
@@ -184,18 +207,19 @@ impl Paths<'_> {
         );
     }
 
-    fn summary(&mut self, route: usize, bits: u8) -> Summary {
-        if let Some(known) = self.known.get(&(route, bits)) {
+    fn summary(&mut self, route: usize, entry: State) -> Summary {
+        let key = (route, entry.open, entry.open_tx, entry.is_done, entry.is_failed);
+        if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         let Some(body) = self.table.get(route) else { return Summary::default() };
         if self.active.contains(&route) || self.depth >= DEPTH_MAX {
-            return Summary { returns: Outcome::both(State::new(DONE)), ends_failed: false };
+            return Summary { returns: Outcome::both(State::done()), ends_failed: false };
         }
         self.active.push(route);
         self.frames.push(Frame { returns: Outcome::default(), ends_failed: false });
         let breaks = std::mem::take(&mut self.breaks);
-        let last = self.route_body(body, State::new(bits));
+        let last = self.route_body(body, entry);
         self.breaks = breaks;
         self.active.pop();
         let frame = self.frames.pop();
@@ -205,7 +229,7 @@ impl Paths<'_> {
             summary.returns.yes.join(last.yes);
             summary.returns.no.join(last.no);
         }
-        self.known.insert((route, bits), summary.clone());
+        self.known.insert(key, summary.clone());
         summary
     }
 
@@ -227,11 +251,12 @@ impl Paths<'_> {
     }
 
     fn statements(&mut self, statements: &[Stmt], mut state: State) -> State {
-        if self.depth >= DEPTH_MAX {
+        if self.depth >= DEPTH_MAX || self.steps >= STEPS_MAX {
             return state.handled();
         }
         self.depth += 1;
         for statement in statements {
+            self.steps += 1;
             if state.is_dead() {
                 break;
             }
@@ -306,13 +331,19 @@ impl Paths<'_> {
         let is_method = selector.text == "$rm";
         self.breaks.push(State::default());
         let mut running = State::default();
+        let mut rest = state;
         let mut has_default = false;
         for case in cases {
             let label = case.label.as_ref().map(|label| &label.node);
             has_default |= label.is_none();
             let entry = match label {
-                Some(Constant::Text(text)) if is_method && effects::needs_no_answer(text) => state.handled(),
-                _ => state.clone(),
+                Some(Constant::Text(text)) if is_method => {
+                    let methods = Methods::listed(text).unwrap_or_default();
+                    let entry = rest.only(methods);
+                    rest = rest.only(methods.not());
+                    entry
+                }
+                _ => rest.clone(),
             };
             running.join(entry);
             running = self.block(&case.body, running);
@@ -320,7 +351,7 @@ impl Paths<'_> {
         let mut out = self.breaks.pop().unwrap_or_default();
         out.join(running);
         if !has_default {
-            out.join(state);
+            out.join(rest);
         }
         out
     }
@@ -398,12 +429,10 @@ impl Paths<'_> {
                 Outcome::both(state)
             }
             CallKind::Route { name, .. } => match &name.node {
-                RouteName::Text(text) if !text.contains('$') => {
-                    match self.table.find(RouteKind::Request, text) {
-                        Some(route) => self.enter(route, state),
-                        None => Outcome::both(state.handled()),
-                    }
-                }
+                RouteName::Text(text) if !text.contains('$') => match self.table.find(RouteKind::Request, text) {
+                    Some(route) => self.enter(route, state),
+                    None => Outcome::both(state.handled()),
+                },
                 // Known only at run time.
                 _ => Outcome::both(state.handled()),
             },
@@ -411,10 +440,10 @@ impl Paths<'_> {
                 let state = self.function(function, state, call.span).joined().with_transaction();
                 if let Some(route) = self.table.find(RouteKind::Request, &resume.node) {
                     let last = self.enter(route, state).joined();
-                    let end = self.table.get(route).map_or(call.span, |route| Span {
-                        start: route.span.end.saturating_sub(1),
-                        ..route.span
-                    });
+                    let end = self
+                        .table
+                        .get(route)
+                        .map_or(call.span, |route| Span { start: route.span.end.saturating_sub(1), ..route.span });
                     self.active.push(route);
                     self.end(&last, end);
                     self.active.pop();
@@ -457,10 +486,9 @@ impl Paths<'_> {
         if state.is_dead() {
             return Outcome::default();
         }
-        let is_failed = !state.relays.is_empty();
-        let was_failed = state.bits & FAILED != 0;
-        let bits = state.bits | if is_failed { FAILED } else { 0 };
-        let Summary { mut returns, ends_failed } = self.summary(route, bits);
+        let was_failed = state.is_failed;
+        let entry = State { is_failed: was_failed || !state.relays.is_empty(), relays: Vec::new(), ..state.clone() };
+        let Summary { mut returns, ends_failed } = self.summary(route, entry);
         if ends_failed {
             for (relay, has_transaction) in &state.relays {
                 self.report_relay(*relay, *has_transaction);
@@ -470,11 +498,9 @@ impl Paths<'_> {
             }
         }
         for side in [&mut returns.yes, &mut returns.no] {
-            if side.bits & FAILED != 0 {
-                if !was_failed {
-                    side.bits &= !FAILED;
-                }
-                side.join(State { bits: 0, relays: state.relays.clone() });
+            if side.is_failed {
+                side.is_failed = was_failed;
+                side.join(State { relays: state.relays.clone(), ..State::default() });
             }
         }
         returns
@@ -488,18 +514,16 @@ impl Paths<'_> {
         match effects::of(name) {
             Effect::Handled => Outcome::both(state.handled()),
             Effect::Relayed => {
-                let mut no = State::new(state.bits & DONE);
-                if state.bits & (OPEN | OPEN_TX | FAILED) != 0 || !state.relays.is_empty() {
-                    no.relays.push((span, state.bits & OPEN_TX != 0 || answers_not(function)));
+                let mut no = State { is_done: state.is_done, ..State::default() };
+                if state.is_open() || state.is_failed || !state.relays.is_empty() {
+                    no.relays.push((span, !state.open_tx.is_empty() || answers_not(function)));
                 }
                 Outcome { yes: state.handled(), no }
             }
             Effect::Transaction => Outcome { yes: state.clone().with_transaction(), no: state },
             Effect::Matched => Outcome { yes: state.handled(), no: state },
             Effect::Method => match function.args.first() {
-                Some(Arg { kind: ArgKind::Text(methods), .. }) if effects::needs_no_answer(methods) => {
-                    Outcome { yes: state.handled(), no: state }
-                }
+                Some(Arg { kind: ArgKind::Text(methods), .. }) => by_method(&state, methods),
                 _ => Outcome::both(state),
             },
             Effect::None => {
@@ -530,14 +554,19 @@ fn compare_outcome(compare: &Compare, state: State) -> Outcome {
         return Outcome::both(state.looked_at());
     }
     match &compare.right {
-        CompareRight::Text(text) if compare.left.text == "$rm" && effects::needs_no_answer(&text.node) => {
-            let equal = Outcome { yes: state.handled(), no: state };
-            match compare.op {
-                CompareOp::Eq | CompareOp::Match => equal,
-                CompareOp::Ne | CompareOp::NotMatch => equal.swapped(),
-                _ => Outcome::both(equal.joined()),
-            }
-        }
+        CompareRight::Text(text) if compare.left.text == "$rm" => match compare.op {
+            CompareOp::Eq | CompareOp::Match => by_method(&state, &text.node),
+            CompareOp::Ne | CompareOp::NotMatch => by_method(&state, &text.node).swapped(),
+            _ => Outcome::both(state),
+        },
         _ => Outcome::both(state),
+    }
+}
+
+/// A test of the method.
+fn by_method(state: &State, list: &[u8]) -> Outcome {
+    match Methods::listed(list) {
+        Some(methods) => Outcome { yes: state.only(methods), no: state.only(methods.not()) },
+        None => Outcome::both(state.clone()),
     }
 }

@@ -325,10 +325,7 @@ fn an_unknown_function_of_a_known_module_is_told_apart() {
     assert_eq!((found[0].severity, found[0].code), (Severity::Error, "missing-function"));
     assert_eq!(found[0].notes, ["it belongs to the OpenSIPS module `dialplan`"]);
     assert_eq!((found[1].severity, found[1].code), (Severity::Error, "renamed-function"));
-    assert_eq!(
-        found[1].suggestion.as_deref(),
-        Some("write `db_is_from_authorized(table)` of module auth_db")
-    );
+    assert_eq!(found[1].suggestion.as_deref(), Some("write `db_is_from_authorized(table)` of module auth_db"));
 }
 
 #[test]
@@ -345,7 +342,11 @@ fn what_a_loaded_module_lacks_is_an_error_and_with_permissive_a_warning_that_com
         let options = CheckOptions { is_permissive, warnings: true, ..CheckOptions::default() };
         let found = check(&script, Dialect::V4_0, &surface, &options);
         let codes: Vec<&str> = found.iter().map(|d| d.code).collect();
-        assert_eq!(codes, ["missing-function", "missing-variable", "missing-variable"], "one for each place: {found:?}");
+        assert_eq!(
+            codes,
+            ["missing-function", "missing-variable", "missing-variable"],
+            "one for each place: {found:?}"
+        );
         assert!(found.iter().all(|d| d.is_error() != is_permissive), "{found:?}");
         assert_eq!(found[0].message, "function `dp_translate` of module dialplan is known to OpenSIPS, not yet here");
     }

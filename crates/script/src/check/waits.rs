@@ -182,7 +182,9 @@ fn waits(table: &RouteTable<'_>, facts: &[Facts], diagnostics: &mut Vec<Diagnost
             let text = format!("`route[{}]` does not look whether the event came or the time was up", wait.resume);
             diagnostics.push(
                 Diagnostic::warning("wait-without-timeout", wait.span, text)
-                    .with_note("after the time-out the route runs with a negative `$rc` and without the AVPs of the event")
+                    .with_note(
+                        "after the time-out the route runs with a negative `$rc` and without the AVPs of the event",
+                    )
                     .with_suggestion("begin it with `if ($rc < 0) { t_reply(408, \"Request Timeout\"); exit; }`"),
             );
         }
@@ -190,7 +192,8 @@ fn waits(table: &RouteTable<'_>, facts: &[Facts], diagnostics: &mut Vec<Diagnost
 }
 
 fn cluster(script: &Script, facts: &[Facts], diagnostics: &mut Vec<Diagnostic>) {
-    let has_module = script.items.iter().any(|item| matches!(item, Item::LoadModule(path) if path.node.contains("clusterer")));
+    let has_module =
+        script.items.iter().any(|item| matches!(item, Item::LoadModule(path) if path.node.contains("clusterer")));
     let has_id = script.items.iter().any(|item| match item {
         Item::Modparam(param) => matches!(param.name.node.as_str(), "my_node_id" | "current_id"),
         _ => false,

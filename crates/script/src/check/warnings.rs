@@ -214,7 +214,8 @@ impl Visitor for Doubts<'_> {
             );
             let inner = compare.left.text.trim_start_matches(['$', '(']);
             // The long form ends with a parenthesis of its own.
-            let inner = if compare.left.text.starts_with("$(") { inner.strip_suffix(')').unwrap_or(inner) } else { inner };
+            let inner =
+                if compare.left.text.starts_with("$(") { inner.strip_suffix(')').unwrap_or(inner) } else { inner };
             self.diagnostics.push(warning.with_suggestion(format!("compare the number in it: `$({inner}{{s.int}})`")));
         }
         if let (CompareRight::Null, CompareOp::Eq | CompareOp::Ne) = (&compare.right, compare.op)

@@ -7,7 +7,9 @@ use super::{ARGUMENTS_MAX, BLOCK_DEPTH_MAX, Compiler, level_of_text};
 use crate::ast::{Arg, ArgKind, Call, CallKind, Function, RouteKind, RouteName, Span, Spanned};
 use crate::diagnostic::Diagnostic;
 use crate::format::Format;
-use crate::program::{AsyncPlan, CallPlan, LaunchPlan, MissingCall, Op, Operand, ReturnPlan, RouteCall, RouteTarget, XlogLevel};
+use crate::program::{
+    AsyncPlan, CallPlan, LaunchPlan, MissingCall, Op, Operand, ReturnPlan, RouteCall, RouteTarget, XlogLevel,
+};
 use crate::surface::FunctionId;
 use crate::value::{Text, Value};
 use crate::vm::{LogLevel, RouteId};

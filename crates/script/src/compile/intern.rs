@@ -65,7 +65,8 @@ impl Compiler<'_> {
     pub(super) fn value(&mut self, value: Value) -> u32 {
         // Only the newest are compared, so that long scripts stay linear; a value kept twice costs nothing.
         let oldest = self.program.values.len().saturating_sub(VALUES_COMPARED);
-        if let Some(at) = self.program.values.get(oldest..).and_then(|new| new.iter().position(|known| *known == value)) {
+        if let Some(at) = self.program.values.get(oldest..).and_then(|new| new.iter().position(|known| *known == value))
+        {
             return (oldest + at) as u32;
         }
         self.program.values.push(value);

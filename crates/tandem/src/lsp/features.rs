@@ -116,7 +116,9 @@ pub(super) fn hover(documents: &Documents, uri: &Url, position: Position) -> Opt
     }
     if let Some(quoted) = place.modparam() {
         return match quoted.as_slice() {
-            [modules, _] => tables::param(modules, place.word).map(|(module, param)| markdown(tables::param_doc(module, param))),
+            [modules, _] => {
+                tables::param(modules, place.word).map(|(module, param)| markdown(tables::param_doc(module, param)))
+            }
             _ => module_hover(place.word),
         };
     }
@@ -162,9 +164,13 @@ fn route_doc(view: &View, route: &Route) -> String {
 fn find_route(documents: &Documents, uri: &Url, place: &Place<'_>) -> Option<(View, Route)> {
     let view = documents.view(uri)?;
     let kind = ROUTE_TAKERS.iter().find(|(name, _)| place.call() == Some(name)).map(|(_, kind)| *kind);
-    let routes = || view.script.items.iter().filter_map(|item| if let Item::Route(route) = item { Some(route) } else { None });
+    let routes =
+        || view.script.items.iter().filter_map(|item| if let Item::Route(route) = item { Some(route) } else { None });
     let named = |route: &&Route| route.name.as_ref().is_some_and(|name| name.node == place.word);
-    let route = routes().filter(named).find(|route| kind.is_none_or(|kind| route.kind == kind)).or_else(|| routes().find(named))?;
+    let route = routes()
+        .filter(named)
+        .find(|route| kind.is_none_or(|kind| route.kind == kind))
+        .or_else(|| routes().find(named))?;
     let route = route.clone();
     Some((view, route))
 }
@@ -206,7 +212,9 @@ pub(super) fn completion(documents: &Documents, uri: &Url, position: Position) -
         return items;
     }
     let mut items = functions(view.as_ref());
-    items.extend(STATEMENTS.iter().map(|(name, doc)| item(name, CompletionItemKind::KEYWORD, "statement", (*doc).to_owned())));
+    items.extend(
+        STATEMENTS.iter().map(|(name, doc)| item(name, CompletionItemKind::KEYWORD, "statement", (*doc).to_owned())),
+    );
     items
 }
 
@@ -268,7 +276,9 @@ fn module_names(ending: &str) -> Vec<CompletionItem> {
 fn events() -> Vec<CompletionItem> {
     tables::modules()
         .flat_map(|module| module.events.iter().map(move |event| (module, event)))
-        .map(|(module, event)| item(event.name, CompletionItemKind::EVENT, module.name, tables::event_doc(module, event)))
+        .map(|(module, event)| {
+            item(event.name, CompletionItemKind::EVENT, module.name, tables::event_doc(module, event))
+        })
         .collect()
 }
 
@@ -296,7 +306,9 @@ fn functions(view: Option<&View>) -> Vec<CompletionItem> {
     });
     tables::modules()
         .filter(|module| {
-            loaded.is_empty() || module.name == tandem_modules::CORE.name || loaded.iter().any(|name| name == module.name)
+            loaded.is_empty()
+                || module.name == tandem_modules::CORE.name
+                || loaded.iter().any(|name| name == module.name)
         })
         .flat_map(|module| module.functions.iter().map(move |function| (module, function)))
         .map(|(module, function)| {

@@ -1,8 +1,8 @@
 //! The module tables as text for an editor: documentation of functions, variables, parameters, events and modules.
 
-use tandem_modules::{ALL, CORE};
 use tandem_module::ModuleDecl;
 use tandem_module::declare::{Function, Variable};
+use tandem_modules::{ALL, CORE};
 use tandem_script::ast::RouteKind;
 use tandem_script::surface::{ArgSpec, ArgType, EventSpec, ParamSpec, ParamType, Routes};
 
@@ -27,14 +27,19 @@ pub(super) fn modules() -> impl Iterator<Item = &'static ModuleDecl> {
 /// All functions of a name.
 pub(super) fn functions(name: &str) -> impl Iterator<Item = (&'static ModuleDecl, &'static Function)> {
     modules().flat_map(move |module| {
-        module.functions.iter().filter(move |function| function.spec.name == name).map(move |function| (module, function))
+        module
+            .functions
+            .iter()
+            .filter(move |function| function.spec.name == name)
+            .map(move |function| (module, function))
     })
 }
 
 /// The variable of a name.
 pub(super) fn variable(name: &str) -> Option<(&'static ModuleDecl, &'static Variable)> {
-    modules()
-        .find_map(|module| module.variables.iter().find(|variable| variable.spec.name == name).map(|found| (module, found)))
+    modules().find_map(|module| {
+        module.variables.iter().find(|variable| variable.spec.name == name).map(|found| (module, found))
+    })
 }
 
 /// The event of a name.
@@ -44,9 +49,10 @@ pub(super) fn event(name: &str) -> Option<(&'static ModuleDecl, &'static EventSp
 
 /// The parameter of a module; of a list of modules (`auth|auth_db`), the first that has it.
 pub(super) fn param(modules: &str, name: &str) -> Option<(&'static ModuleDecl, &'static ParamSpec)> {
-    modules.split('|').filter_map(tandem_modules::named).find_map(|module| {
-        module.params.iter().find(|param| param.name == name).map(|found| (module, found))
-    })
+    modules
+        .split('|')
+        .filter_map(tandem_modules::named)
+        .find_map(|module| module.params.iter().find(|param| param.name == name).map(|found| (module, found)))
 }
 
 /// `name(argument: type, [optional: type])`.
@@ -80,7 +86,8 @@ fn type_word(ty: ArgType) -> &'static str {
 /// Markdown about a function.
 pub(super) fn function_doc(module: &ModuleDecl, function: &Function) -> String {
     let spec = &function.spec;
-    let mut text = format!("```opensips\n{}\n```\n{}\n\nModule `{}`", signature(spec.name, spec.args), spec.doc, module.name);
+    let mut text =
+        format!("```opensips\n{}\n```\n{}\n\nModule `{}`", signature(spec.name, spec.args), spec.doc, module.name);
     if spec.routes != Routes::ANY {
         let kinds: Vec<&str> =
             KINDS.iter().filter(|(kind, _)| spec.routes.contains(*kind)).map(|(_, word)| *word).collect();
@@ -106,7 +113,8 @@ pub(super) fn param_doc(module: &ModuleDecl, param: &ParamSpec) -> String {
         ParamType::Text => "text",
         ParamType::IntOrText => "number or text",
     };
-    let default = if param.default.is_empty() { "no default".to_owned() } else { format!("default `{}`", param.default) };
+    let default =
+        if param.default.is_empty() { "no default".to_owned() } else { format!("default `{}`", param.default) };
     let repeats = if param.is_repeatable { ", may be set several times" } else { "" };
     format!("`modparam(\"{}\", \"{}\", {ty})`\n\n{}\n\n{default}{repeats}.", module.name, param.name, param.doc)
 }

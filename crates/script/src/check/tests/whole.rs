@@ -51,10 +51,7 @@ fn every_path_answers_relays_or_drops() {
         ["7 unanswered-request"]
     );
     // Only one of two branches answers.
-    assert_eq!(
-        codes("route {\n if ($rU == NULL) { send_reply(484, \"x\"); }\n exit;\n}\n"),
-        ["3 unanswered-request"]
-    );
+    assert_eq!(codes("route {\n if ($rU == NULL) { send_reply(484, \"x\"); }\n exit;\n}\n"), ["3 unanswered-request"]);
     assert_eq!(
         codes("route {\n switch ($rm) {\n case \"INVITE\":\n  send_reply(200, \"OK\");\n  break;\n }\n}\n"),
         ["7 unanswered-request"]
@@ -73,6 +70,10 @@ fn every_path_answers_relays_or_drops() {
         "route { while ($rm == \"A\") { send_reply(200, \"x\"); exit; } drop; }",
         "route { switch ($rm) { case \"ACK\": exit; case \"INVITE\": send_reply(200, \"x\"); break; default: drop; } }",
         "route { route(r); drop; }\nroute[r] { route(r); }",
+        // The methods are followed.
+        "route { if (is_method(\"PUBLISH|SUBSCRIBE\")) route(p); drop; }\n\
+         route[p] { if (is_method(\"PUBLISH\")) send_reply(200, \"x\"); else if (is_method(\"SUBSCRIBE\")) send_reply(202, \"x\"); exit; }",
+        "route { if ($rm != \"INVITE\") { send_reply(405, \"x\"); exit; } switch ($rm) { case \"INVITE\": drop; } drop; }",
     ] {
         clean(good);
     }
@@ -116,7 +117,10 @@ fn deep_and_wide_scripts_are_followed_in_bounded_work() {
     // Each route calls the next one twice: without memory of what is known this takes 2^300 steps.
     let mut text = String::from("route { route(r0); exit; }\n");
     for index in 0..300 {
-        text.push_str(&format!("route[r{index}] {{ route(r{0}); t_relay(); route(r{0}); if ($rm == \"A\") return(-1); }}\n", index + 1));
+        text.push_str(&format!(
+            "route[r{index}] {{ route(r{0}); t_relay(); route(r{0}); if ($rm == \"A\") return(-1); }}\n",
+            index + 1
+        ));
     }
     text.push_str("route[r300] { xlog(\"x\"); }\n");
     let sources = SourceMap::from_text("t.cfg", text.as_str());
@@ -212,7 +216,8 @@ fn a_wait_for_an_event_ends_and_its_end_is_looked_at() {
     let wait = "route {\n $avp(f) = \"tag=1\";\n async(wait_for_event(\"E_CLUSTERER_RPL_RECEIVED\", $avp(f), 5), R);\n}\nroute[R] { BODY }\n";
     let bad = wait.replace("BODY", "xlog(\"$avp(msg)\"); send_reply(200, \"x\");");
     assert_eq!(codes(&bad), ["3 wait-without-timeout"]);
-    let endless = wait.replace("BODY", "if ($rc < 0) drop; send_reply(200, \"x\");").replace("$avp(f), 5", "$avp(f), 0");
+    let endless =
+        wait.replace("BODY", "if ($rc < 0) drop; send_reply(200, \"x\");").replace("$avp(f), 5", "$avp(f), 0");
     assert_eq!(codes(&endless), ["3 wait-without-timeout"]);
     clean(&wait.replace("BODY", "if ($rc < 0) { drop; } send_reply(200, \"$avp(msg)\");"));
     clean(&wait.replace("BODY", "if ($avp(msg) == NULL) { drop; } send_reply(200, \"x\");"));
