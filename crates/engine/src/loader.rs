@@ -200,6 +200,9 @@ fn module_spans(script: &Script) -> Vec<(String, Span)> {
 fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOptions, diagnostics: &mut Vec<Diagnostic>) {
     for item in &script.items {
         let Item::LoadModule(Spanned { node: text, span }) = item else { continue };
+        if diagnostics.len() > check::FINDINGS_MAX {
+            return;
+        }
         let name = module_name(text);
         if builder.modules().iter().any(|module| module.name == name) {
             diagnostics.push(Diagnostic::error("module-twice", *span, format!("module '{name}' is loaded twice")));

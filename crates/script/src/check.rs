@@ -24,7 +24,7 @@ use crate::ast::{
     ArgKind, Call, CallKind, Compare, CompareRight, Dialect, Function, Item, RouteKind, RouteName, Script, Span,
     Spanned, Var,
 };
-use crate::diagnostic::{Diagnostic, sort};
+use crate::diagnostic::{Diagnostic, Severity, sort};
 use crate::format::Format;
 use crate::names::nearest;
 use crate::pvar::Scope;
@@ -36,6 +36,11 @@ use visit::{Visitor, walk_route};
 
 /// Arguments of a `route()` call.
 pub const ROUTE_ARGUMENTS_MAX: usize = 8;
+
+/// Errors and warnings that are kept; more help nobody.
+pub const FINDINGS_MAX: usize = 2_000;
+/// Notes that are kept.
+const NOTES_MAX: usize = 10_000;
 
 /// What to look for.
 #[derive(Clone, Copy, Default)]
@@ -73,7 +78,35 @@ pub fn check(script: &Script, dialect: Dialect, surface: &Surface, options: &Che
         warnings::check(script, &table, &reached, dialect, surface, &mut diagnostics);
     }
     sort(&mut diagnostics);
+    limit(&mut diagnostics);
     diagnostics
+}
+
+/// Drops what is beyond the limits, warnings before errors, and says so.
+fn limit(diagnostics: &mut Vec<Diagnostic>) {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count().min(FINDINGS_MAX);
+    let mut left = [errors, FINDINGS_MAX - errors, NOTES_MAX];
+    let mut dropped: Option<Span> = None;
+    diagnostics.retain(|diagnostic| {
+        let place = match diagnostic.severity {
+            Severity::Error => 0,
+            Severity::Warning => 1,
+            Severity::Note => 2,
+        };
+        let Some(left) = left.get_mut(place) else { return false };
+        if *left == 0 {
+            if place < 2 {
+                dropped.get_or_insert(diagnostic.span);
+            }
+            return false;
+        }
+        *left -= 1;
+        true
+    });
+    if let Some(span) = dropped {
+        let text = format!("more than {FINDINGS_MAX} findings, the rest is not shown");
+        diagnostics.push(Diagnostic::warning("too-many-findings", span, text));
+    }
 }
 
 /// Names that the script defines outside of its routes.
@@ -122,7 +155,15 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn report(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        self.reached.error_count += usize::from(diagnostic.is_error());
+        if self.diagnostics.len() < FINDINGS_MAX + NOTES_MAX || diagnostic.is_error() {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Enough errors for one run: nothing more is looked at.
+    fn is_full(&self) -> bool {
+        self.reached.error_count > FINDINGS_MAX
     }
 
     fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) {
@@ -247,6 +288,9 @@ fn has_lone_dollar(text: &[u8]) -> bool {
 
 impl Visitor for Checker<'_> {
     fn call(&mut self, call: &Call) {
+        if self.is_full() {
+            return;
+        }
         match &call.kind {
             CallKind::Xlog { level, format, .. } => self.xlog(level.as_ref(), format),
             CallKind::Route { name, args } => {
@@ -280,10 +324,15 @@ impl Visitor for Checker<'_> {
     }
 
     fn function(&mut self, function: &Function, is_async: bool) {
-        self.check_function(function, is_async);
+        if !self.is_full() {
+            self.check_function(function, is_async);
+        }
     }
 
     fn var(&mut self, var: &Var, is_target: bool) {
+        if self.is_full() {
+            return;
+        }
         if is_target {
             self.target_variable(var);
         } else {

@@ -40,18 +40,13 @@ fn allowed_lines(text: &[u8]) -> HashMap<u32, Vec<String>> {
             waiting.extend(codes);
             continue;
         }
-        let here = lines_entry(&mut waiting, codes);
+        let mut here = std::mem::take(&mut waiting);
+        here.extend(codes);
         if !here.is_empty() {
             lines.insert(number, here);
         }
     }
     lines
-}
-
-fn lines_entry(waiting: &mut Vec<String>, codes: Vec<String>) -> Vec<String> {
-    let mut here = std::mem::take(waiting);
-    here.extend(codes);
-    here
 }
 
 /// The codes in `# tandem: allow(a, b)`.
