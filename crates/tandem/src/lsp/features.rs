@@ -73,7 +73,7 @@ impl Place<'_> {
         let at = self.before.rfind("modparam")?;
         let quoted: Vec<&str> = self.before.get(at..)?.split('"').collect();
         // Outside of quotes the number of pieces is odd.
-        (quoted.len() % 2 == 0).then(|| quoted.into_iter().skip(1).step_by(2).collect())
+        quoted.len().is_multiple_of(2).then(|| quoted.into_iter().skip(1).step_by(2).collect())
     }
 
     /// The call whose arguments the cursor is in, by its name.
