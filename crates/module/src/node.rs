@@ -356,7 +356,15 @@ impl NodeBuilder {
             self.surface.add_variable(module.name, variable.spec);
             self.variables.push(*variable);
         }
+        for event in module.events {
+            self.surface.add_event(event);
+        }
         self.modules.push(module);
+    }
+
+    /// Notes functions and variables that a loaded module has in OpenSIPS and not here.
+    pub fn surface_mut(&mut self) -> &mut Surface {
+        &mut self.surface
     }
 
     /// The surface so far, for the compiler.

@@ -1,6 +1,7 @@
 //! A compiled script: flat instructions, tables of routes, variables, formats and calls, flag names. It runs nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hashbrown::HashMap;
 
@@ -356,6 +357,16 @@ pub(crate) struct CallPlan {
     pub(crate) args: Vec<ArgPlan>,
     /// All arguments, when none has to be evaluated.
     pub(crate) constant: Option<Vec<Arg>>,
+    /// Set for a function that OpenSIPS has and this program lacks.
+    pub(crate) missing: Option<Arc<MissingCall>>,
+}
+
+/// A call that cannot work: it yields -1 and tells why, once per place in the script.
+#[derive(Debug)]
+pub(crate) struct MissingCall {
+    /// Function, module and place, for the log.
+    pub(crate) reason: Box<str>,
+    pub(crate) is_told: AtomicBool,
 }
 
 /// How an argument is made.

@@ -223,6 +223,11 @@ pub struct Surface {
     function_names: HashMap<&'static str, Vec<FunctionId>>,
     variables: Vec<(&'static str, VariableSpec)>,
     variable_names: HashMap<&'static str, VariableId>,
+    events: Vec<&'static EventSpec>,
+    /// Functions of loaded modules that OpenSIPS has and this program lacks, with their module.
+    missing_functions: HashMap<&'static str, &'static str>,
+    /// Variables of the same kind.
+    missing_variables: HashMap<&'static str, &'static str>,
 }
 
 impl Surface {
@@ -240,6 +245,40 @@ impl Surface {
         self.variables.push((module, spec));
         self.variable_names.insert(spec.name, id);
         id
+    }
+
+    /// Adds an event of a loaded module.
+    pub fn add_event(&mut self, event: &'static EventSpec) {
+        self.events.push(event);
+    }
+
+    /// Notes that `module` has such a function in OpenSIPS and not here; without effect when some module offers it here.
+    pub fn add_missing_function(&mut self, module: &'static str, name: &'static str) {
+        if !self.function_names.contains_key(name) {
+            self.missing_functions.entry(name).or_insert(module);
+        }
+    }
+
+    /// Notes that `module` has such a variable in OpenSIPS and not here; without effect when some module offers it here.
+    pub fn add_missing_variable(&mut self, module: &'static str, name: &'static str) {
+        if !self.variable_names.contains_key(name) {
+            self.missing_variables.entry(name).or_insert(module);
+        }
+    }
+
+    /// The loaded module that has this function in OpenSIPS and not here. Calls of it compile, and fail at run time.
+    pub fn missing_function(&self, name: &str) -> Option<&'static str> {
+        self.missing_functions.get(name).copied()
+    }
+
+    /// The loaded module that has this variable in OpenSIPS and not here. It reads NULL.
+    pub fn missing_variable(&self, name: &str) -> Option<&'static str> {
+        self.missing_variables.get(name).copied()
+    }
+
+    /// The event of that name.
+    pub fn event(&self, name: &str) -> Option<&'static EventSpec> {
+        self.events.iter().copied().find(|event| event.name == name)
     }
 
     /// All functions of that name.

@@ -20,6 +20,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Check a script: every error at once, and what is allowed but doubtful.
     Check(CheckArgs),
+    /// Serve an editor over standard input and output (Language Server Protocol).
+    Lsp(LspArgs),
     /// Start three nodes on loopback and show what they do for each other.
     Demo(DemoArgs),
     /// Run a management command on a running node.
@@ -176,9 +178,23 @@ pub(crate) struct CheckArgs {
     /// Missing functions and modules are warnings.
     #[arg(long)]
     pub(crate) permissive: bool,
-    /// Exit with 1 on warnings, too.
+    /// Exit with 1 on warnings, too (for CI).
+    #[arg(long, alias = "strict")]
+    pub(crate) deny_warnings: bool,
+}
+
+/// `tandem lsp`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LspArgs {
+    /// Rules to apply; detected from each script by default.
+    #[arg(long, value_enum)]
+    pub(crate) dialect: Option<DialectArg>,
+    /// Missing functions and modules are warnings.
     #[arg(long)]
-    pub(crate) strict: bool,
+    pub(crate) permissive: bool,
+    /// Accepted, no effect: editors pass it, and standard input and output are the only way anyhow.
+    #[arg(long, hide = true)]
+    pub(crate) stdio: bool,
 }
 
 /// How to print findings.

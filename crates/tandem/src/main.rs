@@ -7,6 +7,7 @@ mod ctl;
 mod db;
 mod demo;
 mod logging;
+mod lsp;
 mod serve;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.command {
         Some(cli::Command::Check(args)) => check::run(&args),
+        Some(cli::Command::Lsp(args)) => lsp::run(&args),
         Some(cli::Command::Demo(args)) => demo::run(&args),
         Some(cli::Command::Ctl(args)) => ctl::run(&args),
         Some(cli::Command::Db(args)) => db::run(&args),

@@ -96,6 +96,11 @@ impl CompiledVar {
         }
     }
 
+    /// Whether OpenSIPS has this variable and this program lacks it (see [`Surface::missing_variable`]).
+    pub fn is_missing(&self) -> bool {
+        matches!(self.class, VarClass::Missing)
+    }
+
     /// Whether this is an `$avp`.
     pub fn is_avp(&self) -> bool {
         matches!(self.class, VarClass::Avp)
@@ -168,6 +173,8 @@ pub(crate) enum VarClass {
     CfgFile,
     /// `$$`.
     Dollar,
+    /// A variable of OpenSIPS that no module here has (see [`Surface::missing_variable`]): NULL, and not to be set.
+    Missing,
     Host(VariableId),
 }
 

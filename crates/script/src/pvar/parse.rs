@@ -212,6 +212,10 @@ impl<'a> Cursor<'a> {
             "cfg_file" => (VarClass::CfgFile, NameRule::Plain, false),
             _ => match self.scope.surface.variable_named(name) {
                 Some((id, spec)) => (VarClass::Host(id), spec.rule, spec.is_writable),
+                // Whether it can be written is not known: assignments fail when they run.
+                None if self.scope.surface.missing_variable(name).is_some() => {
+                    (VarClass::Missing, NameRule::Both, true)
+                }
                 None => {
                     let mut error = VarError::new(at, format!("unknown variable `${name}`"));
                     error.unknown = Some(name.to_owned());

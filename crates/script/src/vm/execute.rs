@@ -1,5 +1,7 @@
 //! The instruction loop. Nothing in it is recursive: conditions and expressions are instructions too, so a run can stop at any call.
 
+use std::sync::atomic::Ordering;
+
 use super::arguments;
 use super::control;
 use super::host::{CallMode, Called, Host, LogLevel};
@@ -248,6 +250,12 @@ pub(super) fn invoke<H: Host>(
     plan: &CallPlan,
     mode: CallMode,
 ) -> Option<Called<H::Pending>> {
+    if let Some(missing) = &plan.missing {
+        if !missing.is_told.swap(true, Ordering::Relaxed) {
+            complain_here(m, program, host, LogLevel::Error, &missing.reason);
+        }
+        return Some(Called::Done(-1));
+    }
     if let Some(args) = &plan.constant {
         return Some(host.call(plan.function, args, mode));
     }

@@ -135,6 +135,7 @@ fn base<H: Host>(host: &mut H, var: &CompiledVar, level: usize, index: Index) ->
             file.map_or(Value::Null, Value::Text)
         }
         VarClass::Dollar => Value::Dual(Text::from("$"), i32::from(b'$')),
+        VarClass::Missing => Value::Null,
         VarClass::Host(id) => match &var.name {
             VarName::None => host.read_variable(id, var.context, None, index),
             VarName::Text(name) => host.read_variable(id, var.context, Some(name), index),
