@@ -8,8 +8,10 @@ mod routes;
 mod server;
 mod spread;
 mod timers;
-mod transport;
+pub mod transport;
 mod workers;
 
+pub use handler::Inlet;
 pub use loader::{LoadOptions, Loaded, load};
+pub use routes::{run_startup, start_timers};
 pub use server::{Server, StartError};

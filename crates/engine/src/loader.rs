@@ -38,6 +38,10 @@ pub struct LoadOptions {
     pub warnings: bool,
     /// Output of the `-p` preprocessor to use in place of the text.
     pub preprocessed: Option<Vec<u8>>,
+    /// Files to read in place of others: path as the script or command line writes it, and the file to open.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Hosts of sockets that are not asked the system for (tests of scripts, which open no sockets).
+    pub hosts: Vec<(String, IpAddr)>,
 }
 
 /// A script that is ready to run.
@@ -89,7 +93,10 @@ pub struct Checked {
 
 /// Reads a script and its includes.
 pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) {
-    let (sources, diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
+    let (sources, diagnostics) = source::load(path, &|path: &Path| {
+        let other = options.files.iter().find(|(asked, _)| asked == path).map(|(_, other)| other.as_path());
+        std::fs::read(other.unwrap_or(path))
+    });
     match &options.preprocessed {
         Some(output) => (sources.with_preprocessed(output), diagnostics),
         None => (sources, diagnostics),
@@ -163,7 +170,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
             diagnostics.push(Diagnostic::error("module-parameter", span.or_else(own).unwrap_or_default(), text));
         }
     }
-    let (listeners, found) = listeners(&globals);
+    let (listeners, found) = listeners(&globals, options);
     diagnostics.extend(found);
     if diagnostic::has_errors(&diagnostics) {
         diagnostic::sort(&mut diagnostics);
@@ -358,7 +365,7 @@ fn about_function(name: &str) -> Option<String> {
     })
 }
 
-fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
+fn listeners(globals: &Globals, options: &LoadOptions) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
     let mut specs = Vec::new();
     let mut diagnostics = Vec::new();
     if globals.sockets.is_empty() {
@@ -366,7 +373,7 @@ fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
         diagnostics.push(Diagnostic::error("no-socket", Span::default(), text));
     }
     for Spanned { node: socket, span } in &globals.sockets {
-        match listen_specs(socket) {
+        match listen_specs(socket, options) {
             Ok(list) => specs.extend(list),
             Err(text) => diagnostics.push(Diagnostic::error("socket", *span, text)),
         }
@@ -374,11 +381,16 @@ fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
     (specs, diagnostics)
 }
 
-fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {
+fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenSpec>, String> {
     let proto: tandem_net::Proto =
         socket.proto.parse().map_err(|()| format!("transport '{}' is not available here", socket.proto))?;
-    let ips: Vec<IpAddr> =
-        tandem_net::resolve_host(&socket.host).map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?;
+    let known: Vec<IpAddr> =
+        options.hosts.iter().filter(|(host, _)| *host == socket.host).map(|(_, ip)| *ip).collect();
+    let ips = match known.is_empty() {
+        false => known,
+        true => tandem_net::resolve_host(&socket.host)
+            .map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?,
+    };
     if ips.is_empty() {
         return Err(format!("'{}' has no address on this host", socket.host));
     }

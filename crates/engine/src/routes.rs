@@ -14,7 +14,7 @@ fn recycle(context: Box<Context>, _: End) {
 }
 
 /// Runs `startup_route` on worker 0, before anything else it does.
-pub(crate) fn run_startup(node: NodeRef) {
+pub fn run_startup(node: NodeRef) {
     let Some(route) = node.program().startup() else { return };
     run::start(
         Context::dummy(node, RouteKind::Startup),
@@ -25,14 +25,14 @@ pub(crate) fn run_startup(node: NodeRef) {
 }
 
 /// Starts the timer routes, spread over the workers. They follow a reload: a route is found by its name at each tick.
-pub(crate) fn start_timers(node: NodeRef) {
+pub fn start_timers(node: NodeRef) {
     let Some(workers) = node.workers() else { return };
     let program = node.program();
     for (at, timer) in program.timers().enumerate() {
         let worker = WorkerId((at % usize::from(workers.count().max(1))) as u16);
         let span = Duration::from_secs(u64::from(timer.interval_secs));
         let name = program.route_info(timer.route).and_then(|info| info.name.clone()).unwrap_or_default();
-        tick(node, worker, name, span, Instant::now() + span);
+        tick(node, worker, name, span, tandem_module::clock::now() + span);
     }
 }
 

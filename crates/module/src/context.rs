@@ -4,7 +4,6 @@
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -133,7 +132,7 @@ impl Context {
     pub fn dummy(node: NodeRef, kind: RouteKind) -> Box<Context> {
         let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let source =
-            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: Instant::now() };
+            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: crate::clock::now() };
         let mut context = Context::empty(node, source);
         context.kind = kind;
         // The constant always parses; a unit test holds it to that.

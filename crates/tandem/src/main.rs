@@ -7,6 +7,7 @@ mod ctl;
 mod demo;
 mod logging;
 mod serve;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.command {
         Some(cli::Command::Check(args)) => check::run(&args),
+        Some(cli::Command::Test(args)) => test::run(&args),
         Some(cli::Command::Demo(args)) => demo::run(&args),
         Some(cli::Command::Ctl(args)) => ctl::run(&args),
         None => serve::run(&cli.server),
