@@ -7,6 +7,8 @@ mod detail;
 mod error;
 mod parse;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod token;
 mod words;
 
@@ -21,11 +23,11 @@ pub use error::SyntaxError;
 pub use parse::parse;
 
 /// Longest test file in bytes.
-pub const FILE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 4 << 20;
 /// Tests of one file.
-pub const TESTS_MAX: usize = 1_000;
+pub(crate) const TESTS_MAX: usize = 1_000;
 /// Longest time a step may let pass.
-pub const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A test file.
 #[derive(Clone, Debug)]

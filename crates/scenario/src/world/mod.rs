@@ -136,8 +136,11 @@ impl World {
         let end = clock::now() + CLUSTER_UP_MAX;
         while clock::now() < end {
             self.pass(CLUSTER_STEP);
-            if self.around.with_peers(|peers| peers.is_connected()).unwrap_or(true) {
-                // What follows a link that came up, such as topology updates, has no time of its own.
+            let (running, is_connected) =
+                self.around.with_peers(|peers| (peers.running(), peers.is_connected())).unwrap_or((0, true));
+            let up = self.node.stats.value("clusterer_nodes_up").unwrap_or(0);
+            if is_connected && usize::try_from(up).is_ok_and(|up| up >= running) {
+                // What follows a link that came up, such as topology updates, may take a moment.
                 self.pass(CLUSTER_STEP);
                 return Ok(());
             }
@@ -147,7 +150,7 @@ impl World {
 
     /// Does all that is to be done at this moment.
     pub(crate) fn settle(&self) {
-        self.workers.settle();
+        self.workers.run_to(clock::now(), || false);
     }
 
     /// Lets time pass.

@@ -160,13 +160,18 @@ impl Peers {
         self.all.iter().filter_map(|peer| peer.core.as_ref()?.poll_timeout()).min()
     }
 
-    /// Whether the node under test is up for every running peer.
+    /// How many of them run.
+    pub(crate) fn running(&self) -> usize {
+        self.all.iter().filter(|peer| peer.core.is_some()).count()
+    }
+
+    /// Whether every running peer has its link to the node under test and to the other running ones.
     pub(crate) fn is_connected(&self) -> bool {
-        let own = self.own.id;
+        let running = self.running();
         self.all.iter().filter_map(|peer| peer.core.as_ref()).all(|core| {
             let clusters = core.list();
-            let mut rows = clusters.iter().flat_map(|cluster| &cluster.nodes);
-            rows.any(|row| row.node_id == own && row.link_state == LinkState::Up)
+            let rows = clusters.iter().flat_map(|cluster| &cluster.nodes);
+            rows.filter(|row| row.link_state == LinkState::Up).count() >= running
         })
     }
 

@@ -1,7 +1,6 @@
 //! One test file, one process: a node lives as long as its process, so this keeps memory bounded, and a test that never
 //! ends can be ended.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
