@@ -62,10 +62,10 @@ impl<'a> Act<'a> {
             Action::Answers { node, pattern, answer, delay } => {
                 world.around.add_rule(*node, pattern.clone(), answer.clone(), *delay);
             }
-            Action::NodeDown(id) => {
+            Action::NodeDown(id) | Action::NodeEnds(id) => {
                 world.around.with_peers(|peers| peers.stop(*id));
             }
-            Action::NodeUp(id) => {
+            Action::NodeUp(id) | Action::NodeStarts(id) => {
                 world.around.on_peers(|peers, _| peers.start(*id)).unwrap_or(Ok(()))?;
             }
             Action::NodeSends { node, is_broadcast, text } => world.around.peer_says(*node, *is_broadcast, text)?,

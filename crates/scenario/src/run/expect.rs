@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_module::stat::StatRegistry;
 use tandem_sip::Message;
 
 use super::act::Act;
@@ -34,7 +33,7 @@ impl Act<'_> {
                 hold(test, value.as_deref(), var)
             }
             Action::Stat { name, test } => {
-                let value = stat(&self.world.node.stats, name);
+                let value = self.world.node.stats.value(name);
                 hold(test, value.map(|value| value.to_string()).as_deref(), &format!("statistic {name}"))
             }
             Action::Cache { engine, key, test } => {
@@ -252,15 +251,6 @@ fn hold(test: &ValueTest, value: Option<&str>, what: &str) -> Result<(), Problem
     }
     let there = value.map_or_else(|| "it is absent".to_owned(), |value| format!("it is \"{value}\""));
     Err(format!("expected: {what} is {}\nbut:      {there}", test.describe()).into())
-}
-
-/// `group:name` or the name of one group.
-fn stat(stats: &StatRegistry, name: &str) -> Option<i64> {
-    let bare = name.rsplit(':').next().unwrap_or(name);
-    let group = name.split_once(':').map(|(group, _)| group);
-    let all = stats.snapshot();
-    let found = all.iter().find(|(own_group, own, _)| own == bare && group.is_none_or(|group| group == own_group));
-    found.map(|(_, _, value)| *value).or_else(|| stats.value(name))
 }
 
 fn cluster_text(entry: &Entry) -> Option<&str> {

@@ -7,6 +7,7 @@ mod ladder;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -49,7 +50,7 @@ impl From<String> for Problem {
 pub fn run_file(file: &TestFile, options: &RunOptions) -> FileReport {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock();
-    let mut report = FileReport { file: shown(&file.path), ..FileReport::default() };
+    let mut report = FileReport { file: file.path.display().to_string(), ..FileReport::default() };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -165,8 +166,9 @@ fn run_test(
     }
     report.virtual_ms = clock::now().saturating_duration_since(world.begun).as_millis() as u64;
     for line in world.line_runs() {
-        let name = file.files.iter().find(|(asked, _)| *asked == line.file).map_or(line.file, |(_, other)| shown(other));
-        *lines.entry((name, line.line)).or_default() += line.runs;
+        let replaced = file.files.iter().find(|(asked, _)| *asked == line.file);
+        let path = replaced.map_or(Path::new(&line.file), |(_, other)| other.as_path());
+        *lines.entry((shown(path), line.line)).or_default() += line.runs;
     }
     Ok(report)
 }

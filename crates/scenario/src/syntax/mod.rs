@@ -21,6 +21,7 @@ use tandem_script::ast::Dialect;
 
 pub use error::SyntaxError;
 pub use parse::parse;
+pub(crate) use words::parse_address;
 
 /// Longest test file in bytes.
 pub(crate) const FILE_BYTES_MAX: usize = 4 << 20;
@@ -161,10 +162,14 @@ pub enum Action {
         /// How long it takes.
         delay: Duration,
     },
-    /// A node is gone.
+    /// A node is not there from the beginning.
     NodeDown(i32),
-    /// A node is there.
+    /// A node is there from the beginning, as all are.
     NodeUp(i32),
+    /// A node ends.
+    NodeEnds(i32),
+    /// A node starts.
+    NodeStarts(i32),
     /// A node says something.
     NodeSends {
         /// The node.

@@ -112,7 +112,7 @@ impl<'a> Parser<'a> {
             }
             let own = indent(line);
             let mut end = at + 1;
-            let is_test = line.trim_start().split_whitespace().next() == Some("test");
+            let is_test = line.split_whitespace().next() == Some("test");
             // What is deeper belongs to this line; empty lines inside of it, too. A test's steps are read one by one.
             let mut last = at;
             while !is_test && end < self.lines.len() && (self.line(end).trim().is_empty() || indent(self.line(end)) > own) {

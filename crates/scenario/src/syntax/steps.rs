@@ -154,8 +154,8 @@ fn node(words: &mut Words<'_>, names: &Names) -> Result<Action, Fault> {
         "sends" => Ok(Action::NodeSends { node, is_broadcast: false, text: words.text("a message")? }),
         "broadcasts" => Ok(Action::NodeSends { node, is_broadcast: true, text: words.text("a message")? }),
         "replies" => Ok(Action::NodeReplies { node, text: words.text("a message")? }),
-        "goes" => words.expect("down").map(|()| Action::NodeDown(node)),
-        "comes" => words.expect("up").map(|()| Action::NodeUp(node)),
+        "goes" => words.expect("down").map(|()| Action::NodeEnds(node)),
+        "comes" => words.expect("up").map(|()| Action::NodeStarts(node)),
         _ => match words.one_of(&["down", "up", "silent"])? {
             "down" => Ok(Action::NodeDown(node)),
             // A node without scripted answers is silent; `up` it is from the start.

@@ -192,7 +192,8 @@ pub(super) fn parse_span(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(secs).ok()
 }
 
-pub(super) fn parse_address(text: &str) -> Option<(Option<Proto>, SocketAddr)> {
+/// `[proto:]ip[:port]`.
+pub(crate) fn parse_address(text: &str) -> Option<(Option<Proto>, SocketAddr)> {
     let (proto, rest) = match text.split_once(':') {
         Some((name, rest)) => match Proto::from_name(name.as_bytes()) {
             Some(proto) => (Some(proto), rest),

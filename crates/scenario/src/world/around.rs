@@ -67,7 +67,7 @@ impl Around {
         if let Some(phone) = phones.iter_mut().find(|phone| phone.name == name) {
             return Ok(work(phone));
         }
-        let Some((proto, addr)) = super::as_address(name) else { return Err(format!("there is no phone {name}")) };
+        let Some((proto, addr)) = crate::syntax::parse_address(name) else { return Err(format!("there is no phone {name}")) };
         if let Some(phone) = phones.iter_mut().find(|phone| phone.addr == addr) {
             return Ok(work(phone));
         }

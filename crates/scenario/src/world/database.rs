@@ -63,6 +63,9 @@ impl Template {
     }
 }
 
+/// Values of a row as texts; `None` for NULL.
+pub(crate) type RowTexts = Vec<Option<String>>;
+
 /// The database of one test.
 pub(crate) struct Database {
     db: Arc<dyn Db>,
@@ -91,13 +94,19 @@ impl Database {
         self.run(Statement::Insert { table: table.to_owned(), values }).map(|_| ())
     }
 
-    /// All rows of a table, as texts; `None` for NULL.
-    pub(crate) fn rows(&self, table: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), String> {
+    /// Columns and all rows of a table.
+    pub(crate) fn rows(&self, table: &str) -> Result<(Vec<String>, Vec<RowTexts>), String> {
         if !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             return Err(format!("'{table}' is no name of a table"));
         }
-        let rows = self.run(Statement::Raw(format!("SELECT * FROM {table}").into_bytes()))?;
         let text = |value: &DbValue| value.to_text().map(|text| String::from_utf8_lossy(&text).into_owned());
-        Ok((rows.columns, rows.rows.iter().map(|row| row.iter().map(text).collect()).collect()))
+        // An empty result has no columns.
+        let names = self.run(Statement::Raw(format!("SELECT name FROM pragma_table_info('{table}')").into_bytes()))?;
+        let columns: Vec<String> = names.rows.iter().filter_map(|row| row.first().and_then(text)).collect();
+        if columns.is_empty() {
+            return Err(format!("the database of the test has no table {table}"));
+        }
+        let rows = self.run(Statement::Raw(format!("SELECT * FROM {table}").into_bytes()))?;
+        Ok((columns, rows.rows.iter().map(|row| row.iter().map(text).collect()).collect()))
     }
 }

@@ -10,8 +10,8 @@ pub(crate) mod phone;
 pub(crate) mod wire;
 mod workers;
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -279,23 +279,22 @@ fn own_record(loaded: &Loaded) -> Option<Own> {
             _ => {}
         }
     }
-    let id = NodeId(i32::try_from(id?).ok()?);
+    let id = NodeId(id?);
     let (cluster, record) = parse_node_info(std::str::from_utf8(&info?).ok()?, Some(id)).ok()?;
     Some(Own { cluster, id, record })
 }
 
-/// The address under which a path in a message is shown.
+/// A path as it is shown: without `folder/..`.
 pub(crate) fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// Any address of that text, for parties without a name.
-pub(crate) fn as_address(text: &str) -> Option<(Option<Proto>, SocketAddr)> {
-    let (proto, rest) = match text.split_once(':').and_then(|(name, rest)| Some((Proto::from_name(name.as_bytes())?, rest))) {
-        Some((proto, rest)) => (Some(proto), rest),
-        None => (None, text),
-    };
-    let port = proto.unwrap_or(Proto::Udp).default_port();
-    let addr = rest.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(rest.parse::<IpAddr>().ok()?, port)))?;
-    Some((proto, addr))
+    let mut parts: Vec<Component<'_>> = Vec::new();
+    for part in path.components() {
+        match (part, parts.last()) {
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                parts.pop();
+            }
+            (Component::CurDir, _) => {}
+            _ => parts.push(part),
+        }
+    }
+    parts.iter().collect::<PathBuf>().display().to_string()
 }

@@ -4,6 +4,7 @@
 mod child;
 mod files;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,10 +53,15 @@ fn run_all(args: &TestArgs, options: &RunOptions) -> anyhow::Result<u8> {
     report(args, &reports)
 }
 
+/// Writes to stdout; a reader that has gone (`| head`) is no error.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn list(files: &[TestFile], refused: &[FileReport], options: &RunOptions) -> u8 {
     for file in files {
         for test in file.tests.iter().filter(|test| is_wanted(file, test, options)) {
-            println!("{}:{}: {}", file.path.display(), test.line, test.name);
+            say(&format!("{}:{}: {}\n", file.path.display(), test.line, test.name));
         }
     }
     refused.iter().for_each(|report| eprint!("{}", text(report)));
@@ -67,14 +73,14 @@ fn report(args: &TestArgs, reports: &[FileReport]) -> anyhow::Result<u8> {
     let failed: usize = reports.iter().map(FileReport::failed).sum();
     let broken = reports.iter().filter(|report| !report.errors.is_empty()).count();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(reports)?);
+        say(&serde_json::to_string_pretty(reports)?);
     } else {
-        reports.iter().for_each(|report| print!("{}", text(report)));
+        reports.iter().for_each(|report| say(&text(report)));
         if args.coverage {
-            print!("\n{}", coverage_text(reports));
+            say(&format!("\n{}", coverage_text(reports)));
         }
         let broken = if broken > 0 { format!(", {broken} files could not be run") } else { String::new() };
-        println!("\n{} passed, {failed} failed{broken}", ran - failed);
+        say(&format!("\n{} passed, {failed} failed{broken}\n", ran - failed));
     }
     for (path, content) in [(&args.junit, junit(reports)), (&args.lcov, lcov(reports))] {
         if let Some(path) = path {
