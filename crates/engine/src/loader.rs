@@ -384,8 +384,7 @@ fn listeners(globals: &Globals, options: &LoadOptions) -> (Vec<ListenSpec>, Vec<
 fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenSpec>, String> {
     let proto: tandem_net::Proto =
         socket.proto.parse().map_err(|()| format!("transport '{}' is not available here", socket.proto))?;
-    let known: Vec<IpAddr> =
-        options.hosts.iter().filter(|(host, _)| *host == socket.host).map(|(_, ip)| *ip).collect();
+    let known: Vec<IpAddr> = options.hosts.iter().filter(|(host, _)| *host == socket.host).map(|(_, ip)| *ip).collect();
     let ips = match known.is_empty() {
         false => known,
         true => tandem_net::resolve_host(&socket.host)

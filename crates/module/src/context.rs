@@ -131,8 +131,14 @@ impl Context {
     /// A context over the dummy request, for startup, timer and event routes.
     pub fn dummy(node: NodeRef, kind: RouteKind) -> Box<Context> {
         let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let source =
-            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: crate::clock::now() };
+        let source = Source {
+            src: nobody,
+            dst: nobody,
+            proto: Proto::Udp,
+            socket: SocketId(0),
+            conn: None,
+            at: crate::clock::now(),
+        };
         let mut context = Context::empty(node, source);
         context.kind = kind;
         // The constant always parses; a unit test holds it to that.

@@ -52,3 +52,18 @@ pub(crate) fn by_line(ops: impl Iterator<Item = (FileId, u32, u32)>, files: &[Te
     });
     named.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_run_as_often_as_its_busiest_instruction() {
+        let counts = Coverage::new(3);
+        [0, 2, 2, 9].into_iter().for_each(|at| counts.hit(at));
+        let places = [(0, 7), (0, 0), (0, 7)];
+        let ops = places.iter().enumerate().map(|(at, (file, line))| (FileId(*file), *line, counts.runs(at)));
+        let lines = by_line(ops, &[Text::copy(b"a.cfg")]);
+        assert_eq!(lines, [LineRuns { file: "a.cfg".into(), line: 7, runs: 2 }]);
+    }
+}

@@ -206,7 +206,10 @@ impl Program {
         let ops = self.code.iter().zip(&self.positions).enumerate();
         // Jumps and ends of routes are made by the compiler: no statement of the script stands for them.
         let own = ops.filter(|(_, (op, _))| !matches!(op, Op::Jump(_) | Op::EndRoute | Op::CondToRc));
-        crate::coverage::by_line(own.map(|(at, (_, place))| (place.span.file, place.line, coverage.runs(at))), &self.files)
+        crate::coverage::by_line(
+            own.map(|(at, (_, place))| (place.span.file, place.line, coverage.runs(at))),
+            &self.files,
+        )
     }
 
     /// Number of instructions.

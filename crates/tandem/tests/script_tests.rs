@@ -55,7 +55,8 @@ impl Drop for Scratch {
 #[test]
 fn the_talking_cluster_is_as_its_tests_say() {
     let (junit, lcov) = (Scratch::new("junit.xml"), Scratch::new("lcov"));
-    let output = tandem_test(&["examples/talking-cluster", "--coverage", "--junit", junit.path(), "--lcov", lcov.path()]);
+    let output =
+        tandem_test(&["examples/talking-cluster", "--coverage", "--junit", junit.path(), "--lcov", lcov.path()]);
     let text = stdout(&output);
     assert_eq!(exit_code(&output), 0, "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains(" passed, 0 failed\n"), "{text}");
@@ -150,6 +151,6 @@ fn tests_can_be_listed_and_chosen() {
 fn a_diagram_is_drawn_for_a_test_that_passes_when_asked() {
     let output = tandem_test(&[&scenario("passing.test"), "--filter", "nobody answers", "--verbose"]);
     let text = stdout(&output);
-    assert!(text.contains("── INVITE ──"), "{text}");
+    assert!(text.contains("│─ INVITE ──"), "{text}");
     assert!(text.contains("nobody answered"), "{text}");
 }

@@ -110,7 +110,9 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
     let begin = tandem_module::clock::now();
     let store = || {
-        let clock = Arc::new(move || u64::try_from(tandem_module::clock::now().saturating_duration_since(begin).as_millis()).unwrap_or(u64::MAX));
+        let clock = Arc::new(move || {
+            u64::try_from(tandem_module::clock::now().saturating_duration_since(begin).as_millis()).unwrap_or(u64::MAX)
+        });
         Arc::new(MemoryStore::new(MemoryLimits::default(), clock))
     };
     let mut collections = HashMap::from([(DEFAULT.to_owned(), store())]);

@@ -85,7 +85,8 @@ pub(super) fn date_text(_: &mut Context, _: &VarCall<'_>) -> Value {
 
 pub(super) fn time(_: &mut Context, call: &VarCall<'_>) -> Value {
     let format = String::from_utf8_lossy(call.name.unwrap_or_default());
-    format_time(DateTime::<Local>::from(tandem_module::clock::system()), &format).map_or(Value::Null, |text| Value::Text(Text::from(text)))
+    format_time(DateTime::<Local>::from(tandem_module::clock::system()), &format)
+        .map_or(Value::Null, |text| Value::Text(Text::from(text)))
 }
 
 /// A moment given in Unix seconds, local time.

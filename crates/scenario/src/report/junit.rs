@@ -35,7 +35,8 @@ pub fn junit(reports: &[FileReport]) -> String {
         report.tests.iter().for_each(|test| case(&mut out, &file, test));
         for error in &report.errors {
             let text = escape(error);
-            let _ = writeln!(out, "    <testcase classname=\"{file}\" name=\"(file)\"><error>{text}</error></testcase>");
+            let _ =
+                writeln!(out, "    <testcase classname=\"{file}\" name=\"(file)\"><error>{text}</error></testcase>");
         }
         out.push_str("  </testsuite>\n");
     }

@@ -52,7 +52,9 @@ impl<'a> Act<'a> {
             Action::Row { table, values } => self.database.insert(table, values)?,
             Action::Sql(text) => self.database.sql(text)?,
             Action::Name { .. } => {
-                return Err("names stand at the beginning of a test: the node knows them from its start".to_owned().into());
+                return Err("names stand at the beginning of a test: the node knows them from its start"
+                    .to_owned()
+                    .into());
             }
             Action::VarSet { var, value } => world.write(var, value)?,
             Action::Unreachable(phone) => {
@@ -133,7 +135,9 @@ impl<'a> Act<'a> {
         }
         match self.world.mi("ul_add", MiParams::Named(params))? {
             Ok(_) => Ok(()),
-            Err(error) if error.code == -32601 => Err("the script does not load usrloc: nobody can be registered".to_owned().into()),
+            Err(error) if error.code == -32601 => {
+                Err("the script does not load usrloc: nobody can be registered".to_owned().into())
+            }
             Err(error) => Err(format!("{name} cannot be registered: {} {:?}", error.message, error.data).into()),
         }
     }

@@ -91,7 +91,10 @@ impl Act<'_> {
         };
         if !is_kind(&entry, what) {
             let label = ladder::label(&entry.what);
-            let text = format!("expected: {name} gets {wanted}\nbut:      {name} got {label} at {}", stamp(self.world, entry.at));
+            let text = format!(
+                "expected: {name} gets {wanted}\nbut:      {name} got {label} at {}",
+                stamp(self.world, entry.at)
+            );
             return Err(Problem { text, missing: missing() });
         }
         let What::Sip(bytes) = &entry.what else { return Ok(()) };
@@ -135,7 +138,11 @@ impl Act<'_> {
             None => Ok(()),
             Some(entry) => {
                 let label = ladder::label(&entry.what);
-                Err(format!("expected: {name} gets nothing\nbut:      {name} got {label} at {}", stamp(self.world, entry.at)).into())
+                Err(format!(
+                    "expected: {name} gets nothing\nbut:      {name} got {label} at {}",
+                    stamp(self.world, entry.at)
+                )
+                .into())
             }
         }
     }
@@ -171,7 +178,9 @@ impl Act<'_> {
         let place = Place::Peer(node);
         let find = |all: &[Entry]| {
             all.iter().position(|entry| {
-                entry.to == place && entry.taken.is_none() && cluster_text(entry).is_some_and(|text| pattern.regex.is_match(text))
+                entry.to == place
+                    && entry.taken.is_none()
+                    && cluster_text(entry).is_some_and(|text| pattern.regex.is_match(text))
             })
         };
         self.world.settle();
@@ -207,9 +216,12 @@ impl Act<'_> {
             (Some(line), true) => {
                 Err(format!("expected: no line of the log is {}\nbut:      {}", test.describe(), line.text).into())
             }
-            (None, false) => {
-                Err(format!("expected: a line of the log is {}\nbut:      none of {} lines is", test.describe(), lines.len()).into())
-            }
+            (None, false) => Err(format!(
+                "expected: a line of the log is {}\nbut:      none of {} lines is",
+                test.describe(),
+                lines.len()
+            )
+            .into()),
         }
     }
 
@@ -241,7 +253,11 @@ impl Act<'_> {
             cells.collect::<Vec<_>>().join(", ")
         });
         let shown: String = shown.map(|row| format!("\n          {row}")).collect();
-        Err(format!("expected: table {table} has {wanted} with {which}\nbut:      it has {found} such rows of {}:{shown}", rows.len()).into())
+        Err(format!(
+            "expected: table {table} has {wanted} with {which}\nbut:      it has {found} such rows of {}:{shown}",
+            rows.len()
+        )
+        .into())
     }
 }
 
@@ -292,7 +308,9 @@ fn is_noise(all: &[Entry], entry: &Entry) -> bool {
             let own = branch(bytes);
             entry.is_repeated
                 || all.iter().any(|other| match &other.what {
-                    What::Sip(invite) => other.to == entry.to && invite.starts_with(b"INVITE ") && branch(invite) == own,
+                    What::Sip(invite) => {
+                        other.to == entry.to && invite.starts_with(b"INVITE ") && branch(invite) == own
+                    }
                     _ => false,
                 })
         }

@@ -192,10 +192,7 @@ fn is_given(action: &Action) -> bool {
 
 /// Whether it is done before the node starts, when it stands at the beginning.
 fn is_early(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::Time(_) | Action::Row { .. } | Action::Sql(_) | Action::Name { .. } | Action::NodeDown(_)
-    )
+    matches!(action, Action::Time(_) | Action::Row { .. } | Action::Sql(_) | Action::Name { .. } | Action::NodeDown(_))
 }
 
 /// Seconds since the test began.

@@ -44,7 +44,8 @@ pub(super) fn extra(lines: &[Line<'_>], faults: &mut Faults) -> Extra {
         if text == "sdp" {
             extra.has_sdp = true;
         } else if text == "body" {
-            let count = lines.iter().skip(at).take_while(|next| next.text.trim().is_empty() || next.column() > line.column());
+            let count =
+                lines.iter().skip(at).take_while(|next| next.text.trim().is_empty() || next.column() > line.column());
             let count = count.count();
             extra.body = Some(block(lines.get(at..at + count).unwrap_or(&[])));
             at += count;

@@ -115,7 +115,10 @@ impl<'a> Parser<'a> {
             let is_test = line.split_whitespace().next() == Some("test");
             // What is deeper belongs to this line; empty lines inside of it, too. A test's steps are read one by one.
             let mut last = at;
-            while !is_test && end < self.lines.len() && (self.line(end).trim().is_empty() || indent(self.line(end)) > own) {
+            while !is_test
+                && end < self.lines.len()
+                && (self.line(end).trim().is_empty() || indent(self.line(end)) > own)
+            {
                 if !self.line(end).trim().is_empty() {
                     last = end;
                 }
@@ -210,7 +213,9 @@ impl<'a> Parser<'a> {
         let proto = if words.takes("over") {
             let token = words.next("a transport")?;
             let found = Proto::from_name(token.text.as_bytes());
-            found.ok_or_else(|| fault(token, format!("`{}` is no transport", token.text)).help("udp, tcp, tls, ws or wss"))?
+            found.ok_or_else(|| {
+                fault(token, format!("`{}` is no transport", token.text)).help("udp, tcp, tls, ws or wss")
+            })?
         } else {
             proto.unwrap_or(Proto::Udp)
         };

@@ -13,13 +13,12 @@ use super::{Action, Extra, Kind, Request, ValueTest};
 
 /// Words that begin a step which no phone does.
 const BEGINNINGS: [&str; 16] = [
-    "time", "cache", "row", "sql", "name", "node", "after", "timer", "event", "mi", "nothing", "log", "stat", "table", "answer",
-    "no",
+    "time", "cache", "row", "sql", "name", "node", "after", "timer", "event", "mi", "nothing", "log", "stat", "table",
+    "answer", "no",
 ];
 /// What a phone does.
-const PHONE_VERBS: [&str; 10] = [
-    "sends", "answers", "gets", "authenticates", "acks", "cancels", "hangs", "is", "registers", "calls",
-];
+const PHONE_VERBS: [&str; 10] =
+    ["sends", "answers", "gets", "authenticates", "acks", "cancels", "hangs", "is", "registers", "calls"];
 /// What a node does.
 const NODE_VERBS: [&str; 9] = ["answers", "hears", "sends", "broadcasts", "replies", "goes", "comes", "is", "at"];
 
@@ -109,7 +108,9 @@ fn cache(words: &mut Words<'_>) -> Result<Action, Fault> {
         let span = if words.takes("for") { Some(words.span()?) } else { None };
         return Ok(Action::CacheSet { engine, key, value, span });
     }
-    if let Some(token) = words.peek().filter(|token| !["is", "contains", "lacks", "matches"].contains(&token.text.as_str())) {
+    if let Some(token) =
+        words.peek().filter(|token| !["is", "contains", "lacks", "matches"].contains(&token.text.as_str()))
+    {
         return Err(fault(token, format!("expected `=` or `is`, found `{}`", token.text))
             .help("`= \"value\"` stores, `is \"value\"` looks"));
     }
@@ -274,8 +275,20 @@ fn status(words: &mut Words<'_>) -> Result<(u16, u32), Fault> {
 
 /// Methods scripts meet; for suggestions only.
 const METHODS: [&str; 14] = [
-    "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "REFER", "INFO",
-    "UPDATE", "PRACK",
+    "INVITE",
+    "ACK",
+    "BYE",
+    "CANCEL",
+    "REGISTER",
+    "OPTIONS",
+    "MESSAGE",
+    "SUBSCRIBE",
+    "NOTIFY",
+    "PUBLISH",
+    "REFER",
+    "INFO",
+    "UPDATE",
+    "PRACK",
 ];
 
 fn method(words: &mut Words<'_>) -> Result<String, Fault> {
@@ -285,7 +298,11 @@ fn method(words: &mut Words<'_>) -> Result<String, Fault> {
     }
     let upper = token.text.to_ascii_uppercase();
     let wrong = fault(token, format!("`{}` is no method: methods are written in capitals", token.text));
-    Err(if METHODS.contains(&upper.as_str()) { wrong.help(format!("did you mean `{upper}`?")) } else { wrong.nearest(&upper, METHODS) })
+    Err(if METHODS.contains(&upper.as_str()) {
+        wrong.help(format!("did you mean `{upper}`?"))
+    } else {
+        wrong.nearest(&upper, METHODS)
+    })
 }
 
 fn sends(

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::*;
 
-const HEAD: &str = "script a.cfg\nphone alice at 10.0.0.1\nphone bob at tcp:10.0.0.2:5070\nnode 2 at bin:10.0.1.2:5555\n";
+const HEAD: &str =
+    "script a.cfg\nphone alice at 10.0.0.1\nphone bob at tcp:10.0.0.2:5070\nnode 2 at bin:10.0.1.2:5555\n";
 
 fn errors(steps: &str) -> Vec<SyntaxError> {
     parse(Path::new("x.test"), &format!("{HEAD}{steps}")).expect_err("no error was found")
@@ -65,11 +66,15 @@ fn what_stands_deeper_belongs_to_the_step() {
 
 #[test]
 fn values_with_spaces_stand_in_quotes() {
-    let Action::Row { table, values } = step("row subscriber: username=alice, note=\"a b, c\", empty=") else { panic!() };
+    let Action::Row { table, values } = step("row subscriber: username=alice, note=\"a b, c\", empty=") else {
+        panic!()
+    };
     assert_eq!(table, "subscriber");
     let wanted = [("username", "alice"), ("note", "a b, c"), ("empty", "")];
     assert_eq!(values, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let Action::CacheSet { key, value, span, .. } = step("cache local \"a \\\"b\\\"\" = \"c\\n\" for 2m") else { panic!() };
+    let Action::CacheSet { key, value, span, .. } = step("cache local \"a \\\"b\\\"\" = \"c\\n\" for 2m") else {
+        panic!()
+    };
     assert_eq!((key.as_str(), value.as_str(), span), ("a \"b\"", "c\n", Some(Duration::from_secs(120))));
 }
 
@@ -132,7 +137,9 @@ fn a_file_without_script_is_refused() {
 
 #[test]
 fn cut_and_broken_files_give_errors_and_no_panic() {
-    let text = format!("{HEAD}test \"ä\"\n  alice calls sip:bob@x with sdp\n    X: \"ö\n  bob gets INVITE\n    uri matches /a\\//\n  $shv(x) is 5\n");
+    let text = format!(
+        "{HEAD}test \"ä\"\n  alice calls sip:bob@x with sdp\n    X: \"ö\n  bob gets INVITE\n    uri matches /a\\//\n  $shv(x) is 5\n"
+    );
     for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
         let _ = parse(Path::new("x.test"), &text[..at]);
         let _ = parse(Path::new("x.test"), &text[at..]);

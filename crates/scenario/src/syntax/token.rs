@@ -107,5 +107,6 @@ fn delimited(chars: &[char], at: &mut usize, end: char) -> Result<String, Fault>
             }
         }
     }
-    Err(Fault::at(start as u32 + 1, 1, format!("this {end} is never closed")).help(format!("add {end} where the text ends")))
+    Err(Fault::at(start as u32 + 1, 1, format!("this {end} is never closed"))
+        .help(format!("add {end} where the text ends")))
 }

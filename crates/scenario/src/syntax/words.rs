@@ -103,7 +103,8 @@ impl<'a> Words<'a> {
     pub(super) fn address(&mut self) -> Result<(Option<Proto>, SocketAddr), Fault> {
         let token = self.next("an address such as 10.0.0.1:5060")?;
         parse_address(&token.text).ok_or_else(|| {
-            fault(token, format!("`{}` is no address", token.text)).help("write 10.0.0.1, 10.0.0.1:5062 or tcp:10.0.0.1:5060")
+            fault(token, format!("`{}` is no address", token.text))
+                .help("write 10.0.0.1, 10.0.0.1:5062 or tcp:10.0.0.1:5060")
         })
     }
 
@@ -132,7 +133,9 @@ impl<'a> Words<'a> {
     pub(super) fn regex_test(&mut self) -> Result<ValueTest, Fault> {
         let token = self.next("a regular expression such as /^sip:.*/")?;
         if token.form == Form::Word {
-            return Err(fault(token, "a regular expression stands between slashes").help(format!("write /{}/", token.text)));
+            return Err(
+                fault(token, "a regular expression stands between slashes").help(format!("write /{}/", token.text))
+            );
         }
         Ok(ValueTest::Matches(regex(token, &token.text)?))
     }
@@ -143,9 +146,10 @@ impl<'a> Words<'a> {
         while let Some(token) = self.peek() {
             self.at += 1;
             let text = token.text.strip_suffix(',').unwrap_or(&token.text);
-            let (name, value) = text
-                .split_once('=')
-                .ok_or_else(|| fault(token, format!("`{}` is not {what}=value", token.text)).help(format!("write {what}=value, with quotes where the value has spaces")))?;
+            let (name, value) = text.split_once('=').ok_or_else(|| {
+                fault(token, format!("`{}` is not {what}=value", token.text))
+                    .help(format!("write {what}=value, with quotes where the value has spaces"))
+            })?;
             pairs.push((name.to_owned(), value.to_owned()));
         }
         Ok(pairs)

@@ -67,7 +67,9 @@ impl Around {
         if let Some(phone) = phones.iter_mut().find(|phone| phone.name == name) {
             return Ok(work(phone));
         }
-        let Some((proto, addr)) = crate::syntax::parse_address(name) else { return Err(format!("there is no phone {name}")) };
+        let Some((proto, addr)) = crate::syntax::parse_address(name) else {
+            return Err(format!("there is no phone {name}"));
+        };
         if let Some(phone) = phones.iter_mut().find(|phone| phone.addr == addr) {
             return Ok(work(phone));
         }
@@ -182,7 +184,8 @@ impl Around {
     }
 
     fn bin_to_node(&self, from: SocketAddr, bytes: Bytes) {
-        let Some(listener) = self.listeners.iter().find(|listener| matches!(listener.proto, Proto::Bin | Proto::Bins)) else {
+        let Some(listener) = self.listeners.iter().find(|listener| matches!(listener.proto, Proto::Bin | Proto::Bins))
+        else {
             return;
         };
         let id = self.with_peers(|peers| peers.ids().into_iter().find(|id| peers.addr(*id) == Some(from))).flatten();

@@ -49,7 +49,8 @@ impl Template {
     pub(crate) fn new(handle: &Handle) -> Result<Template, String> {
         let file = ScratchFile::new();
         let db = driver(handle).create(&format!("sqlite://{}", file.0.display())).map_err(|error| error.to_string())?;
-        let names: Vec<&str> = schema::TABLES.iter().map(|table| table.name).filter(|name| *name != "version").collect();
+        let names: Vec<&str> =
+            schema::TABLES.iter().map(|table| table.name).filter(|name| *name != "version").collect();
         handle.block_on(schema::create(&*db, &names)).map_err(|error| error.to_string())?;
         Ok(Template(file))
     }

@@ -108,7 +108,8 @@ impl World {
         node.set_transport(wire.clone());
         node.set_resolver(Arc::new(Names::new(setup.names)));
         node.db.set_stand_in(setup.database.shared());
-        node.caches.set_stand_in(Box::new(|_| Arc::new(MemoryStore::new(MemoryLimits::default(), Arc::new(store_clock)))));
+        node.caches
+            .set_stand_in(Box::new(|_| Arc::new(MemoryStore::new(MemoryLimits::default(), Arc::new(store_clock)))));
         start_modules(node, &workers)?;
         let around = Around::new(node, workers.clone(), wire.clone(), setup.file, listeners(node));
         wire.set_receivers(Arc::new(around.clone()));
@@ -127,7 +128,8 @@ impl World {
         if file.nodes.is_empty() {
             return Ok(());
         }
-        let own = own_record(loaded).ok_or("the test has nodes, but the script has no clusterer with my_node_id and my_node_info")?;
+        let own = own_record(loaded)
+            .ok_or("the test has nodes, but the script has no clusterer with my_node_id and my_node_info")?;
         let mut peers = Peers::new(own, &file.nodes)?;
         for id in down {
             peers.stop(*id);
@@ -145,7 +147,8 @@ impl World {
                 return Ok(());
             }
         }
-        Err("the nodes of the test do not come up: do their addresses fit what the script calls its neighbours?".to_owned())
+        Err("the nodes of the test do not come up: do their addresses fit what the script calls its neighbours?"
+            .to_owned())
     }
 
     /// Does all that is to be done at this moment.
@@ -165,7 +168,7 @@ impl World {
 
     /// Runs a future of the node to its end.
     pub(crate) fn wait_for<T: Send + 'static>(&self, future: tandem_module::db::BoxFuture<T>) -> Result<T, String> {
-        self.workers.wait_for(future).ok_or_else(|| "it did not end within three seconds of real time".to_owned())
+        self.workers.wait_for(future).ok_or_else(|| "it did not end within ten seconds of real time".to_owned())
     }
 
     /// Runs a management command.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tandem_cluster::{
-    ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, LinkState, NodeConfig, NodeId, Now, Output,
-    parse_node_info,
+    ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, LinkState, NodeConfig, NodeId, Now,
+    Output, parse_node_info,
 };
 use tandem_module::clock;
 use tandem_module::node;
@@ -97,7 +97,10 @@ impl Peers {
         }
         let mut all = Vec::new();
         for record in &records {
-            let addr = record.url.literal_addr().ok_or_else(|| format!("node {}: write its address, not a name", record.node_id))?;
+            let addr = record
+                .url
+                .literal_addr()
+                .ok_or_else(|| format!("node {}: write its address, not a name", record.node_id))?;
             let others = records.iter().filter(|other| other.node_id != record.node_id).cloned();
             let nodes = others.chain(std::iter::once(own.record.clone())).collect();
             let cluster = ClusterConfig::new(own.cluster, record.clone(), nodes);
@@ -185,7 +188,13 @@ impl Peers {
     }
 
     /// A packet for the peer that listens at `to`, from the node under test or from another peer.
-    pub(crate) fn on_packet(&mut self, to: SocketAddr, from: Option<SocketAddr>, bytes: &Bytes, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_packet(
+        &mut self,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+        bytes: &Bytes,
+        effects: &mut Vec<Effect>,
+    ) {
         let own = self.own_addr;
         let conn = match from {
             None => CONN_BASE,
@@ -200,7 +209,13 @@ impl Peers {
     }
 
     /// A peer says something to the node under test or to all.
-    pub(crate) fn say(&mut self, id: i32, is_broadcast: bool, text: &str, effects: &mut Vec<Effect>) -> Result<(), String> {
+    pub(crate) fn say(
+        &mut self,
+        id: i32,
+        is_broadcast: bool,
+        text: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), String> {
         let (cluster, own) = (self.own.cluster, self.own.id);
         let Some(core) = self.peer(id).and_then(|peer| peer.core.as_mut()) else {
             return Err(format!("node {id} is down and can say nothing"));
@@ -233,7 +248,8 @@ impl Peers {
         let Some(core) = self.peer(id).and_then(|peer| peer.core.as_mut()) else {
             return Err(format!("node {id} is down and cannot answer"));
         };
-        core.send_reply(cluster, to, text.as_bytes(), tag, now()).map_err(|error| format!("node {id} cannot answer: {error}"))?;
+        core.send_reply(cluster, to, text.as_bytes(), tag, now())
+            .map_err(|error| format!("node {id} cannot answer: {error}"))?;
         self.drain(effects);
         Ok(())
     }
@@ -245,7 +261,9 @@ impl Peers {
             for _ in 0..OUTPUTS_MAX {
                 let Some(output) = core.poll_output() else { break };
                 match output {
-                    Output::Send(packet) if packet.to == own_addr => effects.push(Effect::ToNode(peer.addr, packet.bytes)),
+                    Output::Send(packet) if packet.to == own_addr => {
+                        effects.push(Effect::ToNode(peer.addr, packet.bytes))
+                    }
                     Output::Send(packet) => effects.push(Effect::ToPeer(peer.addr, packet.to, packet.bytes)),
                     // Both directions of a link are one connection here.
                     Output::SendOnConnection { conn, bytes } if conn.0 == CONN_BASE => {
@@ -275,7 +293,9 @@ impl Peers {
 fn ip_number(addr: SocketAddr) -> u32 {
     match addr.ip() {
         std::net::IpAddr::V4(ip) => u32::from(ip) & 0xFF_FFFF,
-        std::net::IpAddr::V6(ip) => ip.segments().iter().fold(0u32, |sum, part| sum.wrapping_mul(31).wrapping_add((*part).into())) & 0xFF_FFFF,
+        std::net::IpAddr::V6(ip) => {
+            ip.segments().iter().fold(0u32, |sum, part| sum.wrapping_mul(31).wrapping_add((*part).into())) & 0xFF_FFFF
+        }
     }
 }
 

@@ -113,7 +113,8 @@ impl Phone {
 
     /// Its contact.
     pub(crate) fn contact(&self) -> String {
-        let transport = if self.proto == Proto::Udp { String::new() } else { format!(";transport={}", self.proto.name()) };
+        let transport =
+            if self.proto == Proto::Udp { String::new() } else { format!(";transport={}", self.proto.name()) };
         format!("sip:{}@{}{transport}", self.user(), self.addr)
     }
 
@@ -232,7 +233,9 @@ impl Phone {
         let mut headers: Vec<(String, String)> = invite
             .headers
             .iter()
-            .filter(|(name, _)| ["via", "max-forwards", "from", "to", "call-id", "route"].contains(&name.to_ascii_lowercase().as_str()))
+            .filter(|(name, _)| {
+                ["via", "max-forwards", "from", "to", "call-id", "route"].contains(&name.to_ascii_lowercase().as_str())
+            })
             .cloned()
             .collect();
         let number = value(&invite.headers, "CSeq").split(' ').next().unwrap_or("1").to_owned();
@@ -283,7 +286,8 @@ impl Phone {
         if !write_answer(&challenge, &answer, &mut credentials) {
             return Err("the algorithm of the challenge is not known".to_owned());
         }
-        let number = value(&sent.headers, "CSeq").split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0u32);
+        let number =
+            value(&sent.headers, "CSeq").split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0u32);
         self.cseq = self.cseq.max(number + 1);
         let cseq = format!("{} {}", number + 1, sent.method);
         set(&mut sent.headers, "CSeq", cseq);
@@ -366,8 +370,9 @@ impl Phone {
     fn on_request(&mut self, message: Message) {
         let method = text(message.method_bytes());
         let is_repeated = self.received.iter().any(|old| {
-            old.method == method && old.message.header(HeaderKind::Via).map(|via| old.message.value(via).to_vec())
-                == message.header(HeaderKind::Via).map(|via| message.value(via).to_vec())
+            old.method == method
+                && old.message.header(HeaderKind::Via).map(|via| old.message.value(via).to_vec())
+                    == message.header(HeaderKind::Via).map(|via| message.value(via).to_vec())
         });
         if is_repeated || self.received.len() >= RECEIVED_MAX {
             return;

@@ -14,7 +14,7 @@ use tandem_module::db::BoxFuture;
 use tandem_module::worker::{Task, TimerClass, TimerHandler, WorkerId, Workers};
 
 /// How long is waited in real time for what other threads do; what takes longer goes on in the background.
-const WAIT_REAL_MAX: Duration = Duration::from_secs(3);
+const WAIT_REAL_MAX: Duration = Duration::from_secs(10);
 /// Tasks at one moment; a script that goes round in circles without time passing ends its test.
 const TASKS_PER_MOMENT_MAX: usize = 200_000;
 /// Timers of one node.

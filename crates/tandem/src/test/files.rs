@@ -52,6 +52,7 @@ fn look_into(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::R
 
 /// Reads a file; errors as text.
 pub(super) fn read(path: &Path) -> Result<TestFile, Vec<String>> {
-    let text = fs::read_to_string(path).map_err(|error| vec![format!("error: cannot read {}: {error}", path.display())])?;
+    let text =
+        fs::read_to_string(path).map_err(|error| vec![format!("error: cannot read {}: {error}", path.display())])?;
     tandem_scenario::parse(path, &text).map_err(|errors| errors.iter().map(|error| error.render()).collect())
 }

@@ -19,8 +19,11 @@ const BROKEN: u8 = 2;
 
 /// Runs it: 0 when all tests passed, 1 when some failed, 2 when some could not be run.
 pub(crate) fn run(args: &TestArgs) -> ExitCode {
-    let options =
-        RunOptions { filter: args.filter.clone(), is_counted: args.coverage || args.lcov.is_some(), is_verbose: args.verbose };
+    let options = RunOptions {
+        filter: args.filter.clone(),
+        is_counted: args.coverage || args.lcov.is_some(),
+        is_verbose: args.verbose,
+    };
     if let Some(file) = &args.one_file {
         return child::run(file, &options);
     }
@@ -46,7 +49,8 @@ fn run_all(args: &TestArgs, options: &RunOptions) -> anyhow::Result<u8> {
     if args.list {
         return Ok(list(&files, &reports, options));
     }
-    let wanted: Vec<&TestFile> = files.iter().filter(|file| file.tests.iter().any(|test| is_wanted(file, test, options))).collect();
+    let wanted: Vec<&TestFile> =
+        files.iter().filter(|file| file.tests.iter().any(|test| is_wanted(file, test, options))).collect();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     reports.extend(child::run_files(&wanted, options, jobs, Duration::from_secs(args.timeout.max(1)))?);
     reports.sort_by(|a, b| a.file.cmp(&b.file));
@@ -84,11 +88,15 @@ fn report(args: &TestArgs, reports: &[FileReport]) -> anyhow::Result<u8> {
     }
     for (path, content) in [(&args.junit, junit(reports)), (&args.lcov, lcov(reports))] {
         if let Some(path) = path {
-            std::fs::write(path, content).map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+            std::fs::write(path, content)
+                .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
         }
     }
     if ran == 0 && broken == 0 {
-        anyhow::bail!("no test was run{}", if args.filter.is_some() { ": the filter lets none through (see --list)" } else { "" });
+        anyhow::bail!(
+            "no test was run{}",
+            if args.filter.is_some() { ": the filter lets none through (see --list)" } else { "" }
+        );
     }
     Ok(match (broken, failed) {
         (0, 0) => 0,
