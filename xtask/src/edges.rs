@@ -21,7 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("modules", &["sip", "transaction", "dialog", "location", "bin", "cluster", "script", "module", "store", "admin"]),
     ("net", &["sip", "bin"]),
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
-    ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "net", "store", "admin"]),
+    ("scenario", &["sip", "transaction", "bin", "cluster", "script", "module", "modules", "store", "engine"]),
+    ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "scenario", "net", "store", "admin"]),
     ("sim", &["bin", "cluster"]),
     // Servers for tests; nothing but tests may use it.
     ("testbed", &[]),

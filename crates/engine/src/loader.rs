@@ -47,6 +47,10 @@ pub struct LoadOptions {
     pub preprocessor: Option<String>,
     /// From when on new requests are refused.
     pub limits: Limits,
+    /// Files to read in place of others: path as the script or command line writes it, and the file to open.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Hosts of sockets that are not asked the system for (tests of scripts, which open no sockets).
+    pub hosts: Vec<(String, IpAddr)>,
 }
 
 /// A script that is ready to run.
@@ -111,7 +115,10 @@ pub(crate) struct Reloaded {
 
 /// Reads a script and its includes.
 pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) {
-    let (sources, mut diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
+    let (sources, mut diagnostics) = source::load(path, &|path: &Path| {
+        let other = options.files.iter().find(|(asked, _)| asked == path).map(|(_, other)| other.as_path());
+        std::fs::read(other.unwrap_or(path))
+    });
     let Some(command) = &options.preprocessor else { return (sources, diagnostics) };
     match preprocess::run(command, sources.marked_text()) {
         Ok(output) => (sources.with_preprocessed(&output), diagnostics),
@@ -276,7 +283,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
             diagnostics.push(Diagnostic::error("module-parameter", span.or_else(own).unwrap_or_default(), text));
         }
     }
-    let (listeners, found) = listeners(&globals);
+    let (listeners, found) = listeners(&globals, options);
     diagnostics.extend(found);
     if diagnostic::has_errors(&diagnostics) {
         diagnostic::sort(&mut diagnostics);
@@ -500,7 +507,7 @@ fn about_function(name: &str) -> Option<String> {
     }
 }
 
-fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
+fn listeners(globals: &Globals, options: &LoadOptions) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
     let mut specs = Vec::new();
     let mut diagnostics = Vec::new();
     if globals.sockets.is_empty() {
@@ -508,7 +515,7 @@ fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
         diagnostics.push(Diagnostic::error("no-socket", Span::default(), text));
     }
     for Spanned { node: socket, span } in &globals.sockets {
-        match listen_specs(socket) {
+        match listen_specs(socket, options) {
             Ok(list) => specs.extend(list),
             Err(text) => diagnostics.push(Diagnostic::error("socket", *span, text)),
         }
@@ -529,11 +536,15 @@ fn missing_transport(socket: &Spanned<SocketDef>) -> Option<Diagnostic> {
     Some(Diagnostic::error("transport-missing", socket.span, text).with_note("listeners can be udp, tcp and bin"))
 }
 
-fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {
+fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenSpec>, String> {
     let proto: tandem_net::Proto =
         socket.proto.parse().map_err(|()| format!("transport '{}' is not available here", socket.proto))?;
-    let ips: Vec<IpAddr> =
-        tandem_net::resolve_host(&socket.host).map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?;
+    let known: Vec<IpAddr> = options.hosts.iter().filter(|(host, _)| *host == socket.host).map(|(_, ip)| *ip).collect();
+    let ips = match known.is_empty() {
+        false => known,
+        true => tandem_net::resolve_host(&socket.host)
+            .map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?,
+    };
     if ips.is_empty() {
         return Err(format!("'{}' has no address on this host", socket.host));
     }

@@ -85,7 +85,7 @@ pub(crate) fn net_proto(proto: Proto) -> tandem_net::Proto {
 }
 
 /// The transport as modules name it.
-pub(crate) fn module_proto(proto: tandem_net::Proto) -> Proto {
+pub fn module_proto(proto: tandem_net::Proto) -> Proto {
     match proto {
         tandem_net::Proto::Udp => Proto::Udp,
         tandem_net::Proto::Tcp => Proto::Tcp,

@@ -4,7 +4,6 @@
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -136,8 +135,14 @@ impl Context {
     /// A context over the dummy request, for startup, timer and event routes.
     pub fn dummy(node: NodeRef, kind: RouteKind) -> Box<Context> {
         let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let source =
-            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: Instant::now() };
+        let source = Source {
+            src: nobody,
+            dst: nobody,
+            proto: Proto::Udp,
+            socket: SocketId(0),
+            conn: None,
+            at: crate::clock::now(),
+        };
         let mut context = Context::empty(node, source);
         context.kind = kind;
         // The constant always parses; a unit test holds it to that.

@@ -3,6 +3,7 @@
 //! protocol logic of its own and knows no module by name.
 
 pub mod cachedb;
+pub mod clock;
 pub mod context;
 pub mod db;
 pub mod declare;

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -327,7 +327,7 @@ impl Alias {
 
 /// Wall clock in Unix milliseconds.
 pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as i64)
+    crate::clock::unix_ms()
 }
 
 /// Wall clock in Unix seconds.
@@ -421,7 +421,7 @@ impl NodeBuilder {
             close_sinks: RwLock::new(Vec::new()),
             reload: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
-            started: Instant::now(),
+            started: crate::clock::now(),
             started_unix: unix_secs(),
         };
         for module in &node.modules {

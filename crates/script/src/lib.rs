@@ -5,6 +5,7 @@ pub mod ast;
 pub mod avp;
 pub mod check;
 pub mod compile;
+pub mod coverage;
 pub mod diagnostic;
 pub mod dialect;
 pub mod format;

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Serve an editor over standard input and output (Language Server Protocol).
     Lsp(LspArgs),
+    /// Run the unit tests of scripts: every *.test file below the given folders.
+    Test(TestArgs),
     /// Start three nodes on loopback and show what they do for each other.
     Demo(DemoArgs),
     /// Run a management command on a running node.
@@ -58,6 +60,44 @@ pub(crate) struct DbTarget {
     /// Only these tables, separated by commas; all by default.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) tables: Vec<String>,
+}
+
+/// `tandem test`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Folders and test files.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only tests whose FILE: NAME contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Print the names of the tests and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Draw what was sent for tests that pass, too, and print their logs.
+    #[arg(long, short = 'v')]
+    pub(crate) verbose: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Print which lines of the scripts ran.
+    #[arg(long)]
+    pub(crate) coverage: bool,
+    /// Write which lines of the scripts ran to this file, as lcov does.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lcov: Option<PathBuf>,
+    /// Test files run at a time; as many as processors by default.
+    #[arg(long, short = 'j', value_name = "COUNT")]
+    pub(crate) jobs: Option<usize>,
+    /// Seconds of real time that the tests of one file may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// Run this file in this process and print the report for the parent process.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) one_file: Option<PathBuf>,
 }
 
 /// `tandem demo`.

@@ -9,6 +9,7 @@ mod demo;
 mod logging;
 mod lsp;
 mod serve;
+mod test;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     match cli.command {
         Some(cli::Command::Check(args)) => check::run(&args),
         Some(cli::Command::Lsp(args)) => lsp::run(&args),
+        Some(cli::Command::Test(args)) => test::run(&args),
         Some(cli::Command::Demo(args)) => demo::run(&args),
         Some(cli::Command::Ctl(args)) => ctl::run(&args),
         Some(cli::Command::Db(args)) => db::run(&args),

@@ -108,9 +108,11 @@ impl CachedbLocal {
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
-    let begin = Instant::now();
+    let begin = tandem_module::clock::now();
     let store = || {
-        let clock = Arc::new(move || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let clock = Arc::new(move || {
+            u64::try_from(tandem_module::clock::now().saturating_duration_since(begin).as_millis()).unwrap_or(u64::MAX)
+        });
         Arc::new(MemoryStore::new(MemoryLimits::default(), clock))
     };
     let mut collections = HashMap::from([(DEFAULT.to_owned(), store())]);
@@ -189,7 +191,7 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
 
 fn clean_later(node: NodeRef) {
     let (Some(own), Some(workers)) = (node.state::<CachedbLocal>(), node.workers()) else { return };
-    let at = Instant::now() + own.clean_period;
+    let at = tandem_module::clock::now() + own.clean_period;
     let clean = move |_: Instant| {
         for store in own.collections.values() {
             store.purge();

@@ -1,6 +1,6 @@
 //! Node records from SQL: loading at start and on command, storing the state that a command sets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tandem_cluster::{ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
 use tandem_module::db::{DbError, DbOp, DbRows, DbValue, Statement};
@@ -37,7 +37,7 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
                 if let Some(workers) = node.workers() {
                     workers.after(
                         WorkerId(0),
-                        Instant::now() + RETRY,
+                        tandem_module::clock::now() + RETRY,
                         Box::new(move |_| load_and_begin(node, clusterer)),
                     );
                 }

@@ -54,7 +54,7 @@ struct Counters {
 
 /// The moment, for the core.
 pub(super) fn now() -> Now {
-    Now { mono: Instant::now(), unix_secs: node::unix_secs() }
+    Now { mono: tandem_module::clock::now(), unix_secs: node::unix_secs() }
 }
 
 impl Clusterer {

@@ -24,7 +24,7 @@ pub(super) fn start(node: NodeRef, own: &'static Drouting) {
     if own.config.probing_interval.is_some() && !node.has_module("tm") {
         write_log(LogLevel::Warning, "drouting: gateways are not probed without module tm (loadmodule \"tm.so\")");
     }
-    step_at(node, own, 0, Instant::now() + STEP);
+    step_at(node, own, 0, tandem_module::clock::now() + STEP);
 }
 
 fn step_at(node: NodeRef, own: &'static Drouting, step: u64, at: Instant) {

@@ -182,7 +182,7 @@ impl Usrloc {
 
 /// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
 pub fn unix_secs_at(at: Instant) -> i64 {
-    let ahead = at.saturating_duration_since(Instant::now());
+    let ahead = at.saturating_duration_since(tandem_module::clock::now());
     (node::unix_ms() + ahead.as_millis() as i64) / 1000
 }
 

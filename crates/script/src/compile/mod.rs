@@ -129,6 +129,7 @@ impl<'a> Compiler<'a> {
             branch_flags: Vec::new(),
             while_rounds_max: if dialect == Dialect::V2_4 { WHILE_ROUNDS_MAX_2_4 } else { WHILE_ROUNDS_MAX },
             xlog_bytes_max: XLOG_BYTES_MAX,
+            coverage: None,
         };
         Compiler {
             program,
