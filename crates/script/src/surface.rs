@@ -70,6 +70,9 @@ pub enum ArgType {
     Static,
     /// A constant that is not expanded (lists of output variables such as `"$avp(a);$avp(b)"`).
     Raw,
+    /// Words separated by blanks, told apart before variables go in: what a variable holds is one word or a part of one.
+    /// Quotes keep blanks together. A lone variable holds the whole text and is split when it is read.
+    Words,
     /// A readable variable, passed by reference.
     Var,
     /// A writable variable, passed by reference.

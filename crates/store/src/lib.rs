@@ -4,12 +4,14 @@
 //! - [`sqlite::SqliteDriver`] (`db_sqlite`) opens databases; [`pool::Pool`] bounds them in time and number and
 //!   reconnects; [`render`] turns a statement into SQL with placeholders for each engine.
 //! - [`schema`] knows the OpenSIPS tables: creates them, checks their versions.
+//! - [`redis::RedisStore`] is the engine behind `cachedb_redis`.
 //! - [`memory::MemoryStore`] is the engine behind `cachedb_local`.
 
 pub mod datetime;
 pub mod glob;
 pub mod memory;
 pub mod pool;
+pub mod redis;
 pub mod render;
 pub mod schema;
 pub mod sqlite;
@@ -17,4 +19,5 @@ pub mod url;
 
 pub use memory::{MemoryLimits, MemoryStore};
 pub use pool::PoolLimits;
+pub use redis::{RedisEngine, RedisStore, RedisTimes, RedisUrl};
 pub use sqlite::{SqliteDriver, SqliteOptions};

@@ -1,7 +1,7 @@
 //! The rows of the core: functions and variables in the names of both dialects. No behaviour.
 
 use tandem_module::declare::{Function, Variable};
-use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut};
+use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut, Words};
 use tandem_script::surface::NameRule::{Both, Named, Plain};
 use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 
@@ -218,7 +218,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("cache_remove", &[arg("engine", Text), arg("key", Text)], Routes::ANY, "removes a value", cache::remove),
     function(
         "cache_raw_query",
-        &[arg("engine", Text), arg("query", Text), opt("results", Raw)],
+        &[arg("engine", Text), arg("query", Words), opt("results", Raw)],
         Routes::ANY,
         "a query in the language of the engine",
         cache::raw,
