@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
     ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "net", "store", "admin"]),
     ("sim", &["bin", "cluster"]),
+    // Servers for tests; nothing but tests may use it.
+    ("testbed", &[]),
 ];
 
 /// Fails with every edge that is not allowed.
