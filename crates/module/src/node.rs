@@ -64,6 +64,8 @@ pub struct Node {
     pub db: DbRegistry,
     /// Key-value stores.
     pub caches: CacheRegistry,
+    /// Subscriptions of external programs to events.
+    pub subscriptions: crate::subscription::Subscriptions,
     /// Parked script runs.
     pub parked: ParkingLot,
     program: ArcSwap<Program>,
@@ -358,6 +360,7 @@ impl NodeBuilder {
             stats: StatRegistry::default(),
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),
+            subscriptions: crate::subscription::Subscriptions::default(),
             parked: ParkingLot::default(),
             program: ArcSwap::new(program),
             surface: self.surface,

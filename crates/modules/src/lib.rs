@@ -6,16 +6,21 @@ pub mod auth;
 pub mod auth_db;
 pub mod avpops;
 pub mod cachedb_local;
+pub mod cachedb_redis;
 pub mod cfgutils;
 pub mod clusterer;
 pub mod core;
 pub mod db_sqlite;
 pub mod dialog;
+pub mod event_datagram;
 pub mod event_route;
 pub mod event_routing;
+pub mod freeswitch;
+pub mod freeswitch_scripting;
 pub mod httpd;
 pub mod known;
 pub mod maxfwd;
+pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
 pub mod proto_bin;
@@ -62,6 +67,8 @@ pub static ALL: &[&ModuleDecl] = &[
     &sqlops::MODULE,
     &avpops::MODULE,
     &cachedb_local::MODULE,
+    &cachedb_redis::MODULE,
+    &event_datagram::MODULE,
     &event_route::MODULE,
     &event_routing::MODULE,
     &clusterer::MODULE,
@@ -71,7 +78,10 @@ pub static ALL: &[&ModuleDecl] = &[
     &acc::MODULE,
     &dialog::MODULE,
     &cfgutils::MODULE,
+    &freeswitch::MODULE,
+    &freeswitch_scripting::MODULE,
     &httpd::MODULE,
+    &mi_datagram::MODULE,
     &mi_fifo::MODULE,
     &mi_http::MODULE,
     &statistics::MODULE,

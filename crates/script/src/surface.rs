@@ -191,7 +191,7 @@ pub struct CommandSpec {
     pub name: &'static str,
     /// Other names it answers to (`clusterer_list`).
     pub aliases: &'static [&'static str],
-    /// Parameters; a name ending in `?` is optional.
+    /// Parameters; a name ending in `?` is optional, a last one ending in `...` may stand several times.
     pub params: &'static [&'static str],
     /// One line for the documentation.
     pub doc: &'static str,

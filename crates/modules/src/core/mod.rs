@@ -12,6 +12,7 @@ mod misc;
 mod process_vars;
 mod request_vars;
 mod sockets;
+mod subscriptions;
 pub(crate) mod table;
 mod tables;
 mod uri_functions;

@@ -8,7 +8,7 @@ use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 use super::table::{function, variable, writable};
 use super::{
     auth_vars as auth, branches, cache, flags, forward, header_vars as headers, misc, process_vars as process,
-    request_vars as request, sockets, uri_functions as uri,
+    request_vars as request, sockets, subscriptions, uri_functions as uri,
 };
 
 const NONE: &[ArgSpec] = &[];
@@ -229,6 +229,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Routes::ANY,
         "raises a custom event",
         misc::raise_event,
+    ),
+    function(
+        "subscribe_event",
+        &[arg("event", Text), arg("socket", Text), opt("expire", Int)],
+        Routes::ANY,
+        "sends an event to a socket of an event transport, for ever or for so many seconds",
+        subscriptions::subscribe_event,
     ),
     function(
         "construct_uri",

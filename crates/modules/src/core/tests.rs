@@ -63,12 +63,6 @@ fn event_parameters_reach_the_event_route_by_number_and_name() {
 }
 
 #[test]
-fn raw_queries_split_into_words_outside_quotes() {
-    let words = super::cache::words(b"HSET  k \"a b\" '' x\"y\"z");
-    assert_eq!(words, [&b"HSET"[..], b"k", b"a b", b"", b"xyz"]);
-}
-
-#[test]
 fn management_tells_levels_commands_and_unknown_statistics() {
     let rig = Rig::script("log_level=3\nroute { exit; }");
     assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog level": 2 }));

@@ -2,33 +2,33 @@
 //! bytes. Reads no socket and knows no meaning.
 
 /// Longest block of headers, in bytes; a longer one is an error.
-pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Longest body, in bytes; a message that announces a longer one is an error.
-pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
+pub(super) struct Frame {
     headers: Vec<(String, String)>,
     /// Body, empty when there is none.
-    pub body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Frame {
     /// The first header of that name, ignoring case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// What `Content-Type` says; empty when it says nothing.
-    pub fn content_type(&self) -> &str {
+    pub(super) fn content_type(&self) -> &str {
         self.header("Content-Type").unwrap_or_default()
     }
 }
 
 /// Why the bytes cannot be read on. The connection is of no use any more, for where the next message begins is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
+pub(super) enum DecodeError {
     /// No end of the headers within [`HEADER_BYTES_MAX`].
     #[error("headers longer than {HEADER_BYTES_MAX} bytes")]
     Headers,
@@ -45,7 +45,7 @@ pub enum DecodeError {
 
 /// Collects bytes until messages are complete.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(super) struct Decoder {
     buffer: Vec<u8>,
     /// Bytes at the start of the buffer that are used up.
     used: usize,
@@ -57,7 +57,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// Takes bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.used > 0 {
             self.buffer.drain(..self.used);
             self.scanned = self.scanned.saturating_sub(self.used);
@@ -70,7 +70,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`DecodeError`]; nothing more comes after one.
-    pub fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
+    pub(super) fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
         if self.awaited.is_none() {
             let Some(frame) = self.headers()? else { return Ok(None) };
             let length = match frame.header("Content-Length") {
@@ -161,7 +161,10 @@ Content-Type: text/disconnect-notice\nContent-Length: 4\n\nbye\n";
             decoder.next().unwrap_err()
         };
         assert_eq!(error(b"Content-Length: 99999999999\n\n"), DecodeError::Body(99_999_999_999));
-        assert_eq!(error(format!("Content-Length: {}\n\n", BODY_BYTES_MAX + 1).as_bytes()), DecodeError::Body(BODY_BYTES_MAX as u64 + 1));
+        assert_eq!(
+            error(format!("Content-Length: {}\n\n", BODY_BYTES_MAX + 1).as_bytes()),
+            DecodeError::Body(BODY_BYTES_MAX as u64 + 1)
+        );
         assert_eq!(error(b"Content-Length: -1\n\n"), DecodeError::Length);
         assert_eq!(error(b"HTTP/1.1 200 OK\n\n"), DecodeError::Line);
         assert_eq!(error(&vec![b'x'; HEADER_BYTES_MAX + 1]), DecodeError::Headers);
@@ -180,8 +183,7 @@ Content-Type: text/disconnect-notice\nContent-Length: 4\n\nbye\n";
             let mut is_broken = false;
             for _ in 0..random.random_range(1..6) {
                 let length = random.random_range(0..60);
-                let bytes: Vec<u8> =
-                    (0..length).map(|_| alphabet[random.random_range(0..alphabet.len())]).collect();
+                let bytes: Vec<u8> = (0..length).map(|_| alphabet[random.random_range(0..alphabet.len())]).collect();
                 decoder.feed(&bytes);
                 while !is_broken {
                     match decoder.next() {

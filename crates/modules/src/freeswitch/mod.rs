@@ -18,7 +18,7 @@ use tandem_script::surface::{ParamSpec, StatSpec};
 
 use crate::core::table::{int, stat};
 
-pub use socket::{EslError, EslEvent, EslSink, EslSocket, EslTimes, Heartbeat};
+pub use socket::{EVENTS_WAITING_MAX, EslError, EslEvent, EslSink, EslSocket, EslTimes, Heartbeat};
 pub use url::{EslUrl, event_name};
 
 /// The table of the module.
@@ -28,7 +28,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     params: PARAMS,
     stats: STATS,
     setup,
-    start,
+    init,
     stop,
     ..ModuleDecl::EMPTY
 };
@@ -120,16 +120,11 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         command: Duration::from_millis(number("esl_cmd_timeout", 5000)?),
         heartbeat: Duration::from_secs(number("event_heartbeat_interval", 1)?),
     };
-    setup.state(Freeswitch {
-        times,
-        sockets: Mutex::default(),
-        sink: RwLock::new(None),
-        running: OnceLock::new(),
-    });
+    setup.state(Freeswitch { times, sockets: Mutex::default(), sink: RwLock::new(None), running: OnceLock::new() });
     Ok(())
 }
 
-fn start(node: NodeRef) -> Result<(), SetupError> {
+fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = Freeswitch::of(node) else { return Ok(()) };
     let handle = tokio::runtime::Handle::try_current().map_err(|error| SetupError::new(error.to_string()))?;
     let named = |name| node.stats.stat("freeswitch", name);

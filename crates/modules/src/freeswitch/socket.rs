@@ -19,9 +19,9 @@ use super::decode::{Decoder, Frame};
 use super::url::EslUrl;
 
 /// Commands that may wait for their answers on one socket; further ones fail at once.
-pub const COMMANDS_MAX: usize = 1024;
+pub(super) const COMMANDS_MAX: usize = 1024;
 /// Longest command, in bytes.
-pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+pub(super) const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Events of one socket that may wait for a worker; beyond it the socket is not read.
 pub const EVENTS_WAITING_MAX: usize = 1000;
 /// An event that no worker takes in this time is dropped.
@@ -159,6 +159,11 @@ impl EslSocket {
         }
     }
 
+    /// Whether it is the socket of that URL.
+    pub fn is_at(&self, url: &EslUrl) -> bool {
+        self.host == url.host && self.port == url.port
+    }
+
     /// Whether it is connected and signed in.
     pub fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Relaxed)
@@ -192,6 +197,12 @@ impl EslSocket {
             wanted.remove(event);
         }
         drop(wanted);
+        self.changed.notify_one();
+    }
+
+    /// Makes the events exactly these.
+    pub fn set_events(&self, events: impl IntoIterator<Item = String>) {
+        *self.wanted.lock() = events.into_iter().collect();
         self.changed.notify_one();
     }
 
@@ -372,11 +383,8 @@ async fn connect(socket: &EslSocket) -> Result<Connection, String> {
         _ => return Err("the peer does not speak the event socket protocol".to_owned()),
     }
     let (user, password) = &socket.credentials;
-    let login = if user.is_empty() {
-        format!("auth {password}\n\n")
-    } else {
-        format!("userauth {user}:{password}\n\n")
-    };
+    let login =
+        if user.is_empty() { format!("auth {password}\n\n") } else { format!("userauth {user}:{password}\n\n") };
     connection.stream.write_all(login.as_bytes()).await.map_err(|error| error.to_string())?;
     let answer = connection.frame().await?;
     match answer.header("Reply-Text") {

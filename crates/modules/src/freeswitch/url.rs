@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Port of the event socket when the URL names none.
-pub const DEFAULT_PORT: u16 = 8021;
+pub(super) const DEFAULT_PORT: u16 = 8021;
 /// Longest name of an event, in bytes.
 const EVENT_BYTES_MAX: usize = 128;
 
@@ -48,7 +48,8 @@ impl EslUrl {
                 (user.to_owned(), Some(password.to_owned()).filter(|password| !password.is_empty()))
             }
         };
-        if [Some(user.as_str()), password.as_deref()].into_iter().flatten().any(|text| text.contains(char::is_control)) {
+        if [Some(user.as_str()), password.as_deref()].into_iter().flatten().any(|text| text.contains(char::is_control))
+        {
             return Err("user and password cannot hold control characters".to_owned());
         }
         let (host, port) = host_port(authority.trim_end_matches('/'))?;
@@ -109,7 +110,17 @@ mod tests {
 
     #[test]
     fn wrong_ones_are_refused_without_their_password() {
-        for text in ["", "fs://", ":secret@", ":secret@h:0", ":secret@h:x", "secret@h", ":secret@h?a\nb", ":sec\nret@h", ":secret@h h"] {
+        for text in [
+            "",
+            "fs://",
+            ":secret@",
+            ":secret@h:0",
+            ":secret@h:x",
+            "secret@h",
+            ":secret@h?a\nb",
+            ":sec\nret@h",
+            ":secret@h h",
+        ] {
             let error = EslUrl::parse(text).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -188,13 +188,15 @@ mod tests {
     #[test]
     fn maps_and_redirections_are_read_and_nonsense_is_refused() {
         let asked = RedisAddr::Tcp("seed".to_owned(), 7000);
-        let range = |host: Value| {
-            Value::Array(vec![Value::Int(0), Value::Int(99), Value::Array(vec![host, Value::Int(7001)])])
-        };
-        let read = ranges(Value::Array(vec![range(Value::BulkString(b"10.0.0.1".to_vec())), range(Value::Nil)]), &asked);
+        let range =
+            |host: Value| Value::Array(vec![Value::Int(0), Value::Int(99), Value::Array(vec![host, Value::Int(7001)])]);
+        let read =
+            ranges(Value::Array(vec![range(Value::BulkString(b"10.0.0.1".to_vec())), range(Value::Nil)]), &asked);
         let expected = |host: &str| (0, 99, RedisAddr::Tcp(host.to_owned(), 7001));
         assert_eq!(read.unwrap(), [expected("10.0.0.1"), expected("seed")]);
-        for bad in [Value::Okay, Value::Array(vec![Value::Int(1)]), Value::Array(vec![Value::Array(vec![Value::Int(-1)])])] {
+        for bad in
+            [Value::Okay, Value::Array(vec![Value::Int(1)]), Value::Array(vec![Value::Array(vec![Value::Int(-1)])])]
+        {
             assert!(ranges(bad, &asked).is_none());
         }
         assert_eq!(redirection("[::1]:7002", &asked), Some(RedisAddr::Tcp("::1".to_owned(), 7002)));

@@ -13,25 +13,123 @@ const DEPTH_MAX: usize = 8;
 
 /// Commands that would change or block the connection that all calls share.
 const NOT_SHARED: &[&str] = &[
-    "AUTH", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "CLIENT", "DISCARD",
-    "EXEC", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "PSYNC", "PUNSUBSCRIBE", "QUIT", "REPLICAOF", "RESET", "SELECT",
-    "SHUTDOWN", "SLAVEOF", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE", "SYNC", "UNSUBSCRIBE", "UNWATCH", "WAIT",
-    "WAITAOF", "WATCH",
+    "AUTH",
+    "BLMOVE",
+    "BLMPOP",
+    "BLPOP",
+    "BRPOP",
+    "BRPOPLPUSH",
+    "BZMPOP",
+    "BZPOPMAX",
+    "BZPOPMIN",
+    "CLIENT",
+    "DISCARD",
+    "EXEC",
+    "HELLO",
+    "MONITOR",
+    "MULTI",
+    "PSUBSCRIBE",
+    "PSYNC",
+    "PUNSUBSCRIBE",
+    "QUIT",
+    "REPLICAOF",
+    "RESET",
+    "SELECT",
+    "SHUTDOWN",
+    "SLAVEOF",
+    "SSUBSCRIBE",
+    "SUBSCRIBE",
+    "SUNSUBSCRIBE",
+    "SYNC",
+    "UNSUBSCRIBE",
+    "UNWATCH",
+    "WAIT",
+    "WAITAOF",
+    "WATCH",
 ];
 
 /// Commands with the same outcome when they are run twice; after a broken connection these are sent again.
 const REPEATABLE: &[&str] = &[
-    "DBSIZE", "DEL", "ECHO", "EXISTS", "EXPIRE", "EXPIREAT", "GET", "GETRANGE", "HDEL", "HEXISTS", "HGET", "HGETALL",
-    "HKEYS", "HLEN", "HMGET", "HMSET", "HSCAN", "HSET", "HVALS", "INFO", "KEYS", "LINDEX", "LLEN", "LRANGE", "MGET",
-    "MSET", "PERSIST", "PEXPIRE", "PING", "PTTL", "SADD", "SCAN", "SCARD", "SDIFF", "SETEX", "SINTER", "SISMEMBER",
-    "SMEMBERS", "SREM", "SSCAN", "STRLEN", "SUNION", "TIME", "TTL", "TYPE", "UNLINK", "ZADD", "ZCARD", "ZCOUNT",
-    "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "DBSIZE",
+    "DEL",
+    "ECHO",
+    "EXISTS",
+    "EXPIRE",
+    "EXPIREAT",
+    "GET",
+    "GETRANGE",
+    "HDEL",
+    "HEXISTS",
+    "HGET",
+    "HGETALL",
+    "HKEYS",
+    "HLEN",
+    "HMGET",
+    "HMSET",
+    "HSCAN",
+    "HSET",
+    "HVALS",
+    "INFO",
+    "KEYS",
+    "LINDEX",
+    "LLEN",
+    "LRANGE",
+    "MGET",
+    "MSET",
+    "PERSIST",
+    "PEXPIRE",
+    "PING",
+    "PTTL",
+    "SADD",
+    "SCAN",
+    "SCARD",
+    "SDIFF",
+    "SETEX",
+    "SINTER",
+    "SISMEMBER",
+    "SMEMBERS",
+    "SREM",
+    "SSCAN",
+    "STRLEN",
+    "SUNION",
+    "TIME",
+    "TTL",
+    "TYPE",
+    "UNLINK",
+    "ZADD",
+    "ZCARD",
+    "ZCOUNT",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZREM",
+    "ZSCORE",
 ];
 
 /// Commands that belong to no key.
 const KEYLESS: &[&str] = &[
-    "ACL", "BGREWRITEAOF", "BGSAVE", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL", "FLUSHDB", "FUNCTION",
-    "INFO", "KEYS", "LASTSAVE", "LATENCY", "PING", "PUBLISH", "RANDOMKEY", "ROLE", "SAVE", "SCAN", "SCRIPT", "SLOWLOG",
+    "ACL",
+    "BGREWRITEAOF",
+    "BGSAVE",
+    "CLUSTER",
+    "COMMAND",
+    "CONFIG",
+    "DBSIZE",
+    "ECHO",
+    "FLUSHALL",
+    "FLUSHDB",
+    "FUNCTION",
+    "INFO",
+    "KEYS",
+    "LASTSAVE",
+    "LATENCY",
+    "PING",
+    "PUBLISH",
+    "RANDOMKEY",
+    "ROLE",
+    "SAVE",
+    "SCAN",
+    "SCRIPT",
+    "SLOWLOG",
     "TIME",
 ];
 
@@ -90,7 +188,8 @@ pub(super) fn key_slot(key: &[u8]) -> u16 {
         rest.get(..close).filter(|tag| !tag.is_empty())
     });
     let crc = tag.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
+        (0..8)
+            .fold(crc ^ (u16::from(*byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
     });
     crc % SLOTS as u16
 }
@@ -174,7 +273,9 @@ mod tests {
         assert!(command(&[]).is_err() && command(&[Vec::new()]).is_err());
         assert!(command(&words("HSET a b c")).is_ok());
         assert!(is_repeatable(&words("hset a b c")) && is_repeatable(&words("SET a b")));
-        assert!(!is_repeatable(&words("INCR a")) && !is_repeatable(&words("SET a b NX")) && !is_repeatable(&words("X y")));
+        assert!(
+            !is_repeatable(&words("INCR a")) && !is_repeatable(&words("SET a b NX")) && !is_repeatable(&words("X y"))
+        );
     }
 
     #[test]

@@ -79,11 +79,9 @@ impl RedisStore {
     pub fn new(url: RedisUrl, times: RedisTimes, stats: RedisStats) -> Arc<RedisStore> {
         let seeds = url.hosts.iter().map(|addr| match url.sentinel {
             // Sentinels have accounts of their own; what the URL says is for the servers.
-            Some(_) => Node::with_info(
-                addr.clone(),
-                RedisConnectionInfo::default().set_skip_set_lib_name(),
-                times.clone(),
-            ),
+            Some(_) => {
+                Node::with_info(addr.clone(), RedisConnectionInfo::default().set_skip_set_lib_name(), times.clone())
+            }
             None => Node::new(addr.clone(), &url, times.clone()),
         });
         let seeds = seeds.collect();
