@@ -1,5 +1,5 @@
 //! One folder per OpenSIPS module, each with the table that declares it. Modules reach each other only through services of
-//! `tandem-module` or through the public items of the other module's folder; they open no sockets and block no thread.
+//! `tandem-module` or through the public items of the other module's folder; they open no SIP sockets and block no thread.
 
 pub mod acc;
 pub mod auth;
