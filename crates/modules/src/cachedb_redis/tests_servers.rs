@@ -35,6 +35,22 @@ fn the_next_server_of_the_list_takes_over() {
     assert_eq!(second.cli(&["get", "two"]).unwrap().trim(), "v");
 }
 
+#[test]
+fn a_server_that_hangs_costs_one_time_out_when_there_is_another() {
+    let (runtime, first, second) = (runtime(), Redis::start().unwrap(), Redis::start().unwrap());
+    let _entered = runtime.enter();
+    let rig = Rig::script(&script(
+        &format!("redis:g://127.0.0.1:{},127.0.0.1:{}/", first.port(), second.port()),
+        "modparam(\"cachedb_redis\", \"query_timeout\", 300)",
+        "cache_store(\"redis:g\", \"$rU\", \"v\"); xlog(\"$rc\");",
+    ));
+    assert_eq!(run(&rig, "one"), ["1"]);
+    first.process().unwrap().pause();
+    assert_eq!(run(&rig, "two"), ["-1"]);
+    assert_eq!(run(&rig, "three"), ["1"]);
+    assert_eq!(second.cli(&["get", "three"]).unwrap().trim(), "v");
+}
+
 /// Three masters with a third of the slots each.
 fn cluster() -> Vec<Redis> {
     let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];

@@ -186,11 +186,14 @@ fn server_name(node: NodeRef) -> String {
 }
 
 fn which(node: NodeRef, request: &MiRequest) -> MiResult {
-    let Some(wanted) = request.text_opt("command")? else {
-        return Ok(node.mi.list().iter().map(|spec| json!(spec.name)).collect());
-    };
     let unknown = || MiError::new(404, "unknown MI command");
     let names = |spec: &CommandSpec| std::iter::once(spec.name).chain(spec.aliases.iter().copied()).collect::<Vec<_>>();
+    let Some(wanted) = request.text_opt("command")? else {
+        // opensips-cli sends no command that is not in this list, so names of older versions are, too.
+        let mut all: Vec<&str> = node.mi.list().iter().flat_map(names).collect();
+        all.sort_unstable();
+        return Ok(all.into());
+    };
     if wanted.ends_with(':') {
         let list: Vec<Json> = node
             .mi

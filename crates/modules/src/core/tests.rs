@@ -68,7 +68,15 @@ fn management_tells_levels_commands_and_unknown_statistics() {
     assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog level": 2 }));
     rig.mi("log_level", MiParams::Positional(vec![json!(4)])).unwrap();
     assert_eq!(rig.node.settings.log_level.load(std::sync::atomic::Ordering::Relaxed), 4);
-    assert!(rig.mi("which", MiParams::None).unwrap().as_array().unwrap().contains(&json!("ps")));
+    let all = rig.mi("which", MiParams::None).unwrap();
+    for name in ["ps", "get_statistics", "statistics:get"] {
+        assert!(all.as_array().unwrap().contains(&json!(name)), "{name}");
+    }
+    let which = |name: &str| rig.mi("which", MiParams::Positional(vec![json!(name)]));
+    let ways = json!([["event", "socket"], ["event", "socket", "expire"]]);
+    assert_eq!((which("event_subscribe"), which("evi:subscribe")), (Ok(ways.clone()), Ok(ways)));
+    assert_eq!(which("cache:"), Ok(json!(["cache:fetch", "cache:remove", "cache:store"])));
+    assert_eq!(which("nope").unwrap_err().code, 404);
     assert_eq!(rig.mi("get_statistics", MiParams::Positional(vec![json!("nope")])).unwrap_err().code, 404);
     assert!(rig.mi("uptime", MiParams::None).unwrap()["Up time"].as_str().unwrap().ends_with("[sec]"));
 }

@@ -221,7 +221,6 @@ impl RedisStore {
 
     async fn attempts(&self, commands: &[Cmd], slot: Option<u16>, is_repeatable: bool) -> Result<Value, CacheError> {
         let (mut node, mut asking) = (self.node(slot).await?, false);
-        let mut last = unavailable("no server");
         for _ in 0..ATTEMPTS_MAX {
             let error = match node.run(commands, asking).await {
                 Ok(value) => return Ok(value),
@@ -233,16 +232,19 @@ impl RedisStore {
                 NodeError::Connect(reason) | NodeError::Broken(reason) => {
                     self.after_loss(&node, reason, may_repeat).await
                 }
-                error => Next::GiveUp(of_node(error)),
+                NodeError::Timeout(_) => {
+                    self.after_timeout(&node).await;
+                    Next::GiveUp(of_node(error))
+                }
+                NodeError::Overloaded => Next::GiveUp(of_node(error)),
             };
             (node, asking) = match next {
                 Next::Again { node, asking } => (node, asking),
                 Next::Afresh => (self.node(slot).await?, false),
                 Next::GiveUp(error) => return Err(error),
             };
-            last = unavailable("redirected too often");
         }
-        Err(last)
+        Err(unavailable("redirected too often"))
     }
 
     async fn after_refusal(&self, node: &Arc<Node>, error: RedisError) -> Next {
@@ -311,6 +313,24 @@ impl RedisStore {
             Mode::Cluster(cluster) => self.refresh_cluster(&cluster, false).await || node.connect().await.is_ok(),
         };
         if found && may_repeat { Next::Afresh } else { give_up }
+    }
+
+    /// A server that does not answer may hang: the next command goes to another one, where there is one.
+    async fn after_timeout(&self, node: &Arc<Node>) {
+        let mode = self.mode.read().clone();
+        match mode {
+            Mode::Unknown => {}
+            Mode::Single => {
+                if let Some(at) = self.seeds.iter().position(|seed| Arc::ptr_eq(seed, node)) {
+                    let next = (at + 1) % self.seeds.len();
+                    let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+                }
+            }
+            Mode::Sentinel(_) => *self.mode.write() = Mode::Unknown,
+            Mode::Cluster(cluster) => {
+                self.refresh_cluster(&cluster, false).await;
+            }
+        }
     }
 
     /// Whether one of the servers can be connected to, beginning behind `at`; makes it the current one.
