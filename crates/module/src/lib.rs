@@ -18,6 +18,7 @@ pub mod reply;
 pub mod run;
 pub mod settings;
 pub mod stat;
+pub mod subscription;
 pub mod transaction;
 pub mod transport;
 pub mod worker;

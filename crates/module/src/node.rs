@@ -70,6 +70,8 @@ pub struct Node {
     pub db: DbRegistry,
     /// Key-value stores.
     pub caches: CacheRegistry,
+    /// Subscriptions of external programs to events.
+    pub subscriptions: crate::subscription::Subscriptions,
     /// Parked script runs.
     pub parked: ParkingLot,
     /// Writes that a stopping process waits for.
@@ -401,6 +403,7 @@ impl NodeBuilder {
             stats: StatRegistry::default(),
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),
+            subscriptions: crate::subscription::Subscriptions::default(),
             parked: ParkingLot::default(),
             writes: Writes::default(),
             event_routes: Connected::default(),

@@ -1,5 +1,5 @@
 //! One folder per OpenSIPS module, each with the table that declares it. Modules reach each other only through services of
-//! `tandem-module` or through the public items of the other module's folder; they open no sockets and block no thread.
+//! `tandem-module` or through the public items of the other module's folder; they open no SIP sockets and block no thread.
 
 pub mod acc;
 pub mod alias_db;
@@ -7,6 +7,7 @@ pub mod auth;
 pub mod auth_db;
 pub mod avpops;
 pub mod cachedb_local;
+pub mod cachedb_redis;
 pub mod cfgutils;
 pub mod clusterer;
 pub mod core;
@@ -17,13 +18,17 @@ pub mod db_sqlite;
 pub mod dialog;
 pub mod domain;
 pub mod drouting;
+pub mod event_datagram;
 pub mod event_route;
 pub mod event_routing;
+pub mod freeswitch;
+pub mod freeswitch_scripting;
 pub mod group;
 pub mod httpd;
 pub mod json;
 pub mod known;
 pub mod maxfwd;
+pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
 pub mod permissions;
@@ -74,6 +79,8 @@ pub static ALL: &[&ModuleDecl] = &[
     &sqlops::MODULE,
     &avpops::MODULE,
     &cachedb_local::MODULE,
+    &cachedb_redis::MODULE,
+    &event_datagram::MODULE,
     &event_route::MODULE,
     &event_routing::MODULE,
     &clusterer::MODULE,
@@ -83,7 +90,10 @@ pub static ALL: &[&ModuleDecl] = &[
     &acc::MODULE,
     &dialog::MODULE,
     &cfgutils::MODULE,
+    &freeswitch::MODULE,
+    &freeswitch_scripting::MODULE,
     &httpd::MODULE,
+    &mi_datagram::MODULE,
     &mi_fifo::MODULE,
     &mi_http::MODULE,
     &json::MODULE,

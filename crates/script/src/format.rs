@@ -7,6 +7,7 @@ use crate::pvar::{self, CompiledVar, Scope, VarError};
 use crate::surface::Surface;
 use crate::value::Text;
 use crate::vm::{Host, eval_var};
+use crate::words::{Splitter, Step};
 
 /// Longest expanded format in bytes (the reference has `pv_print_buf_size`, 20000 by default).
 pub const FORMAT_BYTES_MAX: usize = 1024 * 1024;
@@ -135,6 +136,40 @@ impl Format {
         is_complete.then_some(text)
     }
 
+    /// The format as words: blanks in its literal text separate them, blanks inside of quotes and inside of variables do
+    /// not. Each word is a format of its own.
+    pub fn words(&self) -> Vec<Format> {
+        let mut splitter = Splitter::default();
+        let mut all = Vec::new();
+        let mut word: Vec<Piece> = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(bytes) => {
+                    let mut literal = Vec::new();
+                    for byte in bytes {
+                        match splitter.step(*byte) {
+                            Step::Byte(byte) => literal.push(byte),
+                            Step::Nothing => {}
+                            Step::End => {
+                                close(&mut word, &mut literal);
+                                all.push(Format { pieces: std::mem::take(&mut word) });
+                            }
+                        }
+                    }
+                    close(&mut word, &mut literal);
+                }
+                Piece::Var(var) => {
+                    splitter.open();
+                    word.push(Piece::Var(var.clone()));
+                }
+            }
+        }
+        if splitter.is_open() {
+            all.push(Format { pieces: word });
+        }
+        all
+    }
+
     /// The variables in it.
     pub(crate) fn vars(&self) -> impl Iterator<Item = &CompiledVar> {
         self.pieces.iter().filter_map(|piece| match piece {
@@ -163,5 +198,12 @@ impl Format {
             [Piece::Var(var)] => Some(var),
             _ => None,
         }
+    }
+}
+
+/// Ends a literal piece of a word.
+fn close(word: &mut Vec<Piece>, literal: &mut Vec<u8>) {
+    if !literal.is_empty() {
+        word.push(Piece::Literal(std::mem::take(literal).into()));
     }
 }

@@ -22,3 +22,4 @@ pub mod surface;
 pub mod transform;
 pub mod value;
 pub mod vm;
+pub mod words;

@@ -406,6 +406,10 @@ pub(crate) enum ArgPlan {
     Any(VarRef),
     /// A regular expression made at run time.
     RegexVar(VarRef),
+    /// Words, each a format of its own.
+    Words(Vec<u32>),
+    /// Words out of the text of a variable.
+    WordsOfVar(VarRef),
 }
 
 #[derive(Clone, Debug)]

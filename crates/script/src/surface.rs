@@ -70,6 +70,9 @@ pub enum ArgType {
     Static,
     /// A constant that is not expanded (lists of output variables such as `"$avp(a);$avp(b)"`).
     Raw,
+    /// Words separated by blanks, told apart before variables go in: what a variable holds is one word or a part of one.
+    /// Quotes keep blanks together. A lone variable holds the whole text and is split when it is read.
+    Words,
     /// A readable variable, passed by reference.
     Var,
     /// A writable variable, passed by reference.
@@ -193,7 +196,7 @@ pub struct CommandSpec {
     pub name: &'static str,
     /// Other names it answers to (`clusterer_list`).
     pub aliases: &'static [&'static str],
-    /// Parameters; a name ending in `?` is optional.
+    /// Parameters; a name ending in `?` is optional, a last one ending in `...` may stand several times.
     pub params: &'static [&'static str],
     /// One line for the documentation.
     pub doc: &'static str,

@@ -5,6 +5,7 @@
 //!   (`db_postgres`) open databases; [`pool::Pool`] bounds them in time and number and reconnects; [`render`] turns a
 //!   statement into SQL with placeholders for each engine; [`watch`] counts and tells when a server is lost.
 //! - [`schema`] knows the OpenSIPS tables: creates them, checks their versions and columns.
+//! - [`redis::RedisStore`] is the engine behind `cachedb_redis`.
 //! - [`memory::MemoryStore`] is the engine behind `cachedb_local`.
 
 pub mod datetime;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod mysql;
 pub mod pool;
 pub mod postgres;
+pub mod redis;
 pub mod render;
 pub mod schema;
 pub mod server;
@@ -25,4 +27,5 @@ pub use mysql::MySqlDriver;
 pub use pool::PoolLimits;
 pub use postgres::PostgresDriver;
 pub use server::{ServerOptions, Tls};
+pub use redis::{RedisEngine, RedisStore, RedisTimes, RedisUrl};
 pub use sqlite::{SqliteDriver, SqliteOptions};

@@ -37,7 +37,7 @@ impl State {
         self.forwarded.get_or_init(|| node.stats.stat("core", "fwd_requests"))
     }
 
-    fn param_name(&self, name: &[u8]) -> &'static str {
+    pub(super) fn param_name(&self, name: &[u8]) -> &'static str {
         let Ok(name) = std::str::from_utf8(name) else { return "" };
         let mut names = self.param_names.lock();
         if let Some(known) = names.get(name) {

@@ -14,6 +14,7 @@ mod process_vars;
 mod request_vars;
 mod sdp_vars;
 mod sockets;
+mod subscriptions;
 pub(crate) mod table;
 mod tables;
 mod uri_functions;

@@ -1,14 +1,14 @@
 //! The rows of the core: functions and variables in the names of both dialects. No behaviour.
 
 use tandem_module::declare::{Function, Variable};
-use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut};
+use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut, Words};
 use tandem_script::surface::NameRule::{Both, Named, Path, Plain};
 use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 
 use super::table::{function, variable, writable};
 use super::{
     auth_vars as auth, branches, cache, flags, forward, header_vars as headers, misc, process_vars as process,
-    request_vars as request, sdp_vars as sdp, sockets, uri_functions as uri,
+    request_vars as request, sdp_vars as sdp, sockets, subscriptions, uri_functions as uri,
 };
 
 const NONE: &[ArgSpec] = &[];
@@ -218,7 +218,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("cache_remove", &[arg("engine", Text), arg("key", Text)], Routes::ANY, "removes a value", cache::remove),
     function(
         "cache_raw_query",
-        &[arg("engine", Text), arg("query", Text), opt("results", Raw)],
+        &[arg("engine", Text), arg("query", Words), opt("results", Raw)],
         Routes::ANY,
         "a query in the language of the engine",
         cache::raw,
@@ -229,6 +229,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Routes::ANY,
         "raises a custom event",
         misc::raise_event,
+    ),
+    function(
+        "subscribe_event",
+        &[arg("event", Text), arg("socket", Text), opt("expire", Int)],
+        Routes::ANY,
+        "sends an event to a socket of an event transport, for ever or for so many seconds",
+        subscriptions::subscribe_event,
     ),
     function(
         "construct_uri",

@@ -63,18 +63,20 @@ fn event_parameters_reach_the_event_route_by_number_and_name() {
 }
 
 #[test]
-fn raw_queries_split_into_words_outside_quotes() {
-    let words = super::cache::words(b"HSET  k \"a b\" '' x\"y\"z");
-    assert_eq!(words, [&b"HSET"[..], b"k", b"a b", b"", b"xyz"]);
-}
-
-#[test]
 fn management_tells_levels_commands_and_unknown_statistics() {
     let rig = Rig::script("log_level=3\nroute { exit; }");
     assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog level": 2 }));
     rig.mi("log_level", MiParams::Positional(vec![json!(4)])).unwrap();
     assert_eq!(rig.node.settings.log_level.load(std::sync::atomic::Ordering::Relaxed), 4);
-    assert!(rig.mi("which", MiParams::None).unwrap().as_array().unwrap().contains(&json!("ps")));
+    let all = rig.mi("which", MiParams::None).unwrap();
+    for name in ["ps", "get_statistics", "statistics:get"] {
+        assert!(all.as_array().unwrap().contains(&json!(name)), "{name}");
+    }
+    let which = |name: &str| rig.mi("which", MiParams::Positional(vec![json!(name)]));
+    let ways = json!([["event", "socket"], ["event", "socket", "expire"]]);
+    assert_eq!((which("event_subscribe"), which("evi:subscribe")), (Ok(ways.clone()), Ok(ways)));
+    assert_eq!(which("cache:"), Ok(json!(["cache:fetch", "cache:remove", "cache:store"])));
+    assert_eq!(which("nope").unwrap_err().code, 404);
     assert_eq!(rig.mi("get_statistics", MiParams::Positional(vec![json!("nope")])).unwrap_err().code, 404);
     assert!(rig.mi("uptime", MiParams::None).unwrap()["Up time"].as_str().unwrap().ends_with("[sec]"));
 }

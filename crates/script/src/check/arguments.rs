@@ -138,7 +138,7 @@ impl Checker<'_> {
         }
         match spec.ty {
             ArgType::Int => self.int_argument(function, arg, spec),
-            ArgType::Any | ArgType::Text => self.text_argument(arg, spec.ty),
+            ArgType::Any | ArgType::Text | ArgType::Words => self.text_argument(arg, spec.ty),
             ArgType::Static => self.static_argument(function, arg, spec),
             ArgType::Raw => self.raw_argument(arg),
             ArgType::Var => self.variable_argument(function, arg, spec, false),
@@ -181,7 +181,7 @@ impl Checker<'_> {
         match &arg.kind {
             ArgKind::Text(text) => self.format(text, arg.span),
             ArgKind::Var(var) => self.read_variable(var),
-            ArgKind::Int(_) if ty == ArgType::Text => self.only(Dialect::V2_4, arg.span, "a number for a text"),
+            ArgKind::Int(_) if ty != ArgType::Any => self.only(Dialect::V2_4, arg.span, "a number for a text"),
             _ => {}
         }
     }

@@ -76,6 +76,7 @@ impl Compiler<'_> {
                 ArgKind::Word(word) => word.clone().into_bytes(),
                 ArgKind::Null | ArgKind::Missing => return Err(mismatch(arg, declared, "a string")),
             })),
+            ArgType::Words => self.words_argument(arg, declared),
             ArgType::Var | ArgType::VarOut => self.variable_argument(arg, declared),
             ArgType::VarOrText => match &arg.kind {
                 ArgKind::Text(text) if pvar::parse_exact(text, self.scope()).is_err() => {
@@ -146,6 +147,22 @@ impl Compiler<'_> {
             }
             ArgKind::Null | ArgKind::Missing => Err(mismatch(arg, declared, "a string")),
         }
+    }
+
+    fn words_argument(&mut self, arg: &Arg, declared: &ArgSpec) -> Planned {
+        let text = match &arg.kind {
+            ArgKind::Var(var) => return self.var_or_error(var).map(ArgPlan::WordsOfVar),
+            ArgKind::Text(text) => text.clone(),
+            ArgKind::Int(int) => int.to_string().into_bytes(),
+            ArgKind::Word(word) => word.clone().into_bytes(),
+            ArgKind::Null | ArgKind::Missing => return Err(mismatch(arg, declared, "a string")),
+        };
+        let format = self.format_or_error(&text, arg)?;
+        if let Some(var) = format.single_var() {
+            let var = var.clone();
+            return Ok(ArgPlan::WordsOfVar(self.add_var(var)));
+        }
+        Ok(ArgPlan::Words(format.words().into_iter().map(|word| self.add_format(word)).collect()))
     }
 
     fn static_argument(&mut self, arg: &Arg, declared: &ArgSpec) -> Planned {
