@@ -87,6 +87,28 @@ pub struct ClusterNodeConfig {
     pub is_rerouting_enabled: bool,
     /// Processes of other clusters that may send bridge packets.
     pub bridge_peers: Vec<BridgePeer>,
+    /// Whether Tandem nodes use a capability of their own among each other: sharing tags with epoch and lease, verified
+    /// and resumable syncs. Other nodes ignore it.
+    pub has_extensions: bool,
+    /// Sharing tags among Tandem nodes.
+    pub tags: TagSettings,
+    /// Whether a node or connection that sends nothing but malformed packets is left alone for a while.
+    pub parks_offenders: bool,
+}
+
+/// Settings of sharing tags among Tandem nodes; without effect on what OpenSIPS nodes see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagSettings {
+    /// How long a tag stays with a holder that is silent.
+    pub lease: Duration,
+    /// Whether the node with the lowest priority value takes a tag whose holder is gone.
+    pub is_takeover_enabled: bool,
+}
+
+impl Default for TagSettings {
+    fn default() -> Self {
+        Self { lease: crate::limits::TAG_LEASE, is_takeover_enabled: false }
+    }
 }
 
 impl ClusterNodeConfig {
@@ -101,6 +123,9 @@ impl ClusterNodeConfig {
             sync: SyncSettings::default(),
             is_rerouting_enabled: true,
             bridge_peers: Vec::new(),
+            has_extensions: false,
+            tags: TagSettings::default(),
+            parks_offenders: true,
         }
     }
 
@@ -118,6 +143,7 @@ impl ClusterNodeConfig {
             self.timers.node_timeout,
             self.sync.sync_timeout,
             self.sync.request_timeout,
+            self.tags.lease,
         ];
         if timers.iter().any(Duration::is_zero) {
             return Err(ConfigError::ZeroTimer);

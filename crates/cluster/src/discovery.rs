@@ -26,7 +26,7 @@ impl Cluster {
         };
         let (Some(url), None) = (url, reason) else {
             let reason = reason.unwrap_or_default();
-            ctx.out.log(LogEvent::NodeRefused { cluster, node: id, reason });
+            ctx.out.log_limited(LogEvent::NodeRefused { cluster, node: id, reason }, ctx.now.mono);
             return false;
         };
         ctx.out.log(LogEvent::NodeLearned { cluster, node: id, url: url.as_str().to_owned() });

@@ -221,6 +221,7 @@ fn receiver(own: i32, others: &[i32], provisioning: Provisioning, family: Family
     cluster.family = family;
     let mut config = ClusterNodeConfig::new(NodeId(own), vec![cluster]);
     config.provisioning = provisioning;
+    config.parks_offenders = false;
     let mut node = ClusterNode::new(config, Box::new(|| 7), now()).unwrap();
     while node.poll_output().is_some() {}
     node

@@ -440,8 +440,9 @@ impl Network {
                         self.close(conn, Some(id));
                     }
                 }
-                // Simulated nodes have addresses in their URLs.
-                Output::Resolve { .. } => {}
+                Output::CloseConnection { conn } => self.close(conn, Some(id)),
+                // Simulated nodes have addresses in their URLs, and there is one cluster.
+                Output::Resolve { .. } | Output::SendBridge { .. } => {}
                 Output::Event(event) => self.take_event(id, event),
             }
         }
@@ -457,7 +458,7 @@ impl Network {
                     let answer = format!("from {}", node.node_id());
                     let _ = node.send_reply(*cluster, *src, answer.as_bytes(), tag, now);
                 }
-                Event::SyncRequested { cluster, capability, requester } if process.spec.donates => {
+                Event::SyncRequested { cluster, capability, requester, .. } if process.spec.donates => {
                     let none = Vec::new();
                     let data = process.spec.donations.get(capability.as_ref()).unwrap_or(&none);
                     if node.sync_begin(*cluster, capability, *requester, 1, now).is_ok() {
