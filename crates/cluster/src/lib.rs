@@ -6,6 +6,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::panic)]
 
+mod bridge;
 mod capability;
 mod cluster;
 mod command;
@@ -40,7 +41,7 @@ mod url;
 
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
-    BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings, TagSettings,
+    Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings, TagSettings,
     Timers,
 };
 pub use donor::SyncFlow;

@@ -8,7 +8,8 @@ use tandem_bin::{Packet, Trailer};
 
 use crate::capability::{CapabilityOptions, CapabilityStatus, Partition};
 use crate::cluster::{Cluster, Ctx, Settings};
-use crate::config::{ClusterConfig, ClusterNodeConfig, Provisioning};
+use crate::bridge::BridgeState;
+use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, Provisioning};
 use crate::donor::SyncFlow;
 use crate::error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
@@ -82,10 +83,13 @@ pub enum Verdict {
 /// After every call drain [`ClusterNode::poll_output`], then wait until
 /// [`ClusterNode::poll_timeout`] or the next input.
 pub struct ClusterNode {
-    settings: Settings,
-    clusters: Vec<Cluster>,
+    pub(crate) settings: Settings,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) bridges: Vec<BridgeState>,
+    /// Peers of the configuration, beside the far ends of bridges.
+    pub(crate) configured_peers: Vec<BridgePeer>,
     has_extensions: bool,
-    out: Outbox,
+    pub(crate) out: Outbox,
     rng: Box<dyn RngSource + Send>,
     recent_tags: RecentTags,
     offenders: Offenders,
@@ -118,9 +122,18 @@ impl ClusterNode {
             .map(|cluster| Cluster::new(cluster, has_extensions, now.mono))
             .collect();
         let recent_tags = RecentTags::default();
-        let offenders = Offenders::default();
-        let mut node =
-            Self { settings, clusters, has_extensions, out: Outbox::default(), rng, recent_tags, offenders };
+        let mut node = Self {
+            configured_peers: settings.bridge_peers.clone(),
+            settings,
+            clusters,
+            bridges: Vec::new(),
+            has_extensions,
+            out: Outbox::default(),
+            rng,
+            recent_tags,
+            offenders: Offenders::default(),
+        };
+        node.set_bridges(config.bridges);
         // The own address is needed as the local end of connections.
         let unresolved = node.clusters.iter().filter(|cluster| cluster.own.addr.is_none());
         for cluster in unresolved {
@@ -289,6 +302,7 @@ impl ClusterNode {
     /// The answer to [`Output::Resolve`]; `None` when the name cannot be resolved now (it is asked
     /// for again with the next ping).
     pub fn handle_resolved(&mut self, url: &str, addr: Option<SocketAddr>, now: Now) {
+        self.resolve_bridges(url, addr);
         self.on_all(now, |cluster, ctx| cluster.handle_resolved(ctx, url, addr));
     }
 

@@ -15,6 +15,6 @@ pub mod schema;
 pub mod sqlite;
 pub mod url;
 
-pub use memory::{MemoryLimits, MemoryStore};
+pub use memory::{MemoryEntry, MemoryLimits, MemoryStore};
 pub use pool::PoolLimits;
 pub use sqlite::{SqliteDriver, SqliteOptions};

@@ -9,7 +9,7 @@ use tandem_module::worker::WorkerId;
 use tandem_module::{NodeRef, SetupError};
 
 use super::params::{self, Configuration, TableNames};
-use super::service::{Clusterer, now};
+use super::service::Clusterer;
 
 /// Pause before a database that was out of reach at start is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
             MiError::new(500, "Failed to reload")
         };
         let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
-        match clusterer.with(node, |core| core.reload(config.clusters, now())) {
+        match clusterer.with(node, |core| core.reload(config.clusters, clusterer.now())) {
             Some(Ok(())) => Ok(serde_json::json!("OK")),
             Some(Err(error)) => Err(failed(&error)),
             None => Err(failed(&"the table was never loaded")),

@@ -1,9 +1,12 @@
 //! Module `clusterer`: the cluster, as scripts and operators see it. The protocol is in `tandem-cluster`; here are its
 //! parameters, functions, events and commands, and the way between the core and the sockets.
 
+mod capability;
 mod database;
+mod donor;
 mod functions;
 mod management;
+mod output;
 mod params;
 mod service;
 mod variable;
@@ -12,7 +15,13 @@ mod variable;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
+pub use capability::{
+    Capability, CapabilityCounts, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource,
+};
 pub use service::Clusterer;
+pub use tandem_cluster::{
+    CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError,
+};
 
 use tandem_module::ModuleDecl;
 use tandem_script::surface::{EventSpec, StatSpec};
