@@ -26,9 +26,18 @@ pub(crate) fn run(args: &CtlArgs) -> ExitCode {
 
 fn call(args: &CtlArgs) -> anyhow::Result<String> {
     let target: Target = args.url.parse()?;
-    let params = params(&args.params)?;
-    let result = call_blocking(&target, &args.command, params, Duration::from_secs(args.timeout))?;
+    let (command, words) = spoken(&args.command, &args.params);
+    let params = params(words)?;
+    let result = call_blocking(&target, &command, params, Duration::from_secs(args.timeout))?;
     Ok(if args.json { format!("{result:#}") } else { tandem_admin::table::render(&result) })
+}
+
+/// `cluster explain [node]` is the command `cluster_explain`; everything else is taken as it is.
+fn spoken<'a>(command: &str, words: &'a [String]) -> (String, &'a [String]) {
+    match words.split_first() {
+        Some((verb, rest)) if command == "cluster" => (format!("cluster_{verb}"), rest),
+        _ => (command.to_owned(), words),
+    }
 }
 
 fn params(words: &[String]) -> anyhow::Result<MiParams> {
@@ -65,6 +74,13 @@ fn value_of(text: &str) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cluster_explain_may_be_written_as_two_words() {
+        let words = ["explain".to_owned(), "3".to_owned()];
+        assert_eq!(spoken("cluster", &words), ("cluster_explain".to_owned(), &words[1..]));
+        assert_eq!(spoken("clusterer:list", &[]), ("clusterer:list".to_owned(), &[][..]));
+    }
 
     #[test]
     fn parameters_are_named_or_positional_but_not_both() {

@@ -4,6 +4,9 @@
 mod replication;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod replication_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

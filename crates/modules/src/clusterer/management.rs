@@ -86,7 +86,7 @@ const REPORTS: CommandSpec = CommandSpec {
     doc: "what happened to nodes, tags and capabilities, newest last (Tandem only)",
 };
 
-pub(super) const COMMANDS: &[CommandSpec] = &[
+pub(super) const COMMANDS: [CommandSpec; 12] = [
     LIST,
     TOPOLOGY,
     CAPABILITIES,

@@ -26,7 +26,7 @@ use super::capability::{Capability, CapabilityCounts, Registered, Registration};
 use super::donor::Unwritten;
 use super::output::Close;
 use super::params::Configuration;
-use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management};
+use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management, report};
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -101,10 +101,10 @@ impl Clusterer {
         Ok(Capability::new(node, self, entry))
     }
 
-    /// Name, cluster and numbers of every capability.
-    pub(super) fn capability_counts(&self) -> Vec<(ClusterId, &'static str, CapabilityCounts)> {
-        let all = self.capabilities.read();
-        all.iter().map(|entry| (entry.registration.cluster, entry.registration.name, entry.counts())).collect()
+    /// A number summed over all capabilities.
+    fn sum(&self, pick: fn(&CapabilityCounts) -> u64) -> i64 {
+        let sum: u64 = self.capabilities.read().iter().map(|entry| pick(&entry.counts())).sum();
+        i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
     /// Runs `work` on the core and does what it asks for. `None` before the node records are loaded.
@@ -367,6 +367,19 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
+    let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [
+        ("module_packets_sent", |counts| counts.packets_sent),
+        ("module_packets_received", |counts| counts.packets_received),
+        ("module_packets_failed", |counts| counts.packets_failed),
+        ("module_packets_lost", |counts| counts.packets_lost),
+        ("sync_chunks_sent", |counts| counts.chunks_sent),
+        ("sync_chunks_received", |counts| counts.chunks_received),
+        ("syncs_done", |counts| counts.syncs),
+        ("donations_done", |counts| counts.donations),
+    ];
+    for (name, pick) in sums {
+        node.stats.computed("clusterer", name, move || clusterer.sum(pick));
+    }
     if let Some(workers) = node.workers() {
         clusterer.timer.lock().class = Some(workers.add_timer_class(Arc::new(Tick(node))));
     }
@@ -381,6 +394,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
         }
     }));
     management::register(node, clusterer);
+    report::register(node, clusterer);
     Ok(())
 }
 
