@@ -11,10 +11,10 @@ use crate::capability::LocalCapability;
 use crate::config::{BridgePeer, ClusterConfig, NodeConfig, Provisioning, SyncSettings, TagSettings, Timers};
 use crate::event::Event;
 use crate::family::Family;
+use crate::faults::Faults;
 use crate::freshness::{Counter, Freshness};
 use crate::ids::{ClusterId, NodeId, Now};
 use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY};
-use crate::faults::Faults;
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     /// As last told by an event.
     pub(crate) is_reachable: bool,
     pub(crate) is_foreign_family: bool,
+    /// Learned from the network, not provisioned: its address may turn out to be another.
+    pub(crate) is_learned: bool,
     /// Nodes listed in its last pong.
     pub(crate) ponged_nodes: NodeIds,
     /// When it was last sent a topology of its own.
@@ -85,6 +87,7 @@ impl Node {
             next_hop: None,
             is_reachable: false,
             is_foreign_family: false,
+            is_learned: false,
             ponged_nodes: NodeIds::new(),
             topology_sent: None,
             is_topology_owed: false,

@@ -51,13 +51,16 @@ impl Cluster {
             all.push(Explanation { cluster, subject, is_well, text, history });
         };
         if !self.own.is_enabled {
-            let text = "this node is disabled in the cluster: run clusterer:set_status with status=1, or restart it".into();
+            let text =
+                "this node is disabled in the cluster: run clusterer:set_status with status=1, or restart it".into();
             say(Subject::OwnNode, false, text);
         }
         if self.nodes.is_empty() {
             let hint = match settings.provisioning {
                 Provisioning::Script => "name one with neighbor_node_info, or wait until one calls",
-                Provisioning::Database => "the node table has only the own row; run clusterer:reload after adding others",
+                Provisioning::Database => {
+                    "the node table has only the own row; run clusterer:reload after adding others"
+                }
             };
             say(Subject::OwnNode, false, format!("no other node is known: {hint}"));
         }
@@ -122,7 +125,9 @@ impl Cluster {
             return (true, "in sync".into());
         }
         let text = match cap.sync {
-            SyncState::Idle => "not synced, and no sync is wanted; ask for one with the module's cluster_sync command".into(),
+            SyncState::Idle => {
+                "not synced, and no sync is wanted; ask for one with the module's cluster_sync command".into()
+            }
             SyncState::Asked { donor, until } => {
                 let left = secs(until.saturating_duration_since(now.mono));
                 format!(
@@ -211,6 +216,8 @@ fn node_text(node: &Node, settings: &Settings, now: Now, losses: usize) -> (bool
         LinkState::Restarted | LinkState::RestartPinging => {
             (false, format!("not up yet: pinged at {url} and waiting for the first answer{detour}"))
         }
-        LinkState::Retrying => (false, format!("not up: pings to {url} are not answered in time, trying again{detour}")),
+        LinkState::Retrying => {
+            (false, format!("not up: pings to {url} are not answered in time, trying again{detour}"))
+        }
     }
 }

@@ -63,11 +63,9 @@ pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Opti
             holder: NodeId(reader.int()?),
             lease_ms: unsigned(reader)?,
         },
-        SYNC_SUM => Extension::SyncSum {
-            capability: reader.str()?,
-            chunk_count: unsigned(reader)?,
-            digest: long(reader)?,
-        },
+        SYNC_SUM => {
+            Extension::SyncSum { capability: reader.str()?, chunk_count: unsigned(reader)?, digest: long(reader)? }
+        }
         SYNC_MARK => Extension::SyncMark { capability: reader.str()?, cursor: cursor(reader)? },
         SYNC_RESUME => Extension::SyncResume { capability: reader.str()?, cursor: cursor(reader)? },
         _ => return Ok(None),
@@ -101,9 +99,9 @@ pub(crate) fn encode(extension: &Extension<'_>, trailer: Trailer) -> Result<Byte
 
 /// Sum over chunks that does not depend on their order (FNV-1a of each, added up).
 pub(crate) fn digest(chunk: &[u8]) -> u64 {
-    chunk.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    chunk
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl Cluster {

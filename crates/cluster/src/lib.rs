@@ -41,8 +41,8 @@ mod url;
 
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
-    Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings, TagSettings,
-    Timers,
+    Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,
+    TagSettings, Timers,
 };
 pub use donor::SyncFlow;
 pub use error::{

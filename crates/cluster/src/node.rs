@@ -6,9 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tandem_bin::{Packet, Trailer};
 
+use crate::bridge::BridgeState;
 use crate::capability::{CapabilityOptions, CapabilityStatus, Partition};
 use crate::cluster::{Cluster, Ctx, Settings};
-use crate::bridge::BridgeState;
 use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, Provisioning};
 use crate::donor::SyncFlow;
 use crate::error::{
@@ -19,8 +19,8 @@ use crate::explain::Explanation;
 use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
-use crate::log::LogEvent;
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
+use crate::log::LogEvent;
 use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
 use crate::outbox::{Outbox, Output, SendClass};
 use crate::receive::Received;
@@ -116,11 +116,8 @@ impl ClusterNode {
             parks_offenders: config.parks_offenders,
         };
         let has_extensions = config.has_extensions;
-        let clusters = config
-            .clusters
-            .into_iter()
-            .map(|cluster| Cluster::new(cluster, has_extensions, now.mono))
-            .collect();
+        let clusters =
+            config.clusters.into_iter().map(|cluster| Cluster::new(cluster, has_extensions, now.mono)).collect();
         let recent_tags = RecentTags::default();
         let mut node = Self {
             configured_peers: settings.bridge_peers.clone(),

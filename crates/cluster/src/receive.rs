@@ -9,8 +9,8 @@ use crate::capability::HeldPacket;
 use crate::cluster::{Cluster, Ctx};
 use crate::config::Provisioning;
 use crate::event::Event;
-use crate::ids::{ConnId, NodeId};
 use crate::extension;
+use crate::ids::{ConnId, NodeId};
 use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
 use crate::link::LinkState;
 use crate::log::LogEvent;
@@ -63,6 +63,13 @@ impl Cluster {
             return self.receive_from_stranger(ctx, received, decoded, source);
         }
         if self.family.filters_all_sources() && !self.is_known_address(received.ip) {
+            let is_met = decoded.as_ref().is_ok_and(|packet| {
+                let peer = (received.ip, received.conn);
+                packet.as_ref().is_some_and(|packet| self.meet_again(ctx, source, peer, &packet.fields))
+            });
+            if is_met {
+                return Verdict::Handled;
+            }
             return self.foreign_address(ctx, source, received.ip);
         }
         let now = ctx.now.mono;

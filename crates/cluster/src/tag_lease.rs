@@ -165,7 +165,8 @@ impl Cluster {
             return;
         }
         let cluster = self.id;
-        ctx.out.report("sharing_tags", format!("TAG <{name}>, cluster {cluster}: its holder, node [{holder}], is gone"));
+        ctx.out
+            .report("sharing_tags", format!("TAG <{name}>, cluster {cluster}: its holder, node [{holder}], is gone"));
         if !ctx.settings.tags.is_takeover_enabled {
             return;
         }
@@ -181,9 +182,10 @@ impl Cluster {
     /// Whether this node has the lowest (priority, id) of the nodes of ours that can be reached.
     fn is_next_holder(&self, own_id: NodeId, gone: NodeId) -> bool {
         let own = (self.own.priority, own_id);
-        let others = self.nodes.iter().filter(|node| {
-            node.id() != gone && node.next_hop.is_some() && node.has_capability(CAPABILITY_TANDEM)
-        });
+        let others = self
+            .nodes
+            .iter()
+            .filter(|node| node.id() != gone && node.next_hop.is_some() && node.has_capability(CAPABILITY_TANDEM));
         others.map(|node| (node.record.priority, node.id())).all(|other| own < other)
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use support::{CLUSTER, record};
 use tandem_cluster::{
     CapabilityOptions, CapabilityStatus, ClusterConfig, ClusterNode, ClusterNodeConfig, ConnId, DropReason, Event,
-    LOG_LINES_MAX, LinkState, LogEvent, MALFORMED_MAX, NodeId, Now, OUTBOX_PACKETS_MAX, Output, PARK_TIME, SharingTagReason,
-    Subject, Verdict,
+    LOG_LINES_MAX, LinkState, LogEvent, MALFORMED_MAX, NodeId, Now, OUTBOX_PACKETS_MAX, Output, PARK_TIME,
+    SharingTagReason, Subject, Verdict,
 };
 
 const SEC: Duration = Duration::from_secs(1);
@@ -227,9 +227,9 @@ fn who_sends_malformed_packets_is_parked_and_others_are_not() {
     }
     let outputs: Vec<Output> = std::iter::from_fn(|| pair.nodes[0].poll_output()).collect();
     assert!(outputs.contains(&Output::CloseConnection { conn: ConnId(1) }));
-    let is_told = outputs.iter().any(|output| {
-        matches!(output, Output::Event(Event::Log(LogEvent::Parked { node: Some((_, NodeId(2))), .. })))
-    });
+    let is_told = outputs
+        .iter()
+        .any(|output| matches!(output, Output::Event(Event::Log(LogEvent::Parked { node: Some((_, NodeId(2))), .. }))));
     assert!(is_told, "{outputs:?}");
     assert_eq!(pair.nodes[0].handle_packet(from(1), ConnId(1), &bad, now), Verdict::Dropped(DropReason::Parked));
     let text = pair.nodes[0].explain(Some(NodeId(2)), now)[0].text.clone();

@@ -229,7 +229,8 @@ fn join(node: NodeRef, own: &'static CachedbLocal) -> Result<(), SetupError> {
     };
     let options = CapabilityOptions { sync_at_start: own.is_synced_at_start, ..CapabilityOptions::default() };
     let (name, version) = (replication::CAPABILITY, replication::VERSION);
-    let capability = clusterer.register(node, Registration { cluster, name, version, options, user: own.shared.clone() })?;
+    let capability =
+        clusterer.register(node, Registration { cluster, name, version, options, user: own.shared.clone() })?;
     own.shared.set_capability(capability);
     Ok(())
 }

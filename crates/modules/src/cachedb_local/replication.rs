@@ -109,7 +109,8 @@ impl Shared {
             Some((value, ttl)) => write_entry(&mut body, name, key, value, ttl),
             None => write_text(&mut body, name.as_bytes()) && write_text(&mut body, key),
         };
-        let sent = if fits { capability.broadcast(packet_type, &body).err() } else { Some(tandem_cluster::SendError::Failed) };
+        let sent =
+            if fits { capability.broadcast(packet_type, &body).err() } else { Some(tandem_cluster::SendError::Failed) };
         if let Some(error) = sent.filter(|error| *error != tandem_cluster::SendError::Unreachable) {
             tracing::warn!("cachedb_local: a change in collection '{name}' was not told to the cluster: {error}");
         }

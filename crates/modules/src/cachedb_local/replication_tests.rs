@@ -40,7 +40,8 @@ fn store(rig: &Rig, engine: &str, key: &str, value: &str, secs: u32) {
 }
 
 fn own_packets(peer: &Peer) -> Vec<Bytes> {
-    let is_own = |bytes: &&Bytes| tandem_bin::Packet::parse(bytes).is_ok_and(|packet| packet.capability() == CAP.as_bytes());
+    let is_own =
+        |bytes: &&Bytes| tandem_bin::Packet::parse(bytes).is_ok_and(|packet| packet.capability() == CAP.as_bytes());
     peer.packets.iter().filter(is_own).cloned().collect()
 }
 
@@ -100,7 +101,9 @@ fn a_recorded_sync_fills_a_node_that_starts() {
     assert_eq!(fetch(&rig, "local", "k1"), None);
     let now = peer.now();
     peer.core.sync_begin(CLUSTER, CAP, NodeId(2), 1, now).unwrap();
-    let chunk = &[&7_u16.to_le_bytes()[..], b"default", &2_u16.to_le_bytes(), b"k9", &2_u16.to_le_bytes(), b"v9", &[0; 4]].concat();
+    let chunk =
+        &[&7_u16.to_le_bytes()[..], b"default", &2_u16.to_le_bytes(), b"k9", &2_u16.to_le_bytes(), b"v9", &[0; 4]]
+            .concat();
     peer.core.sync_chunk(CLUSTER, CAP, NodeId(2), chunk, now).unwrap();
     peer.core.sync_end(CLUSTER, CAP, NodeId(2), now).unwrap();
     peer.exchange(&rig);
@@ -165,7 +168,8 @@ fn a_broken_sync_goes_on_where_it_was_and_misses_no_change() {
     assert!(rest.len() < 100, "it does not begin anew: {}", rest.len());
     let has = |chunks: &[Vec<u8>], text: &str| chunks.iter().any(|chunk| String::from_utf8_lossy(chunk).contains(text));
     assert!(has(&rest, "changed"));
-    let removed = peer.module_packets().iter().any(|(kind, body)| *kind == 2 && String::from_utf8_lossy(body).contains("key8"));
+    let removed =
+        peer.module_packets().iter().any(|(kind, body)| *kind == 2 && String::from_utf8_lossy(body).contains("key8"));
     assert!(removed, "the removal is told again");
     let all: Vec<Vec<u8>> = first.into_iter().chain(rest).collect();
     for n in (0..200).filter(|n| *n != 8) {
@@ -185,13 +189,17 @@ fn malformed_packets_cost_themselves_only() {
     peer.exchange(&rig);
     let now = peer.now();
     let to = tandem_cluster::Destination::All;
-    for body in [&b""[..], b"\x07\x00def", b"\x07\x00default\x01\x00k\x00", b"\x04\x00none\x01\x00k\x01\x00v\x00\x00\x00\x00"] {
+    for body in
+        [&b""[..], b"\x07\x00def", b"\x07\x00default\x01\x00k\x00", b"\x04\x00none\x01\x00k\x01\x00v\x00\x00\x00\x00"]
+    {
         for packet_type in [1, 2, 3] {
             peer.core.send_module_packet(CLUSTER, to, CAP, packet_type, 1, body, now).unwrap();
         }
     }
     peer.exchange(&rig);
-    peer.core.send_module_packet(CLUSTER, to, CAP, 1, 1, b"\x07\x00default\x01\x00k\x01\x00v\x00\x00\x00\x00", now).unwrap();
+    peer.core
+        .send_module_packet(CLUSTER, to, CAP, 1, 1, b"\x07\x00default\x01\x00k\x01\x00v\x00\x00\x00\x00", now)
+        .unwrap();
     peer.exchange(&rig);
     assert_eq!(fetch(&rig, "local", "k").as_deref(), Some("v"));
 }
@@ -201,7 +209,8 @@ fn settings_that_do_not_fit_are_refused_with_the_remedy() {
     let alone = "socket=udp:127.0.9.1:5060\nloadmodule \"cachedb_local.so\"\nmodparam(\"cachedb_local\", \"cluster_id\", 1)\nroute { exit; }\n";
     let error = Rig::try_script(alone, crate::test_rig::RigOptions::default()).err().unwrap();
     assert!(error.contains("loadmodule \"clusterer.so\""), "{error}");
-    let other = format!("{}{}route {{ exit; }}\n", head(1, 2, ""), PARAMS.replace("\"cluster_id\", 1", "\"cluster_id\", 5"));
+    let other =
+        format!("{}{}route {{ exit; }}\n", head(1, 2, ""), PARAMS.replace("\"cluster_id\", 1", "\"cluster_id\", 5"));
     let error = Rig::try_script(&other, crate::test_rig::RigOptions::default()).err().unwrap();
     assert!(error.contains("not in cluster 5"), "{error}");
 }

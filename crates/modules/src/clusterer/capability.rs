@@ -137,14 +137,29 @@ pub(super) fn count(counter: &AtomicU64, by: usize) {
 pub(super) enum Work {
     Packet(ModulePacket),
     Started(NodeId),
-    Chunk { src: NodeId, data_version: i32, data: Bytes },
-    Synced { had_donor: bool },
-    Requested { requester: NodeId, resume: Option<Bytes> },
+    Chunk {
+        src: NodeId,
+        data_version: i32,
+        data: Bytes,
+    },
+    Synced {
+        had_donor: bool,
+    },
+    Requested {
+        requester: NodeId,
+        resume: Option<Bytes>,
+    },
     /// A donation may go on: the window has room, or its turn has come again.
     Continue(NodeId),
     Aborted(NodeId),
-    Node { id: NodeId, is_up: bool },
-    Tag { name: String, is_active: bool },
+    Node {
+        id: NodeId,
+        is_up: bool,
+    },
+    Tag {
+        name: String,
+        is_active: bool,
+    },
 }
 
 impl Work {
@@ -327,9 +342,9 @@ impl Capability {
     fn send(&self, to: Destination, packet_type: i32, body: &[u8]) -> Result<usize, SendError> {
         let Registration { cluster, name, version, .. } = self.entry.registration;
         let now = self.clusterer.now();
-        let sent = self.clusterer.with(self.node, |core| {
-            core.send_module_packet(cluster, to, name, packet_type, version, body, now)
-        });
+        let sent = self
+            .clusterer
+            .with(self.node, |core| core.send_module_packet(cluster, to, name, packet_type, version, body, now));
         let sent = sent.unwrap_or(Err(SendError::Failed));
         match sent {
             Ok(nodes) => count(&self.entry.counters.packets_sent, nodes),
@@ -347,9 +362,8 @@ impl Capability {
     pub fn send_bridged(&self, packet_type: i32, body: &[u8]) -> Result<usize, SendError> {
         let Registration { cluster, name, version, .. } = self.entry.registration;
         let now = self.clusterer.now();
-        let sent = self
-            .clusterer
-            .with(self.node, |core| core.send_bridged(cluster, name, packet_type, version, body, now));
+        let sent =
+            self.clusterer.with(self.node, |core| core.send_bridged(cluster, name, packet_type, version, body, now));
         sent.unwrap_or(Err(SendError::Failed))
     }
 
@@ -410,9 +424,9 @@ impl Capability {
     /// Takes a sharing tag for this node; false when the cluster is not there.
     pub fn take_tag(&self, tag: &str) -> bool {
         let (cluster, now) = (self.cluster(), self.clusterer.now());
-        let taken = self.clusterer.with(self.node, |core| {
-            core.activate_sharing_tag(cluster, tag, SharingTagReason::InternalApi, now)
-        });
+        let taken = self
+            .clusterer
+            .with(self.node, |core| core.activate_sharing_tag(cluster, tag, SharingTagReason::InternalApi, now));
         matches!(taken, Some(Ok(())))
     }
 

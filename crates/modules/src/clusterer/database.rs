@@ -163,7 +163,10 @@ fn bridge(row: &[DbValue]) -> Result<Bridge, String> {
         id.map(ClusterId).ok_or_else(|| format!("{name} is no cluster id"))
     };
     let text = |at: usize| {
-        row.get(at).and_then(DbValue::to_text).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+        row.get(at)
+            .and_then(DbValue::to_text)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
     };
     let send_shtag = text(2).trim().to_owned();
     if send_shtag.is_empty() {

@@ -36,8 +36,7 @@ impl Registered {
     ) {
         let registration = &self.registration;
         let (cluster, name, version) = (registration.cluster, registration.name, i32::from(registration.version));
-        let begun =
-            clusterer.with(node, |core| core.sync_begin(cluster, name, requester, version, clusterer.now()));
+        let begun = clusterer.with(node, |core| core.sync_begin(cluster, name, requester, version, clusterer.now()));
         if let Some(Err(error)) = begun {
             tracing::warn!("capability {name}: node {requester} asks for a sync that cannot be sent: {error}");
             return;
@@ -176,5 +175,24 @@ impl Unwritten {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_count_as_written_when_the_connection_has_taken_what_was_before_them() {
+        let slow: std::net::SocketAddr = ([127, 0, 0, 1], 5555).into();
+        let quick: std::net::SocketAddr = ([127, 0, 0, 2], 5555).into();
+        let mut unwritten = Unwritten::default();
+        unwritten.add(ClusterId(1), NodeId(2), slow);
+        unwritten.add(ClusterId(1), NodeId(2), slow);
+        unwritten.add(ClusterId(1), NodeId(3), quick);
+        assert_eq!(unwritten.take_written(|to| to == quick), [(ClusterId(1), NodeId(3), 1)]);
+        assert!(!unwritten.is_empty());
+        assert_eq!(unwritten.take_written(|_| true), [(ClusterId(1), NodeId(2), 2)]);
+        assert!(unwritten.is_empty());
     }
 }

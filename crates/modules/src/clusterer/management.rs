@@ -315,7 +315,9 @@ fn set_tag(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResul
     let Some((name, cluster)) = parse_tag(&text) else {
         return Err(MiError::new(400, "Bad tag format <name/cluster_id>"));
     };
-    match clusterer.with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::MiCommand, clusterer.now())) {
+    match clusterer
+        .with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::MiCommand, clusterer.now()))
+    {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(SharingTagError::UnknownCluster)) | None => Err(MiError::new(404, "Cluster ID not found")),
         Some(Err(error)) => Err(MiError::new(400, error.to_string())),

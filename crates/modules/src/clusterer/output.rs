@@ -81,7 +81,9 @@ impl Clusterer {
                 (cluster, capability, Work::Requested { requester, resume })
             }
             CoreEvent::SyncReady { cluster, capability, requester } => (cluster, capability, Work::Continue(requester)),
-            CoreEvent::SyncAborted { cluster, capability, requester } => (cluster, capability, Work::Aborted(requester)),
+            CoreEvent::SyncAborted { cluster, capability, requester } => {
+                (cluster, capability, Work::Aborted(requester))
+            }
             CoreEvent::SyncStarted { cluster, capability, donor } => (cluster, capability, Work::Started(donor)),
             CoreEvent::SyncChunk { cluster, capability, src, data_version, data } => {
                 (cluster, capability, Work::Chunk { src, data_version, data })

@@ -107,10 +107,8 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
         ..SyncSettings::default()
     };
     core.has_extensions = params.int("tandem_extensions", 1) != 0;
-    core.tags = TagSettings {
-        lease: secs(params, "tag_lease", 10)?,
-        is_takeover_enabled: params.int("tag_takeover", 0) != 0,
-    };
+    core.tags =
+        TagSettings { lease: secs(params, "tag_lease", 10)?, is_takeover_enabled: params.int("tag_takeover", 0) != 0 };
     core.sync.has_flow_control = true;
     core.is_rerouting_enabled = params.int("enable_rerouting", 1) != 0;
     let database = if params.int("db_mode", 1) == 0 {

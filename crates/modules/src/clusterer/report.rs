@@ -29,12 +29,8 @@ const REPORTS: CommandSpec = renamed_command(
     &["group?", "identifier?"],
     "what happened to each identifier, newest first",
 );
-const IDENTIFIERS: CommandSpec = renamed_command(
-    "status_report:identifiers",
-    &["sr_list_identifiers"],
-    &["group?"],
-    "names of the identifiers",
-);
+const IDENTIFIERS: CommandSpec =
+    renamed_command("status_report:identifiers", &["sr_list_identifiers"], &["group?"], "names of the identifiers");
 const EXPLAIN: CommandSpec = command(
     "cluster_explain",
     &["node_id?"],
@@ -173,9 +169,9 @@ fn sentence_json(sentence: &Explanation) -> Json {
     };
     let mut row = json!({ "Cluster": cluster, "About": about, "Well": is_well, "Text": text });
     if let (false, Some(map)) = (history.is_empty(), row.as_object_mut()) {
-        let lines = history.iter().map(|change| {
-            json!({ "Timestamp": change.unix_secs, "From": change.from.as_str(), "To": change.to.as_str() })
-        });
+        let lines = history.iter().map(
+            |change| json!({ "Timestamp": change.unix_secs, "From": change.from.as_str(), "To": change.to.as_str() }),
+        );
         map.insert("History".into(), lines.collect());
     }
     row

@@ -227,7 +227,8 @@ fn status_and_reports_have_the_form_operators_know() {
     let status = rig.mi("sr_list_status", MiParams::Positional(vec![json!("clusterer")])).unwrap();
     let row = |name: &str| json!({ "Name": name, "Readiness": true, "Status": 1 });
     assert_eq!(status, json!([row("sharing_tags"), row("node_states")]));
-    let reports = rig.mi("sr_list_reports", MiParams::Positional(vec![json!("clusterer"), json!("node_states")])).unwrap();
+    let reports =
+        rig.mi("sr_list_reports", MiParams::Positional(vec![json!("clusterer"), json!("node_states")])).unwrap();
     assert_eq!(reports[0]["Log"], "Node [2], cluster [1] is UP");
     assert!(reports[0]["Timestamp"].as_i64().unwrap() > 0 && reports[0]["Date"].is_string());
     let one = rig.mi("sr_get_status", MiParams::Positional(vec![json!("clusterer"), json!("node_states")])).unwrap();
