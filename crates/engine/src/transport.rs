@@ -62,6 +62,14 @@ impl Transport for NetTransport {
         self.network.close_connections_to(tandem_net::Proto::Bins, to);
     }
 
+    fn close_connection(&self, conn: ConnId) {
+        self.network.close(tandem_net::ConnId::from_u64(conn.0));
+    }
+
+    fn bin_backlog(&self, to: SocketAddr) -> usize {
+        self.network.queued_bytes(tandem_net::Proto::Bin, to) + self.network.queued_bytes(tandem_net::Proto::Bins, to)
+    }
+
     fn add_alias(&self, conn: ConnId, port: u16) {
         self.network.add_alias(tandem_net::ConnId::from_u64(conn.0), port);
     }

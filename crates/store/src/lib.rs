@@ -22,10 +22,10 @@ pub mod sqlite;
 pub mod url;
 pub mod watch;
 
-pub use memory::{MemoryLimits, MemoryStore};
+pub use memory::{MemoryEntry, MemoryLimits, MemoryStore};
 pub use mysql::MySqlDriver;
 pub use pool::PoolLimits;
 pub use postgres::PostgresDriver;
-pub use server::{ServerOptions, Tls};
 pub use redis::{RedisEngine, RedisStore, RedisTimes, RedisUrl};
+pub use server::{ServerOptions, Tls};
 pub use sqlite::{SqliteDriver, SqliteOptions};
