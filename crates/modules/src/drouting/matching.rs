@@ -144,7 +144,7 @@ pub(super) fn dr_is_gw(context: &mut Context, args: &[Arg]) -> Called {
     let uri = NameAddr::parse(&given).map_or(given.as_slice(), |address| address.uri);
     let has_port = Uri::parse(uri).is_ok_and(|uri| uri.port.is_some());
     let port = move |port: u16| if has_port { port } else { 0 };
-    match next_hop(context.node, uri) {
+    match next_hop(context.node, uri, None) {
         Ok(NextHop::Known(found)) => {
             let is_any = found.iter().any(|(_, addr)| question.answer(context, addr.ip(), port(addr.port()), None));
             done(is_any)

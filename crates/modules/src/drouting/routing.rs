@@ -39,7 +39,7 @@ pub(super) fn text(context: &mut Context, args: &[Arg], at: usize) -> Option<Vec
         Arg::Text(text) => Some(text.to_vec()),
         Arg::Value(value) => value.as_text().map(|text| text.to_vec()),
         Arg::Var(var) => context.read_var(var).as_text().map(|text| text.to_vec()),
-        Arg::Regex(_) | Arg::Flag(_) => None,
+        Arg::Regex(_) | Arg::Flag(_) | Arg::Words(_) => None,
     };
     found.filter(|text| !text.is_empty())
 }
