@@ -76,6 +76,8 @@ fn type_word(ty: ArgType) -> &'static str {
         ArgType::Raw => "variable names",
         ArgType::Var => "variable",
         ArgType::VarOut => "variable to set",
+        ArgType::VarOrText => "variable to set, or text",
+        ArgType::Words => "words",
         ArgType::Regex => "regular expression",
         ArgType::Flag => "message flag",
         ArgType::BranchFlag => "branch flag",
