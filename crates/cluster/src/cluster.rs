@@ -14,7 +14,7 @@ use crate::family::Family;
 use crate::faults::Faults;
 use crate::freshness::{Counter, Freshness};
 use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY};
+use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
@@ -145,6 +145,8 @@ pub(crate) struct Cluster {
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
     repeat_topology_at: Option<Instant>,
+    /// The last repeat, when what others told meanwhile has settled.
+    repeat_topology_late_at: Option<Instant>,
     repeat_capabilities_at: Option<Instant>,
     /// A link entered RESTART_PINGING: look at the timers before returning to the caller.
     pub(crate) has_due_links: bool,
@@ -167,6 +169,7 @@ impl Cluster {
             top_counter: Counter::default(),
             cap_counter: Counter::default(),
             repeat_topology_at: None,
+            repeat_topology_late_at: None,
             repeat_capabilities_at: None,
             has_due_links: true,
         }
@@ -377,6 +380,13 @@ impl Cluster {
         let now = ctx.now.mono;
         if self.repeat_topology_at.is_some_and(|at| at <= now) {
             self.repeat_topology_at = None;
+            self.repeat_topology_late_at = Some(now + REPEAT_LATE_DELAY);
+            if self.own.is_enabled {
+                self.repeat_topology(ctx);
+            }
+        }
+        if self.repeat_topology_late_at.is_some_and(|at| at <= now) {
+            self.repeat_topology_late_at = None;
             if self.own.is_enabled {
                 self.repeat_topology(ctx);
             }
@@ -396,11 +406,13 @@ impl Cluster {
             .chain(self.sync_deadlines(settings))
             .chain(self.tag_deadlines())
             .chain(self.repeat_topology_at)
+            .chain(self.repeat_topology_late_at)
             .chain(self.repeat_capabilities_at)
             .min()
     }
 
     pub(crate) fn repeat_topology_soon(&mut self, now: Instant) {
+        self.repeat_topology_late_at = None;
         self.repeat_topology_at = Some(now + REPEAT_DELAY);
     }
 
