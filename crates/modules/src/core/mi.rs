@@ -218,9 +218,10 @@ fn which(node: NodeRef, request: &MiRequest) -> MiResult {
 
 /// The ways to call a command: with its mandatory parameters, then with one optional parameter more each time.
 fn recipes(spec: &CommandSpec) -> Json {
-    let bare = |param: &&str| json!(param.trim_end_matches("...").trim_end_matches('?'));
+    let names: Vec<&str> =
+        spec.params.iter().map(|param| param.trim_end_matches("...").trim_end_matches('?')).collect();
     let mandatory = spec.params.iter().take_while(|param| !param.ends_with('?')).count();
-    let ways = (mandatory..=spec.params.len()).map(|count| spec.params.iter().take(count).map(|p| bare(p)).collect());
+    let ways = (mandatory..=names.len()).map(|count| names.iter().take(count).copied().collect());
     ways.collect::<Vec<Json>>().into()
 }
 
