@@ -1,3 +1,5 @@
+//! From and to gateways: is_from_gw, goes_to_gw, dr_match.
+
 use tandem_module::transport::Proto;
 
 use super::{call, database, invite, rig, rig_in};

@@ -1,3 +1,5 @@
+//! Management commands: status, switching off, routing a number, reload.
+
 use serde_json::{Value as Json, json};
 use tandem_module::mi::MiParams;
 

@@ -1,3 +1,5 @@
+//! Large tables: load and lookup of many rules.
+
 use std::time::{Duration, Instant};
 
 use chrono::Local;

@@ -1,3 +1,5 @@
+//! Several partitions, their tables and the names scripts give them.
+
 use serde_json::json;
 use tandem_module::mi::MiParams;
 use tandem_script::ast::Dialect;

@@ -1,3 +1,5 @@
+//! OPTIONS probes: who is asked, when a gateway counts as gone or back, events.
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Which rule a number falls under: prefix, group, time, priority, fallback.
+
 use super::{call, database, rig, rig_in};
 use crate::drouting::routing::ordered;
 use crate::test_rig::take_logs;

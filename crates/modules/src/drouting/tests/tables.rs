@@ -1,3 +1,5 @@
+//! What the tables may hold, and rows and tables that are wrong.
+
 use super::{TABLES, call, database, rig, text};
 use crate::sqlops::tests::TestDb;
 use crate::test_rig::{Rig, RigOptions, take_logs};
