@@ -173,6 +173,12 @@ impl Faults<'_> {
             }
             15 => {
                 let twin = ProcessId(a.0 + self.nodes);
+                // One at a time, with the same clock: two nodes that both learned each other's second process, and nobody
+                // else, have no way to find each other directly.
+                for other in (self.nodes..2 * self.nodes).map(ProcessId) {
+                    network.kill(other);
+                }
+                network.skew_clock(twin, network.clock_offset(a));
                 let did = network.start(twin);
                 format!("a second process with id {one} starts ({did})")
             }
