@@ -111,6 +111,9 @@ struct Faults<'a> {
     rng: &'a mut SplitMix64,
     nodes: usize,
     has_extensions: bool,
+    /// The node of which a second process may be started, with the clock of the first. Only one: two nodes that both learned
+    /// the address of each other's second process have no way to find each other directly.
+    twin: usize,
 }
 
 impl Faults<'_> {
@@ -172,7 +175,11 @@ impl Faults<'_> {
                 format!("clock of {one} is wrong by {secs} s")
             }
             15 => {
+                if a.0 != self.twin {
+                    return "nothing".to_owned();
+                }
                 let twin = ProcessId(a.0 + self.nodes);
+                network.skew_clock(twin, network.clock_offset(a));
                 let did = network.start(twin);
                 format!("a second process with id {one} starts ({did})")
             }
@@ -248,7 +255,7 @@ fn end_faults(network: &mut Network, nodes: usize) {
 pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Result<History, Box<Failure>> {
     let mut rng = SplitMix64::new(seed ^ 0x5851_f42d_4c95_7f2d);
     let nodes = settings.nodes.max(2);
-    let has_extensions = seed % 2 == 0;
+    let has_extensions = seed.is_multiple_of(2);
     let mut network = chain_of(seed, nodes, has_extensions, origin);
     let mut steps = vec![format!("extensions: {has_extensions}")];
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);
@@ -257,9 +264,10 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
         network.run_for(Duration::from_millis(rng.below(500)));
     }
     add_twins(&mut network, nodes, has_extensions);
+    let twin = usize::try_from(seed).unwrap_or(0) % nodes;
     for _ in 0..settings.faults {
         let at = network.elapsed();
-        let mut faults = Faults { rng: &mut rng, nodes, has_extensions };
+        let mut faults = Faults { rng: &mut rng, nodes, has_extensions, twin };
         let what = faults.strike(&mut network);
         steps.push(format!("{at:>10.3?} {what}"));
         network.run_for(Duration::from_millis(rng.below(gap_ms)));

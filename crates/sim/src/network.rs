@@ -329,6 +329,12 @@ impl Network {
         }
     }
 
+    /// By how many seconds the wall clock of a process is wrong.
+    #[must_use]
+    pub fn clock_offset(&self, id: ProcessId) -> i64 {
+        self.processes.get(id.0).map_or(0, |process| process.clock_offset)
+    }
+
     /// Breaks all connections of a process: both ends learn it, what was under way is lost.
     pub fn break_connections(&mut self, id: ProcessId) {
         for conn in self.connections_of(id) {

@@ -44,6 +44,9 @@ pub struct Clusterer {
     latest: Mutex<Instant>,
 }
 
+/// One of the numbers of a capability.
+type Pick = fn(&CapabilityCounts) -> u64;
+
 #[derive(Default)]
 struct Timer {
     class: Option<TimerClass>,
@@ -102,7 +105,7 @@ impl Clusterer {
     }
 
     /// A number summed over all capabilities.
-    fn sum(&self, pick: fn(&CapabilityCounts) -> u64) -> i64 {
+    fn sum(&self, pick: Pick) -> i64 {
         let sum: u64 = self.capabilities.read().iter().map(|entry| pick(&entry.counts())).sum();
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
@@ -367,7 +370,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
-    let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [
+    let sums: [(&str, Pick); 8] = [
         ("module_packets_sent", |counts| counts.packets_sent),
         ("module_packets_received", |counts| counts.packets_received),
         ("module_packets_failed", |counts| counts.packets_failed),
