@@ -1,6 +1,9 @@
 //! What the process tests share: claimed loopback networks, children that die with the test, bounded waits. Knows nothing
 //! of SIP.
 
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
