@@ -18,6 +18,7 @@ pub mod known;
 pub mod maxfwd;
 pub mod mi_fifo;
 pub mod mi_http;
+pub mod nathelper;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
@@ -55,6 +56,7 @@ pub static ALL: &[&ModuleDecl] = &[
     &textops::MODULE,
     &uri::MODULE,
     &usrloc::MODULE,
+    &nathelper::MODULE,
     &registrar::MODULE,
     &auth::MODULE,
     &auth_db::MODULE,

@@ -73,3 +73,8 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
     StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
 ];
+
+/// Whether a sharing tag is active on this node; `None` without module `clusterer` or without such a tag.
+pub fn is_sharing_tag_active(node: tandem_module::NodeRef, cluster: i32, name: &str) -> Option<bool> {
+    node.state::<Clusterer>()?.with(node, |core| core.is_sharing_tag_active(tandem_cluster::ClusterId(cluster), name))
+}
