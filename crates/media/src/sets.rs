@@ -218,6 +218,13 @@ impl Sets {
         self.nodes.read().get(&set)?.iter().find(|node| node.spec.url == url).cloned()
     }
 
+    /// The relay a call would have if all were usable.
+    pub fn first_choice(&self, set: i32, key: &[u8]) -> Option<Arc<MediaNode>> {
+        let sets = self.nodes.read();
+        let all = sets.get(&set)?.iter().filter(|node| node.spec.weight > 0);
+        all.max_by(|a, b| score(a, key).total_cmp(&score(b, key))).cloned()
+    }
+
     /// The relay for a call: always the same for the same key while the relay is usable, and in proportion to the
     /// weights. Relays in `tried` are passed over.
     pub fn select(&self, set: i32, key: &[u8], tried: &[Arc<MediaNode>]) -> Option<Arc<MediaNode>> {

@@ -23,7 +23,9 @@ pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
 pub mod registrar;
+mod relays;
 pub mod rr;
+pub mod rtpproxy;
 pub mod signaling;
 pub mod sipmsgops;
 pub mod sl;
@@ -57,6 +59,7 @@ pub static ALL: &[&ModuleDecl] = &[
     &uri::MODULE,
     &usrloc::MODULE,
     &nathelper::MODULE,
+    &rtpproxy::MODULE,
     &registrar::MODULE,
     &auth::MODULE,
     &auth_db::MODULE,
