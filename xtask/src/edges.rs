@@ -25,8 +25,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("net", &["sip", "bin"]),
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
-    ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "net", "store", "admin"]),
+    ("scenario", &["sip", "transaction", "bin", "cluster", "script", "module", "modules", "store", "engine"]),
+    ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "scenario", "net", "store", "admin"]),
     ("sim", &["bin", "cluster"]),
+    // Servers for tests; nothing but tests may use it.
+    ("testbed", &[]),
 ];
 
 /// Fails with every edge that is not allowed.

@@ -1,5 +1,6 @@
 //! The whole test run, as a person and CI start it.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -8,7 +9,16 @@ use anyhow::{Context as _, bail};
 use crate::{compat, edges, root, tidy};
 
 /// Programs the scenarios need, and the Debian package that has them.
-const NEEDED: [(&str, &str); 1] = [("sipp", "sip-tester")];
+const NEEDED: [(&str, &str); 5] = [
+    ("sipp", "sip-tester"),
+    ("mariadbd", "mariadb-server"),
+    // The server itself is in a folder of its version.
+    ("pg_lsclusters", "postgresql"),
+    ("redis-server", "redis-server"),
+    ("rtpengine", "rtpengine-daemon"),
+];
+/// Where servers lie, which is not in everybody's PATH.
+const SERVER_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
 /// Runs everything; stops at the first failure.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -46,7 +56,9 @@ fn cargo(args: &[&str]) -> Command {
 }
 
 fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+    let is_in_path =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
+    is_in_path || SERVER_FOLDERS.iter().any(|folder| Path::new(folder).join(name).is_file())
 }
 
 /// Installs Debian packages that the scenarios need, when this is possible.
@@ -64,6 +76,8 @@ fn install_missing() -> anyhow::Result<()> {
     install
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // The tests start servers of their own: Debian's scripts start none in this run level.
+        .env("RUNLEVEL", "1");
     step("packages", install).with_context(|| format!("install them by hand: {}", missing.join(" ")))
 }

@@ -1,4 +1,5 @@
-//! JSON-RPC over datagrams (`mi_datagram`): one request per datagram, by UDP or a Unix socket. No reliability: an answer
+//! Management over datagrams (`mi_datagram`): one request per datagram, by UDP or a Unix socket, in JSON-RPC or in the text
+//! form of 2.4. No reliability: an answer
 //! that does not fit or cannot be sent is lost.
 
 use std::net::SocketAddr;
@@ -8,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
-use serde_json::json;
-use tandem_module::mi::MiError;
+use serde_json::{Value as Json, json};
+use tandem_module::mi::{MiError, MiParams};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
 
 use crate::error::AdminError;
+use crate::fifo::{FifoRequest, text_request};
 use crate::jsonrpc::{JsonRpc, SERVER_ERROR, error_reply};
+use crate::text::render_reply;
 
 const TRANSPORT: &str = "mi_datagram";
 
@@ -152,10 +155,28 @@ async fn answer(rpc: &JsonRpc, body: &[u8]) -> Option<Vec<u8>> {
     if body.len() > DATAGRAM_BYTES_MAX {
         return refuse("the request does not fit into a datagram");
     }
+    if body.first() == Some(&b':') {
+        let answer = text_answer(rpc, body).await;
+        let too_long = b"500 the answer does not fit into a datagram\n".to_vec();
+        return Some(if answer.len() > DATAGRAM_BYTES_MAX { too_long } else { answer });
+    }
     match rpc.handle(body).await {
         Some(answer) if answer.len() > DATAGRAM_BYTES_MAX => refuse("the answer does not fit into a datagram"),
         answer => answer,
     }
+}
+
+/// Answers a request in the text form of 2.4.
+async fn text_answer(rpc: &JsonRpc, body: &[u8]) -> Vec<u8> {
+    let result = match text_request(body) {
+        FifoRequest::Text { command, params, .. } => {
+            let params = params.into_iter().map(Json::String).collect::<Vec<_>>();
+            let params = if params.is_empty() { MiParams::None } else { MiParams::Positional(params) };
+            rpc.call(&command, params).await
+        }
+        _ => Err(MiError::new(400, "the request is not understood")),
+    };
+    render_reply(&result).into_bytes()
 }
 
 async fn bind_udp(name: &str, address: &str) -> Result<UdpSocket, AdminError> {

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::error::AdminError;
 use crate::jsonrpc::JsonRpc;
 use crate::text::render_reply;
+pub(crate) use decode::text_request;
 pub use decode::{FifoDecoder, FifoRequest};
 
 const TRANSPORT: &str = "mi_fifo";

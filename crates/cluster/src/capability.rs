@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Ctx, Node};
 use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{NodeId, Now};
-use crate::limits::{CAPABILITIES_MAX, CAPABILITIES_PER_NODE_MAX, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
+use crate::limits::{CAPABILITIES_MAX, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
 use crate::sync::SyncState;
@@ -109,6 +109,20 @@ pub(crate) struct LocalCapability {
     pub(crate) sessions: Vec<DonorSession>,
     /// Requesters to be served when they come up.
     pub(crate) waiting_requesters: NodeIds,
+    /// Sum over the chunks of the running sync.
+    pub(crate) digest: u64,
+    /// What the donor says the sum is: donor, chunks, sum.
+    pub(crate) told_sum: Option<(NodeId, u32, u64)>,
+    /// Where the last sync can be taken up again.
+    pub(crate) mark: Option<SyncMark>,
+}
+
+/// A place in a sync: the donor that named it and when.
+#[derive(Debug, Clone)]
+pub(crate) struct SyncMark {
+    pub(crate) donor: NodeId,
+    pub(crate) cursor: Bytes,
+    pub(crate) at: Instant,
 }
 
 impl LocalCapability {
@@ -127,7 +141,15 @@ impl LocalCapability {
             is_hold_overrun: false,
             sessions: Vec::new(),
             waiting_requesters: NodeIds::new(),
+            digest: 0,
+            told_sum: None,
+            mark: None,
         }
+    }
+
+    /// The capability by which Tandem nodes know each other.
+    pub(crate) fn of_tandem(is_wanted: bool) -> Option<Self> {
+        is_wanted.then(|| Self::new(CAPABILITY_TANDEM, CapabilityOptions::default()))
     }
 
     pub(crate) fn status(&self) -> CapabilityStatus {
@@ -159,7 +181,7 @@ impl Cluster {
         name: &str,
         options: CapabilityOptions,
     ) -> Result<(), CapabilityError> {
-        let is_reserved = name == CAPABILITY_INTERNAL || name == CAPABILITY_EXTRA;
+        let is_reserved = [CAPABILITY_INTERNAL, CAPABILITY_EXTRA, CAPABILITY_TANDEM].contains(&name);
         if name.is_empty()
             || name.len() > usize::from(u16::MAX) / 2
             || is_reserved
@@ -259,6 +281,7 @@ impl Cluster {
         let own_id = ctx.settings.node_id;
         let mut is_complete = true;
         let mut has_ok = false;
+        let mut tandem = NodeIds::new();
         for entry in entries.iter().filter(|entry| entry.node_id != own_id) {
             let Some(node) = self.node_mut(entry.node_id) else {
                 is_complete = false;
@@ -266,8 +289,15 @@ impl Cluster {
             };
             for capability in &entry.capabilities {
                 has_ok |= capability.is_ok;
-                store_capability(node, capability);
+                if node.note_capability(capability.name, capability.is_ok)
+                    && capability.name == CAPABILITY_TANDEM.as_bytes()
+                {
+                    tandem.push(entry.node_id);
+                }
             }
+        }
+        for id in tandem {
+            self.tell_tag_states(ctx, id);
         }
         if has_ok {
             self.ask_pending_syncs(ctx);
@@ -281,6 +311,9 @@ impl Cluster {
         name: &str,
         is_enabled: bool,
     ) -> Result<(), CapabilityError> {
+        if name == CAPABILITY_TANDEM {
+            return Err(CapabilityError::UnknownCapability);
+        }
         let cap = self.capability_mut(name.as_bytes()).ok_or(CapabilityError::UnknownCapability)?;
         if cap.is_enabled == is_enabled {
             return Ok(());
@@ -310,6 +343,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Reachable nodes that have the capability OK, this one first when its own is.
+    pub(crate) fn holders(&self, own_id: NodeId, name: &str) -> Vec<NodeId> {
+        let own = self.capability(name.as_bytes()).filter(|cap| cap.is_ok && cap.is_enabled).map(|_| own_id);
+        let others = self.nodes.iter().filter(|node| node.is_reachable && node.has_capability_ok(name));
+        own.into_iter().chain(others.map(Node::id)).collect()
+    }
+
     /// The own share of work among the nodes that have the capability OK.
     pub(crate) fn partition(&self, own_id: NodeId, name: &str) -> Option<Partition> {
         self.capability(name.as_bytes())?;
@@ -324,13 +364,4 @@ fn capability_entry(node: &Node) -> CapabilityEntry<'_> {
     let states = node.capabilities.iter();
     let states = states.map(|(name, is_ok)| CapabilityStateEntry { name, is_ok: *is_ok });
     CapabilityEntry { node_id: node.id(), capabilities: states.collect() }
-}
-
-fn store_capability(node: &mut Node, capability: &CapabilityStateEntry<'_>) {
-    let known = node.capabilities.iter_mut().find(|(name, _)| name == capability.name);
-    if let Some((_, is_ok)) = known {
-        *is_ok = capability.is_ok;
-    } else if node.capabilities.len() < CAPABILITIES_PER_NODE_MAX {
-        node.capabilities.push((Bytes::copy_from_slice(capability.name), capability.is_ok));
-    }
 }

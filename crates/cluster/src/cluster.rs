@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tandem_bin::EncodeError;
 
 use crate::capability::LocalCapability;
-use crate::config::{BridgePeer, ClusterConfig, NodeConfig, Provisioning, SyncSettings, Timers};
+use crate::config::{BridgePeer, ClusterConfig, NodeConfig, Provisioning, SyncSettings, TagSettings, Timers};
 use crate::event::Event;
 use crate::family::Family;
+use crate::faults::Faults;
 use crate::freshness::{Counter, Freshness};
 use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::REPEAT_DELAY;
+use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) sync: SyncSettings,
     pub(crate) is_rerouting_enabled: bool,
     pub(crate) bridge_peers: Vec<BridgePeer>,
+    pub(crate) tags: TagSettings,
+    pub(crate) parks_offenders: bool,
 }
 
 /// What every step needs: the time, the settings and where outputs go.
@@ -55,6 +58,8 @@ pub(crate) struct Node {
     /// As last told by an event.
     pub(crate) is_reachable: bool,
     pub(crate) is_foreign_family: bool,
+    /// Learned from the network, not provisioned: its address may turn out to be another.
+    pub(crate) is_learned: bool,
     /// Nodes listed in its last pong.
     pub(crate) ponged_nodes: NodeIds,
     /// When it was last sent a topology of its own.
@@ -62,6 +67,7 @@ pub(crate) struct Node {
     /// It should be sent one with the next repeat.
     pub(crate) is_topology_owed: bool,
     is_resolve_asked: bool,
+    pub(crate) faults: Faults,
 }
 
 impl Node {
@@ -81,10 +87,12 @@ impl Node {
             next_hop: None,
             is_reachable: false,
             is_foreign_family: false,
+            is_learned: false,
             ponged_nodes: NodeIds::new(),
             topology_sent: None,
             is_topology_owed: false,
             is_resolve_asked: false,
+            faults: Faults::default(),
         }
     }
 
@@ -100,6 +108,24 @@ impl Node {
     pub(crate) fn has_capability_ok(&self, name: &str) -> bool {
         self.capabilities.iter().any(|(known, ok)| *ok && known == name.as_bytes())
     }
+
+    pub(crate) fn has_capability(&self, name: &str) -> bool {
+        self.capabilities.iter().any(|(known, _)| known == name.as_bytes())
+    }
+
+    /// Stores the state of one of its capabilities; true when it is a new one.
+    pub(crate) fn note_capability(&mut self, name: &[u8], is_ok: bool) -> bool {
+        let known = self.capabilities.iter_mut().find(|(known, _)| known == name);
+        if let Some((_, known)) = known {
+            *known = is_ok;
+            return false;
+        }
+        let has_room = self.capabilities.len() < CAPABILITIES_PER_NODE_MAX;
+        if has_room {
+            self.capabilities.push((Bytes::copy_from_slice(name), is_ok));
+        }
+        has_room
+    }
 }
 
 /// One cluster.
@@ -113,17 +139,21 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) capabilities: Vec<LocalCapability>,
     pub(crate) tags: Vec<SharingTag>,
+    /// The own capability of Tandem nodes is used.
+    pub(crate) has_extensions: bool,
     pub(crate) ls_counter: Counter,
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
     repeat_topology_at: Option<Instant>,
+    /// The last repeat, when what others told meanwhile has settled.
+    repeat_topology_late_at: Option<Instant>,
     repeat_capabilities_at: Option<Instant>,
     /// A link entered RESTART_PINGING: look at the timers before returning to the caller.
     pub(crate) has_due_links: bool,
 }
 
 impl Cluster {
-    pub(crate) fn new(config: ClusterConfig, now: Instant) -> Self {
+    pub(crate) fn new(config: ClusterConfig, has_extensions: bool, now: Instant) -> Self {
         let mut nodes: Vec<Node> = config.nodes.into_iter().map(|record| Node::new(record, now)).collect();
         nodes.reverse();
         Self {
@@ -132,12 +162,14 @@ impl Cluster {
             has_cap_update_numbers: config.has_cap_update_numbers,
             own: config.own,
             nodes,
-            capabilities: Vec::new(),
+            capabilities: LocalCapability::of_tandem(has_extensions).into_iter().collect(),
+            has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             ls_counter: Counter::default(),
             top_counter: Counter::default(),
             cap_counter: Counter::default(),
             repeat_topology_at: None,
+            repeat_topology_late_at: None,
             repeat_capabilities_at: None,
             has_due_links: true,
         }
@@ -260,6 +292,7 @@ impl Cluster {
             return;
         }
         node.link.enter(to, now);
+        node.link.note_change(now, ctx.now.unix_secs, from, to, node.record.is_enabled && own_enabled);
         if to == LinkState::Down {
             let conns = node.link.take_conns();
             if let (Some(addr), true, true) = (node.record.addr, node.record.is_enabled, own_enabled) {
@@ -343,9 +376,17 @@ impl Cluster {
     pub(crate) fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
         self.run_links(ctx);
         self.run_syncs(ctx);
+        self.run_tags(ctx);
         let now = ctx.now.mono;
         if self.repeat_topology_at.is_some_and(|at| at <= now) {
             self.repeat_topology_at = None;
+            self.repeat_topology_late_at = Some(now + REPEAT_LATE_DELAY);
+            if self.own.is_enabled {
+                self.repeat_topology(ctx);
+            }
+        }
+        if self.repeat_topology_late_at.is_some_and(|at| at <= now) {
+            self.repeat_topology_late_at = None;
             if self.own.is_enabled {
                 self.repeat_topology(ctx);
             }
@@ -363,12 +404,15 @@ impl Cluster {
             .iter()
             .filter_map(|node| self.link_due(node, settings).map(|(at, _)| at))
             .chain(self.sync_deadlines(settings))
+            .chain(self.tag_deadlines())
             .chain(self.repeat_topology_at)
+            .chain(self.repeat_topology_late_at)
             .chain(self.repeat_capabilities_at)
             .min()
     }
 
     pub(crate) fn repeat_topology_soon(&mut self, now: Instant) {
+        self.repeat_topology_late_at = None;
         self.repeat_topology_at = Some(now + REPEAT_DELAY);
     }
 
@@ -398,8 +442,10 @@ impl Cluster {
             if is_up {
                 self.sync_node_up(ctx, id);
                 self.announce_tags_to(ctx, id);
+                self.tell_tag_states(ctx, id);
             } else {
                 self.sync_node_down(ctx, id);
+                self.tag_holder_down(ctx, id);
             }
         }
     }

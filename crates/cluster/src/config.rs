@@ -87,6 +87,30 @@ pub struct ClusterNodeConfig {
     pub is_rerouting_enabled: bool,
     /// Processes of other clusters that may send bridge packets.
     pub bridge_peers: Vec<BridgePeer>,
+    /// Bridges from own clusters to others.
+    pub bridges: Vec<Bridge>,
+    /// Whether Tandem nodes use a capability of their own among each other: sharing tags with epoch and lease, verified
+    /// and resumable syncs. Other nodes ignore it.
+    pub has_extensions: bool,
+    /// Sharing tags among Tandem nodes.
+    pub tags: TagSettings,
+    /// Whether a node or connection that sends nothing but malformed packets is left alone for a while.
+    pub parks_offenders: bool,
+}
+
+/// Settings of sharing tags among Tandem nodes; without effect on what OpenSIPS nodes see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagSettings {
+    /// How long a tag stays with a holder that is silent.
+    pub lease: Duration,
+    /// Whether the node with the lowest priority value takes a tag whose holder is gone.
+    pub is_takeover_enabled: bool,
+}
+
+impl Default for TagSettings {
+    fn default() -> Self {
+        Self { lease: crate::limits::TAG_LEASE, is_takeover_enabled: false }
+    }
 }
 
 impl ClusterNodeConfig {
@@ -101,6 +125,10 @@ impl ClusterNodeConfig {
             sync: SyncSettings::default(),
             is_rerouting_enabled: true,
             bridge_peers: Vec::new(),
+            bridges: Vec::new(),
+            has_extensions: false,
+            tags: TagSettings::default(),
+            parks_offenders: true,
         }
     }
 
@@ -118,6 +146,7 @@ impl ClusterNodeConfig {
             self.timers.node_timeout,
             self.sync.sync_timeout,
             self.sync.request_timeout,
+            self.tags.lease,
         ];
         if timers.iter().any(Duration::is_zero) {
             return Err(ConfigError::ZeroTimer);
@@ -231,6 +260,19 @@ pub struct SharingTagConfig {
     pub name: String,
     /// True for `=active`.
     pub is_active: bool,
+}
+
+/// A bridge to another cluster (a row of `clusterer_bridge`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Own cluster (`cluster_a`).
+    pub cluster: ClusterId,
+    /// The other one (`cluster_b`).
+    pub to_cluster: ClusterId,
+    /// Only the node where this tag is active sends (`send_shtag`).
+    pub send_shtag: String,
+    /// Nodes of the other cluster, in the order in which they are tried (`dst_node_csv`).
+    pub destinations: Vec<BinUrl>,
 }
 
 /// A process of another cluster that may send packets over a bridge.

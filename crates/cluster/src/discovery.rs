@@ -1,11 +1,14 @@
 //! Learning nodes from descriptions and forgetting them; pinging is the business of links.
 
+use std::net::IpAddr;
+
 use crate::cluster::{Cluster, Ctx};
-use crate::config::NodeConfig;
-use crate::ids::NodeId;
+use crate::config::{NodeConfig, Provisioning};
+use crate::ids::{ConnId, NodeId};
 use crate::limits::NODES_MAX;
 use crate::link::LinkState;
 use crate::log::LogEvent;
+use crate::outbox::Output;
 use crate::packet::{Description, Internal, NodeIds};
 use crate::url::BinUrl;
 
@@ -26,7 +29,7 @@ impl Cluster {
         };
         let (Some(url), None) = (url, reason) else {
             let reason = reason.unwrap_or_default();
-            ctx.out.log(LogEvent::NodeRefused { cluster, node: id, reason });
+            ctx.out.log_limited(LogEvent::NodeRefused { cluster, node: id, reason }, ctx.now.mono);
             return false;
         };
         ctx.out.log(LogEvent::NodeLearned { cluster, node: id, url: url.as_str().to_owned() });
@@ -35,7 +38,52 @@ impl Cluster {
         record.priority = description.priority;
         record.no_ping_retries = description.no_ping_retries;
         self.push_node(record, ctx.now.mono);
+        if let Some(node) = self.node_mut(id) {
+            node.is_learned = true;
+        }
         true
+    }
+
+    /// A learned node that cannot be reached where it was learned calls from elsewhere: perhaps a second process with its id
+    /// was met first. It may introduce itself anew, as long as it calls from the address it names.
+    ///
+    /// Deviation: OpenSIPS never changes a record, so that such a node stays away until all others restart.
+    pub(crate) fn meet_again(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        source: NodeId,
+        (ip, conn): (IpAddr, ConnId),
+        fields: &Internal<'_>,
+    ) -> bool {
+        let may_move = self.node(source).is_some_and(|node| node.is_learned && !node.link.is_up());
+        if !may_move || ctx.settings.provisioning != Provisioning::Script {
+            return false;
+        }
+        match fields {
+            Internal::Ping { .. } => {
+                let answer = self.internal(ctx, Internal::UnknownId);
+                let Some(bytes) = self.encode(ctx, &answer, "UNKNOWN_ID") else { return false };
+                ctx.out.push(Output::SendOnConnection { conn, bytes });
+                true
+            }
+            Internal::NodeDescription { description, path } if path.last() == Some(&source) => {
+                let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+                let Some(url) = url
+                    .filter(|url| url.literal_addr().is_some_and(|addr| addr.ip().to_canonical() == ip.to_canonical()))
+                else {
+                    return false;
+                };
+                let cluster = self.id;
+                if let Some(node) = self.node_mut(source) {
+                    node.record.addr = url.literal_addr();
+                    ctx.out.log(LogEvent::NodeLearned { cluster, node: source, url: url.as_str().to_owned() });
+                    node.record.url = url;
+                }
+                self.set_link(ctx, source, LinkState::RestartPinging);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// NODE_DESCRIPTION of the own node to `id`.

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::cluster::{Cluster, Ctx};
 use crate::error::{SendError, SyncError};
 use crate::event::Event;
+use crate::extension::{Extension, digest};
 use crate::ids::NodeId;
-use crate::limits::{DONOR_SESSIONS_MAX, SYNC_WINDOW_PACKETS};
+use crate::limits::{DONOR_SESSIONS_MAX, SYNC_CURSOR_LEN_MAX, SYNC_WINDOW_PACKETS};
 use crate::outbox::SendClass;
 use crate::packet::{ChunkPacket, Extra, chunk_len_max};
 
@@ -26,13 +29,20 @@ pub(crate) struct DonorSession {
     data_version: i32,
     packet: Option<ChunkPacket>,
     chunk_count: u32,
+    digest: u64,
     unwritten: usize,
     is_waiting: bool,
 }
 
 impl Cluster {
     /// SYNC_REQ came in.
-    pub(crate) fn take_sync_request(&mut self, ctx: &mut Ctx<'_>, requester: NodeId, name: &[u8]) {
+    pub(crate) fn take_sync_request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        requester: NodeId,
+        name: &[u8],
+        resume: Option<Bytes>,
+    ) {
         let is_reachable = self.next_hop(requester).is_some();
         let cluster = self.id;
         let Some(cap) = self.capability_mut(name) else { return };
@@ -46,7 +56,7 @@ impl Cluster {
             return;
         }
         let capability = cap.name.clone();
-        ctx.out.event(Event::SyncRequested { cluster, capability, requester });
+        ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume });
     }
 
     pub(crate) fn serve_waiting_requester(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
@@ -57,7 +67,7 @@ impl Cluster {
             }
             cap.waiting_requesters.retain(|other| *other != id);
             let capability = cap.name.clone();
-            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id });
+            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id, resume: None });
         }
     }
 
@@ -100,6 +110,7 @@ impl Cluster {
             data_version,
             packet: None,
             chunk_count: 0,
+            digest: 0,
             unwritten: 0,
             is_waiting: false,
         });
@@ -127,6 +138,7 @@ impl Cluster {
         let packet = session.packet.get_or_insert_with(|| ChunkPacket::new(family, &capability, data_version, target));
         packet.push(data);
         session.chunk_count = session.chunk_count.saturating_add(1);
+        session.digest = session.digest.wrapping_add(digest(data));
         let is_full = ctx.settings.sync.has_flow_control && session.unwritten >= SYNC_WINDOW_PACKETS;
         session.is_waiting = is_full;
         Ok(if is_full { SyncFlow::Wait } else { SyncFlow::Ready })
@@ -149,7 +161,26 @@ impl Cluster {
         Ok(())
     }
 
-    fn end_session(&mut self, name: &str, requester: NodeId) {
+    /// Names a place at which this sync can be taken up again after a break; only nodes of ours are told.
+    pub(crate) fn sync_mark(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        requester: NodeId,
+        cursor: &[u8],
+    ) -> Result<(), SyncError> {
+        if cursor.len() > SYNC_CURSOR_LEN_MAX || !self.is_tandem(requester) {
+            return Ok(());
+        }
+        self.flush_session(ctx, name, requester)?;
+        let (capability, session) = self.session(name, requester)?;
+        session.unwritten += 1;
+        let mark = Extension::SyncMark { capability: capability.as_bytes(), cursor };
+        self.send_extension(ctx, requester, SendClass::Sync, &mark);
+        Ok(())
+    }
+
+    pub(crate) fn end_session(&mut self, name: &str, requester: NodeId) {
         if let Some(cap) = self.capability_mut(name.as_bytes()) {
             cap.sessions.retain(|session| session.requester != requester);
         }
@@ -159,8 +190,10 @@ impl Cluster {
         self.flush_session(ctx, name, requester)?;
         let has_count = self.family.has_chunk_count();
         let (capability, session) = self.session(name, requester)?;
-        let count = session.chunk_count;
+        let (count, digest) = (session.chunk_count, session.digest);
         self.end_session(name, requester);
+        let sum = Extension::SyncSum { capability: capability.as_bytes(), chunk_count: count, digest };
+        self.send_extension(ctx, requester, SendClass::Sync, &sum);
         let chunk_count = has_count.then(|| i32::try_from(count).unwrap_or(i32::MAX));
         let fields = Extra::SyncEnd { capability: capability.as_bytes(), chunk_count };
         let bytes = self.extra(ctx, requester, fields).ok_or(SendError::Failed)?;

@@ -19,6 +19,8 @@ pub enum SharingTagReason {
     InternalApi,
     /// Another node took the tag.
     Broadcast(NodeId),
+    /// The holder is gone and this node is next (Tandem only).
+    Takeover(NodeId),
 }
 
 impl fmt::Display for SharingTagReason {
@@ -27,6 +29,7 @@ impl fmt::Display for SharingTagReason {
             Self::MiCommand => f.write_str("MI command"),
             Self::ScriptVariable => f.write_str("script variable"),
             Self::InternalApi => f.write_str("internal API call"),
+            Self::Takeover(node) => write!(f, "takeover from node {node}, which is gone"),
             Self::Broadcast(node) => write!(f, "cluster broadcast from {node}"),
         }
     }
@@ -114,6 +117,8 @@ pub enum Event {
         capability: Arc<str>,
         /// Who asks.
         requester: NodeId,
+        /// Where an earlier sync of this node broke off: the cursor of [`crate::ClusterNode::sync_mark`].
+        resume: Option<Bytes>,
     },
     /// A donor session that was told to wait may go on.
     SyncReady {
@@ -132,6 +137,15 @@ pub enum Event {
         capability: Arc<str>,
         /// Who was receiving.
         requester: NodeId,
+    },
+    /// A sync begins: chunks follow.
+    SyncStarted {
+        /// Cluster of the sync.
+        cluster: ClusterId,
+        /// Capability it belongs to.
+        capability: Arc<str>,
+        /// Donor.
+        donor: NodeId,
     },
     /// One chunk of a sync that we asked for.
     SyncChunk {

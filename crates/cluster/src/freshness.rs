@@ -7,6 +7,9 @@ use crate::packet::Stamp;
 /// Deviation: OpenSIPS takes every such copy for a restart and floods it once more.
 const LATE_COPY_SECS: i64 = 2;
 
+/// A lower number this much older than the last update is no late copy: the clock was set back before a restart.
+const CLOCK_SET_BACK_SECS: i64 = 300;
+
 /// Stamps with one number whose times differ by no more than this mean the same state: the time of
 /// a number learned from a full topology is that of the topology.
 const SAME_STATE_SECS: i64 = 10;
@@ -15,11 +18,13 @@ const SAME_STATE_SECS: i64 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Freshness {
     last: Stamp,
+    /// The last stamp before a restart with a clock that was set back: others may still tell it.
+    dead: Option<Stamp>,
 }
 
 impl Default for Freshness {
     fn default() -> Self {
-        Self { last: Stamp { seq_no: -1, timestamp: 0 } }
+        Self { last: Stamp { seq_no: -1, timestamp: 0 }, dead: None }
     }
 }
 
@@ -39,7 +44,7 @@ impl Freshness {
             (0, 0) => stamp.timestamp > self.last.timestamp,
             (0, old) if old > 0 => !(0..=LATE_COPY_SECS).contains(&age),
             (0, _) => true,
-            (new, old) => new > old || stamp.timestamp > self.last.timestamp,
+            (new, old) => new > old || age < 0 || age > CLOCK_SET_BACK_SECS,
         }
     }
 
@@ -51,7 +56,20 @@ impl Freshness {
 
     /// Takes over a stamp that is known to be the newest.
     pub(crate) fn set(&mut self, stamp: Stamp) {
+        self.replace(stamp);
+    }
+
+    fn replace(&mut self, stamp: Stamp) {
+        if stamp.seq_no < self.last.seq_no && stamp.timestamp < self.last.timestamp {
+            self.dead = Some(self.last);
+        }
         self.last = stamp;
+    }
+
+    /// True for a state from before a restart that set the clock back.
+    fn is_dead(&self, stamp: Stamp) -> bool {
+        let apart = |other: Stamp| (i64::from(other.timestamp) - i64::from(stamp.timestamp)).abs();
+        self.dead.is_some_and(|dead| stamp.seq_no <= dead.seq_no && apart(dead) < apart(self.last))
     }
 
     /// As [`Freshness::accept`] for what another node tells about the originator.
@@ -60,13 +78,13 @@ impl Freshness {
     /// refused by their time; OpenSIPS takes them and is deaf to the restarted node until it has
     /// counted up again.
     pub(crate) fn accept_hearsay(&mut self, stamp: Stamp) -> bool {
-        stamp.timestamp >= self.last.timestamp && self.accept(stamp)
+        stamp.timestamp >= self.last.timestamp && !self.is_dead(stamp) && self.accept(stamp)
     }
 
     pub(crate) fn accept(&mut self, stamp: Stamp) -> bool {
         let is_fresh = self.is_fresh(stamp);
         if is_fresh {
-            self.last = stamp;
+            self.replace(stamp);
         }
         is_fresh
     }
@@ -131,6 +149,17 @@ mod tests {
         assert!(f.accept(stamp(2, 130)));
         assert!(!f.accept_hearsay(stamp(9, 100)), "from before the restart");
         assert!(f.accept_hearsay(stamp(3, 130)));
+    }
+
+    #[test]
+    fn what_others_remember_from_before_a_clock_was_set_back_is_refused() {
+        let mut f = Freshness::default();
+        assert!(f.accept(stamp(9, 5_000)));
+        assert!(f.accept(stamp(0, 1_000)));
+        assert!(f.accept(stamp(1, 1_001)));
+        assert!(!f.accept_hearsay(stamp(9, 5_000)));
+        assert!(!f.accept_hearsay(stamp(8, 4_990)));
+        assert!(f.accept_hearsay(stamp(2, 1_005)));
     }
 
     #[test]

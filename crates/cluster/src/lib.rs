@@ -6,6 +6,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::panic)]
 
+mod bridge;
 mod capability;
 mod cluster;
 mod command;
@@ -14,7 +15,10 @@ mod discovery;
 mod donor;
 mod error;
 mod event;
+mod explain;
+mod extension;
 mod family;
+mod faults;
 mod flood;
 mod freshness;
 mod ids;
@@ -31,22 +35,25 @@ mod recent_tags;
 mod routing;
 mod sharing_tag;
 mod sync;
+mod tag_lease;
 mod topology;
 mod url;
 
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
-    BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings, Timers,
+    Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,
+    TagSettings, Timers,
 };
 pub use donor::SyncFlow;
 pub use error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
 };
 pub use event::{Event, SharingTagReason};
+pub use explain::{Explanation, Subject};
 pub use family::{Family, PacketKind};
 pub use ids::{ClusterId, ConnId, NodeId, Now};
 pub use limits::*;
-pub use link::LinkState;
+pub use link::{LinkChange, LinkState};
 pub use list::{
     CapabilityList, CapabilityRow, ClusterList, NodeCounts, NodeRow, SharingTagRow, TopologyList, TopologyRow,
 };

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CAPABILITY_INTERNAL: &str = "clusterer-internal";
 /// Capability of addressed messages: script messages, syncs, tags, commands.
 pub const CAPABILITY_EXTRA: &str = "clusterer-extra";
+/// Capability of what only Tandem nodes understand; others drop its packets unread.
+pub const CAPABILITY_TANDEM: &str = "tandem";
 /// Clusters one process can be in; more are a configuration error.
 pub const CLUSTERS_MAX: usize = 64;
 /// Other nodes a cluster can have; descriptions of more are ignored.
@@ -40,7 +42,41 @@ pub const SYNC_REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// After the last change of an own link or capability, the whole own state is told once more, so
 /// that updates that overtook each other leave nobody with an old view.
 pub const REPEAT_DELAY: Duration = Duration::from_secs(5);
+/// After the first repeat of the own links, one more: others may have told each other what was true before it.
+pub const REPEAT_LATE_DELAY: Duration = Duration::from_secs(25);
 /// Connections remembered per node.
 pub const CONNS_PER_NODE_MAX: usize = 8;
+/// Outputs that wait for the caller; beyond it messages are refused at once, link traffic is not.
+pub const OUTBOX_PACKETS_MAX: usize = 65_536;
+/// Bytes of packets that wait for the caller; same effect as [`OUTBOX_PACKETS_MAX`].
+pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest place of a sync that can be taken up again.
+pub const SYNC_CURSOR_LEN_MAX: usize = 1_024;
+/// A break after which a sync is taken up where it was; after a longer one it begins anew.
+pub const SYNC_RESUME_MAX: Duration = Duration::from_secs(60);
+/// Changes of a link remembered per node.
+pub const LINK_HISTORY_MAX: usize = 32;
+/// Span in which losses of a link are counted for damping.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// Losses within [`FLAP_WINDOW`] that are taken without damping.
+pub const FLAPS_FREE: usize = 3;
+/// Longest time a damped link has to stay good before it counts as up.
+pub const FLAP_HOLD_MAX: Duration = Duration::from_secs(16);
+/// Malformed packets of a node or connection within [`MALFORMED_WINDOW`] after which it is parked.
+pub const MALFORMED_MAX: u32 = 16;
+/// Span in which malformed packets are counted.
+pub const MALFORMED_WINDOW: Duration = Duration::from_secs(10);
+/// How long nothing is taken from a parked node or connection.
+pub const PARK_TIME: Duration = Duration::from_secs(30);
+/// Offending connections remembered; one more forgets the oldest.
+pub const OFFENDERS_MAX: usize = 1_024;
+/// Log lines of one kind about bad input per [`LOG_WINDOW`]; more are counted in one line.
+pub const LOG_LINES_MAX: u32 = 10;
+/// Span of [`LOG_LINES_MAX`].
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// How long a sharing tag stays with a holder that is silent.
+pub const TAG_LEASE: Duration = Duration::from_secs(10);
+/// Longest lease taken from another node.
+pub const TAG_LEASE_MAX: Duration = Duration::from_secs(300);
 /// Random characters of a message tag, drawn from 57: 140 bits.
 pub const TAG_RANDOM_CHARS: usize = 24;

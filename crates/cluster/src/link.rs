@@ -1,12 +1,15 @@
 //! The state of the direct connection to one node, judged by pings; sends nothing itself.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use crate::config::Timers;
 use crate::ids::ConnId;
-use crate::limits::{CONNS_PER_NODE_MAX, PING_GAP_MIN, UNKNOWN_ID_STREAK_MAX};
+use crate::limits::{
+    CONNS_PER_NODE_MAX, FLAP_HOLD_MAX, FLAP_WINDOW, FLAPS_FREE, LINK_HISTORY_MAX, PING_GAP_MIN, UNKNOWN_ID_STREAK_MAX,
+};
 
 /// State of a link (`clusterer`, link states 0 to 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,23 @@ pub(crate) struct Link {
     unknown_id_streak: u32,
     /// Connections the node sends on.
     conns: SmallVec<[ConnId; 2]>,
+    /// Last changes, oldest first.
+    history: VecDeque<LinkChange>,
+    /// Moments at which UP was lost.
+    losses: VecDeque<Instant>,
+    /// The link has to stay good until then before it counts as up.
+    held_until: Option<Instant>,
+}
+
+/// A change of a link that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkChange {
+    /// Unix time in seconds.
+    pub unix_secs: i64,
+    /// State before.
+    pub from: LinkState,
+    /// State after.
+    pub to: LinkState,
 }
 
 impl Link {
@@ -74,7 +94,62 @@ impl Link {
             retries_left: 0,
             unknown_id_streak: 0,
             conns: SmallVec::new(),
+            history: VecDeque::new(),
+            losses: VecDeque::new(),
+            held_until: None,
         }
+    }
+
+    /// Remembers a change. Losses that no command caused are counted: after a few within [`FLAP_WINDOW`] the link is held
+    /// back for a time that doubles with each further one.
+    pub(crate) fn note_change(
+        &mut self,
+        now: Instant,
+        unix_secs: i64,
+        from: LinkState,
+        to: LinkState,
+        is_enabled: bool,
+    ) {
+        if from != LinkState::Up && to != LinkState::Up && to != LinkState::Down {
+            return;
+        }
+        if self.history.len() >= LINK_HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(LinkChange { unix_secs, from, to });
+        if from != LinkState::Up || !is_enabled {
+            return;
+        }
+        self.losses.push_back(now);
+        let losses = self.recent_losses(now);
+        if losses > FLAPS_FREE {
+            let doublings = u32::try_from(losses - FLAPS_FREE).unwrap_or(u32::MAX).min(8);
+            let hold = Duration::from_secs(1_u64 << doublings).min(FLAP_HOLD_MAX);
+            self.held_until = Some(now + hold);
+        }
+    }
+
+    /// Losses within [`FLAP_WINDOW`].
+    pub(crate) fn recent_losses(&mut self, now: Instant) -> usize {
+        while self.losses.front().is_some_and(|at| now.saturating_duration_since(*at) > FLAP_WINDOW) {
+            self.losses.pop_front();
+        }
+        self.losses.len()
+    }
+
+    /// For how long the link is still held back.
+    pub(crate) fn hold_left(&self, now: Instant) -> Option<Duration> {
+        self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// The last changes, oldest first.
+    pub(crate) fn history(&self) -> impl DoubleEndedIterator<Item = LinkChange> + '_ {
+        self.history.iter().copied()
+    }
+
+    /// When the state was entered.
+    pub(crate) fn entered(&self) -> Instant {
+        self.entered
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -177,6 +252,13 @@ impl Link {
             |moment: Option<Instant>| moment.is_some_and(|at| now.saturating_duration_since(at) <= timers.ping_timeout);
         match self.state {
             LinkState::Up => false,
+            // Good, but held back: as if it had just been pinged for the first time.
+            _ if self.hold_left(now).is_some() => {
+                if within(self.last_ping) {
+                    self.state = LinkState::Restarted;
+                }
+                false
+            }
             LinkState::Restarted | LinkState::Retrying => {
                 let is_good = within(self.last_ping) || within(self.last_recv);
                 // A late pong must not stop the retries.

@@ -128,7 +128,8 @@ impl Cluster {
     }
 
     pub(crate) fn list_capabilities(&self) -> CapabilityList {
-        let rows = self.capabilities.iter().map(|cap| CapabilityRow {
+        let shown = self.capabilities.iter().filter(|cap| cap.name.as_ref() != crate::limits::CAPABILITY_TANDEM);
+        let rows = shown.map(|cap| CapabilityRow {
             name: cap.name.clone(),
             is_ok: cap.is_ok,
             is_enabled: cap.is_enabled,

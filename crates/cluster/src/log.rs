@@ -119,6 +119,45 @@ pub enum LogEvent {
         /// Which packet.
         what: &'static str,
     },
+    /// A node or connection sent so much that is malformed that nothing more is taken from it for a while.
+    Parked {
+        /// Cluster and node, when they are known.
+        node: Option<(ClusterId, NodeId)>,
+        /// Address of the peer.
+        ip: IpAddr,
+        /// The last fault.
+        reason: String,
+    },
+    /// A link goes up and down too often: it has to stay good for a while before it is used again.
+    Damped {
+        /// Cluster of the link.
+        cluster: ClusterId,
+        /// Other end.
+        node: NodeId,
+        /// Losses in the last minute.
+        losses: usize,
+        /// For how many seconds it is held.
+        hold_secs: u64,
+    },
+    /// Lines like the next one were left out.
+    Suppressed {
+        /// How many.
+        count: u32,
+    },
+    /// The outbox is full: a message was refused.
+    OutboxFull {
+        /// Cluster of the message.
+        cluster: ClusterId,
+    },
+    /// The data of a sync is not what the donor sent.
+    SyncSum {
+        /// Cluster of the sync.
+        cluster: ClusterId,
+        /// Capability being synced.
+        capability: Arc<str>,
+        /// Donor.
+        donor: NodeId,
+    },
     /// The buffer of regular packets during a sync is full; they pass directly from now on.
     SyncBufferFull {
         /// Cluster of the sync.
@@ -179,6 +218,27 @@ impl fmt::Display for LogEvent {
             Self::NotBuilt { cluster, what } => {
                 write!(f, "cluster {cluster}: {what} does not fit a packet; not sent")
             }
+            Self::Parked { node, ip, reason } => {
+                write!(f, "peer {ip}")?;
+                if let Some((cluster, node)) = node {
+                    write!(f, " (node {node} of cluster {cluster})")?;
+                }
+                let secs = crate::limits::PARK_TIME.as_secs();
+                write!(f, " is parked for {secs} s: too many malformed packets, the last: {reason}")
+            }
+            Self::Damped { cluster, node, losses, hold_secs } => write!(
+                f,
+                "cluster {cluster}: link to node {node} was lost {losses} times within a minute; it is used again after \
+                 {hold_secs} good seconds"
+            ),
+            Self::Suppressed { count } => write!(f, "{count} lines like the next one were left out"),
+            Self::OutboxFull { cluster } => {
+                write!(f, "cluster {cluster}: too much waits to be sent; messages are refused")
+            }
+            Self::SyncSum { cluster, capability, donor } => write!(
+                f,
+                "cluster {cluster}: the sync of {capability} from node {donor} does not add up; it is asked for again"
+            ),
             Self::SyncBufferFull { cluster, capability } => {
                 write!(f, "cluster {cluster}: buffer full during the sync of {capability}; packets pass directly")
             }

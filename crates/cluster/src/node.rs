@@ -6,17 +6,21 @@ use std::time::Instant;
 use bytes::Bytes;
 use tandem_bin::{Packet, Trailer};
 
+use crate::bridge::BridgeState;
 use crate::capability::{CapabilityOptions, CapabilityStatus, Partition};
 use crate::cluster::{Cluster, Ctx, Settings};
-use crate::config::{ClusterConfig, ClusterNodeConfig, Provisioning};
+use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, Provisioning};
 use crate::donor::SyncFlow;
 use crate::error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
 };
 use crate::event::SharingTagReason;
+use crate::explain::Explanation;
+use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
+use crate::log::LogEvent;
 use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
 use crate::outbox::{Outbox, Output, SendClass};
 use crate::receive::Received;
@@ -59,6 +63,8 @@ pub enum DropReason {
     SyncVersion,
     /// A bridge packet that no configured peer may send.
     Bridge,
+    /// The sender is parked: it sent too much that is malformed.
+    Parked,
 }
 
 /// What became of a packet.
@@ -77,11 +83,16 @@ pub enum Verdict {
 /// After every call drain [`ClusterNode::poll_output`], then wait until
 /// [`ClusterNode::poll_timeout`] or the next input.
 pub struct ClusterNode {
-    settings: Settings,
-    clusters: Vec<Cluster>,
-    out: Outbox,
+    pub(crate) settings: Settings,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) bridges: Vec<BridgeState>,
+    /// Peers of the configuration, beside the far ends of bridges.
+    pub(crate) configured_peers: Vec<BridgePeer>,
+    has_extensions: bool,
+    pub(crate) out: Outbox,
     rng: Box<dyn RngSource + Send>,
     recent_tags: RecentTags,
+    offenders: Offenders,
 }
 
 impl std::fmt::Debug for ClusterNode {
@@ -101,10 +112,25 @@ impl ClusterNode {
             sync: config.sync,
             is_rerouting_enabled: config.is_rerouting_enabled,
             bridge_peers: config.bridge_peers,
+            tags: config.tags,
+            parks_offenders: config.parks_offenders,
         };
-        let clusters = config.clusters.into_iter().map(|cluster| Cluster::new(cluster, now.mono)).collect();
+        let has_extensions = config.has_extensions;
+        let clusters =
+            config.clusters.into_iter().map(|cluster| Cluster::new(cluster, has_extensions, now.mono)).collect();
         let recent_tags = RecentTags::default();
-        let mut node = Self { settings, clusters, out: Outbox::default(), rng, recent_tags };
+        let mut node = Self {
+            configured_peers: settings.bridge_peers.clone(),
+            settings,
+            clusters,
+            bridges: Vec::new(),
+            has_extensions,
+            out: Outbox::default(),
+            rng,
+            recent_tags,
+            offenders: Offenders::default(),
+        };
+        node.set_bridges(config.bridges);
         // The own address is needed as the local end of connections.
         let unresolved = node.clusters.iter().filter(|cluster| cluster.own.addr.is_none());
         for cluster in unresolved {
@@ -165,15 +191,50 @@ impl ClusterNode {
     /// A packet cut out by [`tandem_bin::BinFramer`]. `from` is the TCP peer, `conn` the caller's
     /// number of the connection, which may be one that this side opened.
     pub fn handle_packet(&mut self, from: SocketAddr, conn: ConnId, bytes: &Bytes, now: Now) -> Verdict {
-        let Ok(packet) = Packet::parse(bytes) else {
-            return Verdict::Dropped(DropReason::Malformed);
-        };
-        let received = Received { ip: from.ip(), conn, packet, bytes };
-        if packet.capability() == CAPABILITY_INTERNAL.as_bytes() {
-            self.handle_internal(&received, now)
-        } else {
-            self.handle_addressed(&received, now)
+        if self.settings.parks_offenders && self.offenders.is_parked(conn, now.mono) {
+            return Verdict::Dropped(DropReason::Parked);
         }
+        let parsed = Packet::parse(bytes);
+        let verdict = match parsed {
+            Err(_) => Verdict::Dropped(DropReason::Malformed),
+            Ok(packet) => {
+                let received = Received { ip: from.ip(), conn, packet, bytes };
+                if packet.capability() == CAPABILITY_INTERNAL.as_bytes() {
+                    self.handle_internal(&received, now)
+                } else {
+                    self.handle_addressed(&received, now)
+                }
+            }
+        };
+        if verdict == Verdict::Dropped(DropReason::Malformed) && self.settings.parks_offenders {
+            self.note_malformed(from, conn, parsed.ok(), now);
+        }
+        verdict
+    }
+
+    /// Counts a malformed packet against its connection; with too many of them the connection is closed and the node that
+    /// sends on it is left alone for a while.
+    fn note_malformed(&mut self, from: SocketAddr, conn: ConnId, packet: Option<Packet<'_>>, now: Now) {
+        let reason = packet.map_or_else(
+            || "not a packet".to_owned(),
+            |packet| {
+                let capability = String::from_utf8_lossy(packet.capability()).into_owned();
+                format!("a field of capability {capability} type {} is cut or out of range", packet.packet_type())
+            },
+        );
+        if !self.offenders.add(conn, now.mono, &reason) {
+            return;
+        }
+        let mut parked = None;
+        for cluster in &mut self.clusters {
+            let id = cluster.id;
+            for node in cluster.nodes.iter_mut().filter(|node| node.link.has_conn(conn)) {
+                node.faults.park(now.mono, &reason);
+                parked = Some((id, node.id()));
+            }
+        }
+        self.out.log(LogEvent::Parked { node: parked, ip: from.ip(), reason });
+        self.out.push(Output::CloseConnection { conn });
     }
 
     fn handle_internal(&mut self, received: &Received<'_>, now: Now) -> Verdict {
@@ -226,6 +287,7 @@ impl ClusterNode {
     /// A connection that nodes were heard on has closed: they are pinged at once, so that a killed
     /// process is noticed by the refused connection.
     pub fn handle_connection_closed(&mut self, conn: ConnId, now: Now) {
+        self.offenders.forget(conn);
         self.on_all(now, |cluster, ctx| cluster.connection_closed(ctx, conn));
     }
 
@@ -237,6 +299,7 @@ impl ClusterNode {
     /// The answer to [`Output::Resolve`]; `None` when the name cannot be resolved now (it is asked
     /// for again with the next ping).
     pub fn handle_resolved(&mut self, url: &str, addr: Option<SocketAddr>, now: Now) {
+        self.resolve_bridges(url, addr);
         self.on_all(now, |cluster, ctx| cluster.handle_resolved(ctx, url, addr));
     }
 
@@ -409,7 +472,7 @@ impl ClusterNode {
             if self.cluster(id).is_some() {
                 self.on(id, now, |known, ctx| known.reload(ctx, cluster));
             } else {
-                self.clusters.push(Cluster::new(cluster, now.mono));
+                self.clusters.push(Cluster::new(cluster, self.has_extensions, now.mono));
             }
         }
         self.run_due_links(now);
@@ -507,6 +570,20 @@ impl ClusterNode {
         .unwrap_or(Err(SendError::Failed))
     }
 
+    /// Reachable nodes that have the capability OK, this one first when its own is.
+    #[must_use]
+    pub fn capability_holders(&self, cluster: ClusterId, name: &str) -> Vec<NodeId> {
+        self.cluster(cluster).map(|cluster| cluster.holders(self.settings.node_id, name)).unwrap_or_default()
+    }
+
+    /// In one sentence each, what is wrong: nodes that are not up, capabilities that are not synced, tags that are not
+    /// here. With a node only what concerns it.
+    #[must_use]
+    pub fn explain(&mut self, node: Option<NodeId>, now: Now) -> Vec<Explanation> {
+        let settings = &self.settings;
+        self.clusters.iter_mut().flat_map(|cluster| cluster.explain(settings, node, now)).collect()
+    }
+
     /// State of a capability for status/report.
     #[must_use]
     pub fn capability_status(&self, cluster: ClusterId, name: &str) -> Option<CapabilityStatus> {
@@ -551,6 +628,25 @@ impl ClusterNode {
     ) -> Result<SyncFlow, SyncError> {
         self.on(cluster, now, |cluster, ctx| cluster.sync_chunk(ctx, capability, requester, data))
             .unwrap_or(Err(SyncError::UnknownCluster))
+    }
+
+    /// Names a place at which the sync can be taken up again after a break: it comes back with the request. Nothing is
+    /// sent to OpenSIPS nodes.
+    pub fn sync_mark(
+        &mut self,
+        cluster: ClusterId,
+        capability: &str,
+        requester: NodeId,
+        cursor: &[u8],
+        now: Now,
+    ) -> Result<(), SyncError> {
+        self.on(cluster, now, |cluster, ctx| cluster.sync_mark(ctx, capability, requester, cursor))
+            .unwrap_or(Err(SyncError::UnknownCluster))
+    }
+
+    /// Gives a sync up that cannot be ended; the requester asks elsewhere after its time-out.
+    pub fn sync_abort(&mut self, cluster: ClusterId, capability: &str, requester: NodeId, now: Now) {
+        self.on(cluster, now, |cluster, _| cluster.end_session(capability, requester));
     }
 
     /// Ends the sync; the number of chunks sent.

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::event::Event;
 use crate::ids::{ClusterId, ConnId, NodeId};
+use crate::limits::{LOG_LINES_MAX, LOG_WINDOW, OUTBOX_BYTES_MAX, OUTBOX_PACKETS_MAX};
 use crate::log::LogEvent;
 use crate::url::{BinUrl, Transport};
 
@@ -64,6 +66,22 @@ pub enum Output {
         /// Connections it opened to us.
         conns: Vec<ConnId>,
     },
+    /// Send a packet to a node of another cluster; nobody waits for its fate.
+    SendBridge {
+        /// Its listener.
+        to: SocketAddr,
+        /// Its transport.
+        transport: Transport,
+        /// Own listener address to bind to.
+        local_ip: Option<IpAddr>,
+        /// The whole packet.
+        bytes: Bytes,
+    },
+    /// Close that connection: what comes on it is of no use.
+    CloseConnection {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Resolve the host of a node's URL and answer with [`crate::ClusterNode::handle_resolved`].
     Resolve {
         /// The URL.
@@ -76,10 +94,52 @@ pub enum Output {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Output>,
+    /// Bytes of the packets in it.
+    bytes: usize,
+    limiter: LogLimiter,
+}
+
+/// Lines about bad input, per kind: when the count began, lines since, lines held back.
+#[derive(Debug, Default)]
+struct LogLimiter {
+    kinds: Vec<(std::mem::Discriminant<LogEvent>, Instant, u32)>,
+}
+
+impl LogLimiter {
+    /// Whether the line may pass, and how many of its kind were held back before.
+    fn pass(&mut self, event: &LogEvent, now: Instant) -> (bool, u32) {
+        let kind = std::mem::discriminant(event);
+        let Some((_, since, count)) = self.kinds.iter_mut().find(|(known, ..)| *known == kind) else {
+            // At most one entry per variant.
+            self.kinds.push((kind, now, 1));
+            return (true, 0);
+        };
+        if now.saturating_duration_since(*since) > LOG_WINDOW {
+            let held = count.saturating_sub(LOG_LINES_MAX);
+            (*since, *count) = (now, 1);
+            return (true, held);
+        }
+        *count = count.saturating_add(1);
+        (*count <= LOG_LINES_MAX, 0)
+    }
+}
+
+fn packet_len(output: &Output) -> usize {
+    match output {
+        Output::Send(packet) => packet.bytes.len(),
+        Output::SendOnConnection { bytes, .. } | Output::SendBridge { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
 }
 
 impl Outbox {
+    /// Whether further messages must be refused until the caller has taken some.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() >= OUTBOX_PACKETS_MAX || self.bytes >= OUTBOX_BYTES_MAX
+    }
+
     pub(crate) fn push(&mut self, output: Output) {
+        self.bytes += packet_len(&output);
         self.queue.push_back(output);
     }
 
@@ -91,11 +151,24 @@ impl Outbox {
         self.event(Event::Log(event));
     }
 
+    /// Logs something a peer causes as often as it likes.
+    pub(crate) fn log_limited(&mut self, event: LogEvent, now: Instant) {
+        let (may_pass, held) = self.limiter.pass(&event, now);
+        if held > 0 {
+            self.log(LogEvent::Suppressed { count: held });
+        }
+        if may_pass {
+            self.log(event);
+        }
+    }
+
     pub(crate) fn report(&mut self, identifier: impl Into<String>, text: impl Into<String>) {
         self.event(Event::Report { identifier: identifier.into(), text: text.into() });
     }
 
     pub(crate) fn pop(&mut self) -> Option<Output> {
-        self.queue.pop_front()
+        let output = self.queue.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(packet_len(&output));
+        Some(output)
     }
 }

@@ -9,8 +9,9 @@ use crate::capability::HeldPacket;
 use crate::cluster::{Cluster, Ctx};
 use crate::config::Provisioning;
 use crate::event::Event;
+use crate::extension;
 use crate::ids::{ConnId, NodeId};
-use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
+use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
 use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::node::{DropReason, Verdict};
@@ -34,7 +35,7 @@ impl Received<'_> {
     fn malformed(&self, ctx: &mut Ctx<'_>, error: tandem_bin::DecodeError) -> Verdict {
         let capability = String::from_utf8_lossy(self.packet.capability()).into_owned();
         let packet_type = self.packet.packet_type();
-        ctx.out.log(LogEvent::Malformed { capability, packet_type, error });
+        ctx.out.log_limited(LogEvent::Malformed { capability, packet_type, error }, ctx.now.mono);
         Verdict::Dropped(DropReason::Malformed)
     }
 }
@@ -46,7 +47,7 @@ impl Cluster {
     }
 
     fn foreign_address(&self, ctx: &mut Ctx<'_>, node: NodeId, ip: IpAddr) -> Verdict {
-        ctx.out.log(LogEvent::ForeignAddress { cluster: self.id, node, ip });
+        ctx.out.log_limited(LogEvent::ForeignAddress { cluster: self.id, node, ip }, ctx.now.mono);
         Verdict::Dropped(DropReason::ForeignAddress)
     }
 
@@ -62,12 +63,22 @@ impl Cluster {
             return self.receive_from_stranger(ctx, received, decoded, source);
         }
         if self.family.filters_all_sources() && !self.is_known_address(received.ip) {
+            let is_met = decoded.as_ref().is_ok_and(|packet| {
+                let peer = (received.ip, received.conn);
+                packet.as_ref().is_some_and(|packet| self.meet_again(ctx, source, peer, &packet.fields))
+            });
+            if is_met {
+                return Verdict::Handled;
+            }
             return self.foreign_address(ctx, source, received.ip);
         }
         let now = ctx.now.mono;
         let Some(node) = self.node_mut(source) else {
             return Verdict::Dropped(DropReason::UnknownNode);
         };
+        if node.faults.parked(now).is_some() {
+            return Verdict::Dropped(DropReason::Parked);
+        }
         if !matches!(&decoded, Ok(Some(packet)) if matches!(packet.fields, Internal::Pong { .. })) {
             node.link.heard(now);
         }
@@ -138,7 +149,7 @@ impl Cluster {
             self.set_foreign_family(ctx, source);
         } else {
             let capability = CAPABILITY_INTERNAL;
-            ctx.out.log(LogEvent::UnknownType { capability, packet_type: number });
+            ctx.out.log_limited(LogEvent::UnknownType { capability, packet_type: number }, ctx.now.mono);
         }
         Verdict::Dropped(DropReason::UnknownType)
     }
@@ -275,6 +286,9 @@ impl Cluster {
         let Some(node) = self.node_mut(source) else {
             return Verdict::Dropped(DropReason::UnknownNode);
         };
+        if node.faults.parked(now).is_some() {
+            return Verdict::Dropped(DropReason::Parked);
+        }
         node.link.heard(now);
         if !node.record.is_enabled {
             return Verdict::Dropped(DropReason::SourceDisabled);
@@ -295,6 +309,16 @@ impl Cluster {
         let name = received.packet.capability();
         if self.capability(name).is_none() {
             return Verdict::Dropped(DropReason::UnknownCapability);
+        }
+        if name == CAPABILITY_TANDEM.as_bytes() {
+            return match extension::decode(received.packet.packet_type(), received.packet.version(), body) {
+                Ok(Some(extension)) => {
+                    self.serve_extension(ctx, source, extension);
+                    Verdict::Handled
+                }
+                Ok(None) => Verdict::Dropped(DropReason::UnknownType),
+                Err(error) => received.malformed(ctx, error),
+            };
         }
         let packet = HeldPacket {
             src: source,
@@ -334,7 +358,8 @@ impl Cluster {
             Ok(Some(decoded)) => decoded,
             Ok(None) => {
                 let packet_type = received.packet.packet_type();
-                ctx.out.log(LogEvent::UnknownType { capability: CAPABILITY_EXTRA, packet_type });
+                let event = LogEvent::UnknownType { capability: CAPABILITY_EXTRA, packet_type };
+                ctx.out.log_limited(event, ctx.now.mono);
                 return Verdict::Dropped(DropReason::UnknownType);
             }
             Err(error) => return received.malformed(ctx, error),
@@ -342,7 +367,7 @@ impl Cluster {
         let version = received.packet.version();
         let is_checked = matches!(decoded.fields, Extra::Sync { .. } | Extra::SyncEnd { .. });
         if is_checked && version != self.family.sync_version() {
-            ctx.out.log(LogEvent::SyncVersion { cluster, node: source, version });
+            ctx.out.log_limited(LogEvent::SyncVersion { cluster, node: source, version }, ctx.now.mono);
             return Verdict::Dropped(DropReason::SyncVersion);
         }
         match decoded.fields {
@@ -360,7 +385,7 @@ impl Cluster {
                 let params = params.into_iter().map(|param| received.share(param)).collect();
                 ctx.out.event(Event::MiCommand { cluster, src: source, command, params });
             }
-            Extra::SyncReq { capability } => self.take_sync_request(ctx, source, capability),
+            Extra::SyncReq { capability } => self.take_sync_request(ctx, source, capability, None),
             Extra::Sync { capability, data_version, chunks } => {
                 let chunks = Chunks::new(chunks).map_while(Result::ok);
                 let chunks = chunks.map(|chunk| received.share(chunk)).collect();

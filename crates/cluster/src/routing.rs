@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, Ctx};
 use crate::error::SendError;
 use crate::ids::NodeId;
 use crate::link::LinkState;
+use crate::log::LogEvent;
 use crate::outbox::SendClass;
 
 impl Cluster {
@@ -58,6 +59,10 @@ impl Cluster {
         class: SendClass,
         bytes: Bytes,
     ) -> Result<(), SendError> {
+        if ctx.out.is_full() {
+            ctx.out.log_limited(LogEvent::OutboxFull { cluster: self.id }, ctx.now.mono);
+            return Err(SendError::Failed);
+        }
         let mut was_tried = false;
         // Every turn takes one hop out of the topology.
         for _ in 0..=self.nodes.len() {

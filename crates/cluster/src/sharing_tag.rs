@@ -1,4 +1,7 @@
-//! Sharing tags: who is active, who has been told; no epochs and no leases, as OpenSIPS.
+//! Sharing tags: who is active, who has been told. Towards OpenSIPS nodes the last word wins; among Tandem nodes a claim
+//! has an epoch and a lease, see `tag_lease`.
+
+use std::time::Instant;
 
 use crate::cluster::{Cluster, Ctx};
 use crate::config::SharingTagConfig;
@@ -18,15 +21,46 @@ pub(crate) struct SharingTag {
     /// Nodes that come up and are not in `told` have to be told.
     has_to_announce: bool,
     told: NodeIds,
+    /// Number of the claim: every takeover has a higher one.
+    pub(crate) epoch: u64,
+    /// Who holds it as far as is known, this node included.
+    pub(crate) holder: Option<NodeId>,
+    /// When the holder counts as gone.
+    pub(crate) lease_until: Option<Instant>,
+    /// When the own claim is told again.
+    pub(crate) repeat_at: Option<Instant>,
 }
 
 impl SharingTag {
     pub(crate) fn configured(config: SharingTagConfig) -> Self {
-        Self { name: config.name, is_active: config.is_active, has_to_announce: config.is_active, told: NodeIds::new() }
+        Self {
+            name: config.name,
+            is_active: config.is_active,
+            has_to_announce: config.is_active,
+            told: NodeIds::new(),
+            epoch: 0,
+            holder: None,
+            lease_until: None,
+            repeat_at: None,
+        }
     }
 
     pub(crate) fn forget_node(&mut self, id: NodeId) {
         self.told.retain(|told| *told != id);
+        if self.holder == Some(id) {
+            self.holder = None;
+            self.lease_until = None;
+        }
+    }
+
+    /// Makes it backup; true when it was active.
+    pub(crate) fn yield_to(&mut self, holder: NodeId) -> bool {
+        self.holder = Some(holder);
+        self.lease_until = None;
+        self.repeat_at = None;
+        self.has_to_announce = false;
+        self.told.clear();
+        std::mem::replace(&mut self.is_active, false)
     }
 }
 
@@ -78,9 +112,17 @@ impl Cluster {
         name: &str,
         reason: SharingTagReason,
     ) -> Result<(), SharingTagError> {
+        let own_id = ctx.settings.node_id;
         let tag = self.sharing_tag(name)?;
         let was_active = std::mem::replace(&mut tag.is_active, true);
+        if !was_active || tag.epoch == 0 {
+            tag.epoch = tag.epoch.saturating_add(1);
+        }
+        tag.holder = Some(own_id);
+        tag.lease_until = None;
         let told = if tag.has_to_announce { tag.told.clone() } else { NodeIds::new() };
+        // The nodes of ours first, so that they know the epoch when the packet for all arrives.
+        self.repeat_claim(ctx, name);
         let all: NodeIds = self
             .nodes
             .iter()
@@ -109,7 +151,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn tag_changed(&self, ctx: &mut Ctx<'_>, name: &str, is_active: bool, reason: SharingTagReason) {
+    pub(crate) fn tag_changed(&self, ctx: &mut Ctx<'_>, name: &str, is_active: bool, reason: SharingTagReason) {
         let cluster = self.id;
         let state = if is_active { "active" } else { "backup" };
         ctx.out.report("sharing_tags", format!("TAG <{name}>, cluster {cluster}, became {state} due to {reason}"));
@@ -117,14 +159,19 @@ impl Cluster {
         ctx.out.event(Event::SharingTagChanged { name, cluster, is_active, reason });
     }
 
-    /// SHTAG_ACTIVE: another node has the tag now, whatever was before.
+    /// SHTAG_ACTIVE: another node has the tag now, whatever was before. From a node of ours it says nothing: the claim
+    /// with its epoch does.
     pub(crate) fn take_tag_active(&mut self, ctx: &mut Ctx<'_>, src: NodeId, name: &[u8]) {
         let name = String::from_utf8_lossy(name).into_owned();
+        if self.is_tandem(src) {
+            // The name becomes known as it does in OpenSIPS.
+            let _ = self.sharing_tag(&name);
+            return;
+        }
         let Ok(tag) = self.sharing_tag(&name) else { return };
-        let was_active = std::mem::replace(&mut tag.is_active, false);
-        tag.has_to_announce = false;
-        tag.told.clear();
-        if was_active {
+        // Every node of ours counts the same packet once, so that older claims among them lose.
+        tag.epoch = tag.epoch.saturating_add(1);
+        if tag.yield_to(src) {
             self.tag_changed(ctx, &name, false, SharingTagReason::Broadcast(src));
         }
     }

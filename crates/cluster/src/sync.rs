@@ -5,12 +5,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tandem_bin::Trailer;
 
-use crate::capability::{DonorCondition, HeldPacket};
+use crate::capability::{DonorCondition, HeldPacket, SyncMark};
 use crate::cluster::{Cluster, Ctx, Node, Settings};
 use crate::error::SyncError;
 use crate::event::Event;
+use crate::extension::{Extension, digest};
 use crate::ids::NodeId;
-use crate::limits::{SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX};
+use crate::limits::{SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX};
 use crate::log::LogEvent;
 use crate::outbox::SendClass;
 use crate::packet::{Extra, ExtraPacket, encode_extra};
@@ -69,6 +70,7 @@ impl Cluster {
         cap.pending_since = Some(now);
         cap.tried.clear();
         cap.attempts = 0;
+        cap.mark = None;
         if self.own.is_seed && ctx.settings.sync.seed_fallback_interval.is_zero() {
             if let Some(cap) = self.capability_mut(name.as_bytes()) {
                 cap.sync = SyncState::Idle;
@@ -104,8 +106,32 @@ impl Cluster {
         fresh.or_else(|| donors.next()).map(Node::id)
     }
 
+    /// Asks the donor of the last mark to go on from there; false when there is none or it is gone.
+    fn ask_to_resume(&mut self, ctx: &mut Ctx<'_>, name: &str) -> bool {
+        let now = ctx.now.mono;
+        let Some(mark) = self.capability_mut(name.as_bytes()).and_then(|cap| cap.mark.take()) else { return false };
+        if now.saturating_duration_since(mark.at) > SYNC_RESUME_MAX {
+            return false;
+        }
+        let (capability, cursor) = (name.as_bytes(), mark.cursor.as_ref());
+        let request = Extension::SyncResume { capability, cursor };
+        if !self.send_extension(ctx, mark.donor, SendClass::Message, &request) {
+            return false;
+        }
+        let until = now + ctx.settings.sync.request_timeout;
+        if let Some(cap) = self.capability_mut(name.as_bytes()) {
+            cap.sync = SyncState::Asked { donor: mark.donor, until };
+            let identifier = cap.report_identifier();
+            ctx.out.report(identifier, format!("Sync requested from node [{}], from where it broke off", mark.donor));
+        }
+        true
+    }
+
     /// Sends SYNC_REQ to the best donor; false when there is none.
     fn ask_donor(&mut self, ctx: &mut Ctx<'_>, name: &str) -> bool {
+        if self.ask_to_resume(ctx, name) {
+            return true;
+        }
         let Some(donor) = self.find_donor(name) else { return false };
         let fields = Extra::SyncReq { capability: name.as_bytes() };
         let Some(bytes) = self.extra(ctx, donor, fields) else { return false };
@@ -205,20 +231,30 @@ impl Cluster {
             return;
         }
         let more = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        let sum = chunks.iter().fold(0_u64, |sum, chunk| sum.wrapping_add(digest(chunk)));
         let capability = cap.name.clone();
+        let mut is_started = false;
         match &mut cap.sync {
             SyncState::InProgress { donor, until: deadline, received, .. } if *donor == src => {
                 *deadline = until;
                 *received = received.saturating_add(more);
+                cap.digest = cap.digest.wrapping_add(sum);
             }
             // Chunks of another donor are useful data, but do not count.
             SyncState::InProgress { .. } => {}
             SyncState::Idle if cap.is_ok => {}
             state => {
                 *state = SyncState::InProgress { donor: src, until, received: more, expected: None };
+                cap.digest = sum;
+                cap.told_sum = None;
+                is_started = true;
                 let identifier = cap.report_identifier();
                 ctx.out.report(identifier, format!("Sync started from node [{src}]"));
             }
+        }
+        if is_started {
+            let capability = capability.clone();
+            ctx.out.event(Event::SyncStarted { cluster, capability, donor: src });
         }
         for data in chunks {
             let capability = capability.clone();
@@ -257,9 +293,20 @@ impl Cluster {
         if received < expected {
             return;
         }
+        if let Some((donor, chunks, sum)) = cap.told_sum.take()
+            && (chunks, received) == (expected, expected)
+            && sum != cap.digest
+        {
+            let (capability, name) = (cap.name.clone(), cap.name.clone());
+            cap.mark = None;
+            ctx.out.log(LogEvent::SyncSum { cluster, capability, donor });
+            self.sync_failed(ctx, &name);
+            return;
+        }
         cap.sync = SyncState::Idle;
         cap.is_ok = true;
         cap.pending_since = None;
+        cap.mark = None;
         let capability = cap.name.clone();
         let identifier = cap.report_identifier();
         ctx.out.report(identifier, format!("Sync completed, received [{received}] chunks"));
@@ -267,6 +314,23 @@ impl Cluster {
         ctx.out.event(Event::SyncDone { cluster, capability: capability.clone(), chunk_count });
         self.tell_capability(ctx, &capability, true);
         self.release_held(ctx, &capability);
+    }
+
+    /// The donor says what it has sent; its SYNC_END follows.
+    pub(crate) fn take_sync_sum(&mut self, src: NodeId, name: &[u8], chunk_count: u32, sum: u64) {
+        let Some(cap) = self.capability_mut(name) else { return };
+        if cap.sync.donor() == Some(src) {
+            cap.told_sum = Some((src, chunk_count, sum));
+        }
+    }
+
+    /// The donor names a place at which the sync can be taken up again.
+    pub(crate) fn take_sync_mark(&mut self, ctx: &Ctx<'_>, src: NodeId, name: &[u8], cursor: &[u8]) {
+        let at = ctx.now.mono;
+        let Some(cap) = self.capability_mut(name) else { return };
+        if matches!(cap.sync, SyncState::InProgress { donor, .. } if donor == src) {
+            cap.mark = Some(SyncMark { donor: src, cursor: Bytes::copy_from_slice(cursor), at });
+        }
     }
 
     /// Takes a regular packet of a module, or holds it back while the capability is being synced.

@@ -60,7 +60,7 @@ fn nodes_started_apart_and_in_a_chain_find_each_other() {
 #[test]
 fn a_settled_cluster_only_pings() {
     let mut network = full_mesh(3);
-    network.run_for(SEC * 20);
+    network.run_for(SEC * 40);
     let before = network.packet_count();
     network.run_for(SEC * 40);
     let packets = network.packet_count() - before;

@@ -53,6 +53,22 @@ struct Counters {
     absorbed: Arc<Stat>,
 }
 
+/// The way of one message through a node that has no sockets: scripts under test go exactly the way of the server.
+#[derive(Clone)]
+pub struct Inlet(Front);
+
+impl Inlet {
+    /// For a node whose modules are initialised.
+    pub fn new(node: NodeRef) -> Inlet {
+        Inlet(Front::new(node, Limits::default()))
+    }
+
+    /// Takes a message in on the calling thread, which must be a worker ([`tandem_module::worker::enter`]).
+    pub fn take(&self, context: Box<Context>) {
+        self.0.handle(context);
+    }
+}
+
 impl Worker {
     /// Sets the calling thread up as worker `index`.
     pub(crate) fn enter(
@@ -64,13 +80,7 @@ impl Worker {
     ) -> Worker {
         tandem_module::worker::enter(WorkerId(index as u16));
         timers::enter(Instant::now());
-        let counters = Counters {
-            requests: node.stats.stat("core", "rcv_requests"),
-            replies: node.stats.stat("core", "rcv_replies"),
-            bad_messages: node.stats.stat("core", "bad_msg_hdr"),
-            absorbed: node.stats.stat("core", "absorbed_requests"),
-        };
-        let front = Front { node, counters: Arc::new(counters), shed: Shed::new(node, limits) };
+        let front = Front::new(node, limits);
         let spread = Spread::new(index, usize::from(pool.count()));
         Worker { node, pool, mailbox, inbox: VecDeque::new(), fired: Vec::new(), front, spread, number: 0 }
     }
@@ -131,6 +141,16 @@ impl Worker {
 }
 
 impl Front {
+    fn new(node: NodeRef, limits: Limits) -> Front {
+        let counters = Counters {
+            requests: node.stats.stat("core", "rcv_requests"),
+            replies: node.stats.stat("core", "rcv_replies"),
+            bad_messages: node.stats.stat("core", "bad_msg_hdr"),
+            absorbed: node.stats.stat("core", "absorbed_requests"),
+        };
+        Front { node, counters: Arc::new(counters), shed: Shed::new(node, limits) }
+    }
+
     fn handle(&self, context: Box<Context>) {
         if context.is_request() { self.on_request(context) } else { self.on_reply(context) }
     }

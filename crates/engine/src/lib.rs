@@ -12,9 +12,11 @@ mod server;
 mod shed;
 mod spread;
 mod timers;
-mod transport;
+pub mod transport;
 mod workers;
 
+pub use handler::Inlet;
 pub use loader::{LoadOptions, Loaded, load, load_text};
+pub use routes::{run_startup, start_timers};
 pub use server::{Server, StartError};
 pub use shed::Limits;

@@ -13,7 +13,7 @@ use tandem_module::node::{Alias, NodeBuilder, NodeRef};
 use tandem_module::settings::Settings;
 use tandem_module::transport::Proto;
 use tandem_net::{ListenSpec, NetConfig};
-use tandem_script::ast::{Dialect, Item, Modparam, ModparamValue, Script, SocketDef, Span, Spanned};
+use tandem_script::ast::{Dialect, FileId, Item, Modparam, ModparamValue, Script, SocketDef, Span, Spanned};
 use tandem_script::diagnostic::{self, Diagnostic};
 use tandem_script::globals::{self, Globals};
 use tandem_script::program::Program;
@@ -47,6 +47,10 @@ pub struct LoadOptions {
     pub preprocessor: Option<String>,
     /// From when on new requests are refused.
     pub limits: Limits,
+    /// Files to read in place of others: path as the script or command line writes it, and the file to open.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Hosts of sockets that are not asked the system for (tests of scripts, which open no sockets).
+    pub hosts: Vec<(String, IpAddr)>,
 }
 
 /// A script that is ready to run.
@@ -111,7 +115,10 @@ pub(crate) struct Reloaded {
 
 /// Reads a script and its includes.
 pub fn read(path: &Path, options: &LoadOptions) -> (SourceMap, Vec<Diagnostic>) {
-    let (sources, mut diagnostics) = source::load(path, &|path: &Path| std::fs::read(path));
+    let (sources, mut diagnostics) = source::load(path, &|path: &Path| {
+        let other = options.files.iter().find(|(asked, _)| asked == path).map(|(_, other)| other.as_path());
+        std::fs::read(other.unwrap_or(path))
+    });
     let Some(command) = &options.preprocessor else { return (sources, diagnostics) };
     match preprocess::run(command, sources.marked_text()) {
         Ok(output) => (sources.with_preprocessed(&output), diagnostics),
@@ -156,6 +163,7 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     let mut builder = NodeBuilder::default();
     builder.add_module(tandem_modules::CORE);
     load_modules(&script, &mut builder, options, &mut diagnostics);
+    note_missing(&script, &mut builder);
     let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
     let module_spans = module_spans(&script);
@@ -168,6 +176,7 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
         program = compiled;
     }
     diagnostic::sort(&mut diagnostics);
+    check::silence(&mut diagnostics, &sources);
     Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, fixed, program }
 }
 
@@ -200,6 +209,7 @@ pub(crate) fn reload(
     let mut builder = NodeBuilder::default();
     builder.add_module(tandem_modules::CORE);
     load_modules(&script, &mut builder, options, &mut diagnostics);
+    note_missing(&script, &mut builder);
     let (params, _) = apply_modparams(&script, &builder, options, &mut diagnostics);
     check_dependencies(&script, &builder, &mut diagnostics);
     let newer = Fixed::new(&script, detected, &builder, &params);
@@ -256,7 +266,9 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
     let Some(mut program) = program.filter(|_| !diagnostic::has_errors(&diagnostics)) else {
         return Err(Box::new(Refused { diagnostics, sources }));
     };
-    let settings = Settings::from_globals(&globals, dialect);
+    let mut settings = Settings::from_globals(&globals, dialect);
+    let script = Path::new(sources.name(FileId(0)));
+    settings.script_dir = script.parent().map(Path::to_path_buf).unwrap_or_default();
     let surface = builder.surface().clone();
     let none = ParamValues::default();
     for module in builder.modules().to_vec() {
@@ -271,7 +283,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
             diagnostics.push(Diagnostic::error("module-parameter", span.or_else(own).unwrap_or_default(), text));
         }
     }
-    let (listeners, found) = listeners(&globals);
+    let (listeners, found) = listeners(&globals, options);
     diagnostics.extend(found);
     if diagnostic::has_errors(&diagnostics) {
         diagnostic::sort(&mut diagnostics);
@@ -306,6 +318,9 @@ fn module_spans(script: &Script) -> Vec<(String, Span)> {
 fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOptions, diagnostics: &mut Vec<Diagnostic>) {
     for item in &script.items {
         let Item::LoadModule(Spanned { node: text, span }) = item else { continue };
+        if diagnostics.len() > check::FINDINGS_MAX {
+            return;
+        }
         let name = module_name(text);
         if builder.modules().iter().any(|module| module.name == name) {
             diagnostics.push(Diagnostic::error("module-twice", *span, format!("module '{name}' is loaded twice")));
@@ -318,6 +333,25 @@ fn load_modules(script: &Script, builder: &mut NodeBuilder, options: &LoadOption
     }
 }
 
+/// What the modules of the script have in OpenSIPS and not here: named by the checker, compiled to calls that fail.
+fn note_missing(script: &Script, builder: &mut NodeBuilder) {
+    for item in &script.items {
+        let Item::LoadModule(text) = item else { continue };
+        let name = module_name(&text.node);
+        let older = tandem_modules::named(&name).map(|module| module.name);
+        for function in tandem_modules::known::older_functions_of(&name) {
+            builder.surface_mut().add_missing_function(older.unwrap_or("an older release"), function);
+        }
+        let Some(known) = tandem_modules::known::module(&name) else { continue };
+        for function in &known.functions {
+            builder.surface_mut().add_missing_function(known.name, function);
+        }
+        for variable in tandem_modules::known::variables_of(known.name) {
+            builder.surface_mut().add_missing_variable(known.name, variable);
+        }
+    }
+}
+
 fn missing_module(name: &str, span: Span, options: &LoadOptions) -> Diagnostic {
     let is_known = tandem_modules::known::has_module(name);
     let text = if is_known {
@@ -326,7 +360,11 @@ fn missing_module(name: &str, span: Span, options: &LoadOptions) -> Diagnostic {
         format!("there is no module '{name}'")
     };
     if is_known && options.permissive {
-        return Diagnostic::warning("module-missing", span, text);
+        return Diagnostic::warning("module-missing", span, text).with_note("its functions fail when they are called");
+    }
+    if is_known {
+        let hint = "with --permissive the script loads, and calls of its functions fail";
+        return Diagnostic::error("module-missing", span, text).with_suggestion(hint);
     }
     let all = tandem_modules::ALL.iter().map(|module| module.name);
     Diagnostic::error("module-missing", span, text).with_nearest(spelling::nearest(name, all))
@@ -413,7 +451,11 @@ fn apply_modparam(
 
 fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -> Diagnostic {
     let name = &param.name.node;
-    if tandem_modules::known::has_param(module.name, name) {
+    // What the parameters of a module were that 4.0 has no more is not known; nor is it an error with --permissive.
+    let is_older =
+        tandem_modules::known::is_older(module.name) || check::renamed_parameter(module.name, name).is_some();
+    let is_known = tandem_modules::known::has_param(module.name, name);
+    if is_known || is_older && options.permissive {
         let text = format!("parameter '{name}' of module {} is known to OpenSIPS, not yet here", module.name);
         return if options.permissive {
             Diagnostic::warning("modparam-missing", param.name.span, text)
@@ -422,6 +464,10 @@ fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -
         };
     }
     let text = format!("module {} has no parameter '{name}'", module.name);
+    if let Some(new) = check::renamed_parameter(module.name, name) {
+        let hint = format!("it was renamed: write `{new}`");
+        return Diagnostic::error("modparam-unknown", param.name.span, text).with_suggestion(hint);
+    }
     let nearest = spelling::nearest(name, module.params.iter().map(|spec| spec.name));
     Diagnostic::error("modparam-unknown", param.name.span, text).with_nearest(nearest)
 }
@@ -447,26 +493,21 @@ fn check_dependencies(script: &Script, builder: &NodeBuilder, diagnostics: &mut 
     }
 }
 
-/// What OpenSIPS knows of a function that is not here.
+/// What is known of a function that no loaded module has.
 fn about_function(name: &str) -> Option<String> {
-    let modules = tandem_modules::known::modules_with_function(name);
-    if modules.is_empty() {
-        return None;
+    let has = |module: &&&'static ModuleDecl| module.functions.iter().any(|function| function.spec.name == name);
+    if let Some(module) = tandem_modules::ALL.iter().find(has) {
+        return Some(format!("it is a function of module {0}: loadmodule \"{0}.so\"", module.name));
     }
-    let here = modules.iter().find(|module| tandem_modules::named(module).is_some());
-    Some(match here {
-        Some(module)
-            if tandem_modules::named(module)
-                .is_some_and(|decl| decl.functions.iter().any(|function| function.spec.name == name)) =>
-        {
-            format!("it is a function of module {module}: loadmodule \"{module}.so\"")
-        }
-        Some(module) => format!("function '{name}' of module {module} is known to OpenSIPS, not yet here"),
-        None => format!("it is a function of module {}, which is known to OpenSIPS, not yet here", modules.join(", ")),
-    })
+    let modules = tandem_modules::known::modules_with_function(name);
+    match modules.as_slice() {
+        [] => None,
+        [module] => Some(format!("function '{name}' of module {module} is known to OpenSIPS, not yet here")),
+        _ => Some(format!("function '{name}' of modules {} is known to OpenSIPS, not yet here", modules.join(", "))),
+    }
 }
 
-fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
+fn listeners(globals: &Globals, options: &LoadOptions) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
     let mut specs = Vec::new();
     let mut diagnostics = Vec::new();
     if globals.sockets.is_empty() {
@@ -474,7 +515,7 @@ fn listeners(globals: &Globals) -> (Vec<ListenSpec>, Vec<Diagnostic>) {
         diagnostics.push(Diagnostic::error("no-socket", Span::default(), text));
     }
     for Spanned { node: socket, span } in &globals.sockets {
-        match listen_specs(socket) {
+        match listen_specs(socket, options) {
             Ok(list) => specs.extend(list),
             Err(text) => diagnostics.push(Diagnostic::error("socket", *span, text)),
         }
@@ -495,11 +536,15 @@ fn missing_transport(socket: &Spanned<SocketDef>) -> Option<Diagnostic> {
     Some(Diagnostic::error("transport-missing", socket.span, text).with_note("listeners can be udp, tcp and bin"))
 }
 
-fn listen_specs(socket: &SocketDef) -> Result<Vec<ListenSpec>, String> {
+fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenSpec>, String> {
     let proto: tandem_net::Proto =
         socket.proto.parse().map_err(|()| format!("transport '{}' is not available here", socket.proto))?;
-    let ips: Vec<IpAddr> =
-        tandem_net::resolve_host(&socket.host).map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?;
+    let known: Vec<IpAddr> = options.hosts.iter().filter(|(host, _)| *host == socket.host).map(|(_, ip)| *ip).collect();
+    let ips = match known.is_empty() {
+        false => known,
+        true => tandem_net::resolve_host(&socket.host)
+            .map_err(|error| format!("cannot resolve '{}': {error}", socket.host))?,
+    };
     if ips.is_empty() {
         return Err(format!("'{}' has no address on this host", socket.host));
     }

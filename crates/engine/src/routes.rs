@@ -20,12 +20,17 @@ fn recycle(context: Box<Context>, _: End) {
 }
 
 /// Runs `startup_route` on worker 0, before anything else it does. A reload does not run it again.
-pub(crate) fn run_startup(node: NodeRef) {
+pub fn run_startup(node: NodeRef) {
     let mut context = Context::dummy(node, RouteKind::Startup);
     match context.program().startup() {
         Some(route) => run::start(context, route, StartOptions::new(RouteKind::Startup), Box::new(recycle)),
         None => context.recycle(),
     }
+}
+
+/// Starts the timer routes of a node that is never reloaded (scripts under test).
+pub fn start_timers(node: NodeRef) {
+    TimerRoutes::start(node);
 }
 
 /// When each timer route runs next. One timer serves them all, so that reloads leave nothing behind.
@@ -46,13 +51,13 @@ impl TimerRoutes {
     pub(crate) fn start(node: NodeRef) -> Arc<TimerRoutes> {
         let timers = Arc::new(TimerRoutes::default());
         timers.follow(&node.program());
-        tick(node, timers.clone(), Instant::now() + TICK);
+        tick(node, timers.clone(), tandem_module::clock::now() + TICK);
         timers
     }
 
     /// From now on the routes of `program`: known ones with the same interval keep their rhythm.
     pub(crate) fn follow(&self, program: &Program) {
-        self.follow_at(program, Instant::now());
+        self.follow_at(program, tandem_module::clock::now());
     }
 
     fn follow_at(&self, program: &Program, now: Instant) {

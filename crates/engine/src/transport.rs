@@ -62,6 +62,14 @@ impl Transport for NetTransport {
         self.network.close_connections_to(tandem_net::Proto::Bins, to);
     }
 
+    fn close_connection(&self, conn: ConnId) {
+        self.network.close(tandem_net::ConnId::from_u64(conn.0));
+    }
+
+    fn bin_backlog(&self, to: SocketAddr) -> usize {
+        self.network.queued_bytes(tandem_net::Proto::Bin, to) + self.network.queued_bytes(tandem_net::Proto::Bins, to)
+    }
+
     fn add_alias(&self, conn: ConnId, port: u16) {
         self.network.add_alias(tandem_net::ConnId::from_u64(conn.0), port);
     }
@@ -85,7 +93,7 @@ pub(crate) fn net_proto(proto: Proto) -> tandem_net::Proto {
 }
 
 /// The transport as modules name it.
-pub(crate) fn module_proto(proto: tandem_net::Proto) -> Proto {
+pub fn module_proto(proto: tandem_net::Proto) -> Proto {
     match proto {
         tandem_net::Proto::Udp => Proto::Udp,
         tandem_net::Proto::Tcp => Proto::Tcp,

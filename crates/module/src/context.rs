@@ -4,7 +4,6 @@
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -27,8 +26,8 @@ use crate::transport::{Proto, SocketId, Source};
 pub type Called = vm::Called<Pending>;
 
 /// The fixed request on which startup, timer and event routes run (script-language specification §6.5).
-const DUMMY: &[u8] = b"DUMMY sip:user@dummy.com SIP/2.0\r\nVia: SIP/2.0/UDP 0.0.0.0;branch=z9hG4bKdummy\r\n\
-To: <sip:to@dummy.com>\r\nFrom: <sip:from@dummy.com>;tag=1\r\nCall-ID: dummy-1\r\nCSeq: 1 DUMMY\r\nContent-Length: 0\r\n\r\n";
+const DUMMY: &[u8] = b"DUMMY sip:user@dummy.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKdummy\r\n\
+To: <sip:to@dummy.com>\r\nFrom: <sip:from@dummy.com>;tag=1\r\nCall-ID: dummy-1\r\nCSeq: 1 DUMMY\r\n\r\n";
 
 /// `$err...`: what an action complained about.
 #[derive(Clone, Debug, Default)]
@@ -136,12 +135,20 @@ impl Context {
     /// A context over the dummy request, for startup, timer and event routes.
     pub fn dummy(node: NodeRef, kind: RouteKind) -> Box<Context> {
         let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let source =
-            Source { src: nobody, dst: nobody, proto: Proto::Udp, socket: SocketId(0), conn: None, at: Instant::now() };
+        let source = Source {
+            src: nobody,
+            dst: nobody,
+            proto: Proto::Udp,
+            socket: SocketId(0),
+            conn: None,
+            at: crate::clock::now(),
+        };
         let mut context = Context::empty(node, source);
         context.kind = kind;
         // The constant always parses; a unit test holds it to that.
         let _ = context.message.parse_into(Bytes::from_static(DUMMY));
+        // Scripts see a preference of 0 until they set a URI (script-language specification §6.4).
+        context.edits.target.q = Some(0);
         context
     }
 

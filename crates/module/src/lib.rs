@@ -3,6 +3,7 @@
 //! protocol logic of its own and knows no module by name.
 
 pub mod cachedb;
+pub mod clock;
 pub mod context;
 pub mod db;
 pub mod declare;
@@ -17,6 +18,7 @@ pub mod reply;
 pub mod run;
 pub mod settings;
 pub mod stat;
+pub mod subscription;
 pub mod transaction;
 pub mod transport;
 pub mod worker;

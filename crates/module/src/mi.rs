@@ -37,7 +37,7 @@ impl MiRequest {
             MiParams::None => None,
             MiParams::Named(map) => map.get(name),
             MiParams::Positional(list) => {
-                let at = self.spec.params.iter().position(|param| param.trim_end_matches('?') == name)?;
+                let at = self.spec.params.iter().position(|param| bare(param) == name)?;
                 list.get(at)
             }
         }
@@ -57,7 +57,7 @@ impl MiRequest {
     /// [`MiError::bad`] when it is neither text nor number.
     pub fn text_opt(&self, name: &str) -> Result<Option<String>, MiError> {
         match self.param(name) {
-            None => Ok(None),
+            None | Some(Json::Null) => Ok(None),
             Some(Json::String(text)) => Ok(Some(text.clone())),
             Some(Json::Number(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(MiError::bad(name)),
@@ -78,7 +78,7 @@ impl MiRequest {
     /// [`MiError::bad`] when it is no integer.
     pub fn int_opt(&self, name: &str) -> Result<Option<i64>, MiError> {
         match self.param(name) {
-            None => Ok(None),
+            None | Some(Json::Null) => Ok(None),
             Some(Json::Number(number)) => number.as_i64().map(Some).ok_or_else(|| MiError::bad(name)),
             Some(Json::String(text)) => text.trim().parse().map(Some).map_err(|_| MiError::bad(name)),
             Some(_) => Err(MiError::bad(name)),
@@ -191,12 +191,18 @@ impl MiRegistry {
     }
 }
 
+/// The name of a parameter without what says how often it may stand.
+fn bare(param: &str) -> &str {
+    param.strip_suffix("...").unwrap_or_else(|| param.trim_end_matches('?'))
+}
+
 fn check_params(request: &MiRequest) -> Result<(), MiError> {
     let spec = &request.spec;
     match &request.params {
         MiParams::None => {}
         MiParams::Positional(list) => {
-            if list.len() > spec.params.len() {
+            let takes_more = spec.params.last().is_some_and(|param| param.ends_with("..."));
+            if list.len() > spec.params.len() && !takes_more {
                 return Err(MiError {
                     code: -32602,
                     message: "Invalid params".into(),
@@ -206,7 +212,7 @@ fn check_params(request: &MiRequest) -> Result<(), MiError> {
         }
         MiParams::Named(map) => {
             for name in map.keys() {
-                if !spec.params.iter().any(|param| param.trim_end_matches('?') == name) {
+                if !spec.params.iter().any(|param| bare(param) == name) {
                     return Err(MiError {
                         code: -32602,
                         message: "Invalid params".into(),
@@ -217,8 +223,8 @@ fn check_params(request: &MiRequest) -> Result<(), MiError> {
         }
     }
     for param in spec.params {
-        if !param.ends_with('?') && request.param(param).is_none() {
-            return Err(MiError::missing(param));
+        if !param.ends_with('?') && request.param(bare(param)).is_none() {
+            return Err(MiError::missing(bare(param)));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -73,6 +73,8 @@ pub struct Node {
     pub db: DbRegistry,
     /// Key-value stores.
     pub caches: CacheRegistry,
+    /// Subscriptions of external programs to events.
+    pub subscriptions: crate::subscription::Subscriptions,
     /// Parked script runs.
     pub parked: ParkingLot,
     /// Writes that a stopping process waits for.
@@ -341,7 +343,7 @@ impl Alias {
 
 /// Wall clock in Unix milliseconds.
 pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as i64)
+    crate::clock::unix_ms()
 }
 
 /// Wall clock in Unix seconds.
@@ -370,7 +372,15 @@ impl NodeBuilder {
             self.surface.add_variable(module.name, variable.spec);
             self.variables.push(*variable);
         }
+        for event in module.events {
+            self.surface.add_event(event);
+        }
         self.modules.push(module);
+    }
+
+    /// Notes functions and variables that a loaded module has in OpenSIPS and not here.
+    pub fn surface_mut(&mut self) -> &mut Surface {
+        &mut self.surface
     }
 
     /// The surface so far, for the compiler.
@@ -407,6 +417,7 @@ impl NodeBuilder {
             stats: StatRegistry::default(),
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),
+            subscriptions: crate::subscription::Subscriptions::default(),
             parked: ParkingLot::default(),
             writes: Writes::default(),
             event_routes: Connected::default(),
@@ -428,7 +439,7 @@ impl NodeBuilder {
             close_sinks: RwLock::new(Vec::new()),
             reload: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
-            started: Instant::now(),
+            started: crate::clock::now(),
             started_unix: unix_secs(),
         };
         for module in &node.modules {

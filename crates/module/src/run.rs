@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -290,6 +290,16 @@ fn nested_outcome(context: &mut Context, mut nested: Nested, outcome: Outcome<Pe
     }
 }
 
+/// Does something with the dummy request and the `$var` values of this worker, as a script run would see them.
+pub fn on_dummy<T>(node: NodeRef, work: impl FnOnce(&mut Context) -> T) -> T {
+    let mut context = Context::dummy(node, RouteKind::Request);
+    context.vars = worker::take_vars();
+    let result = work(&mut context);
+    worker::put_vars(std::mem::take(&mut context.vars));
+    context.recycle();
+    result
+}
+
 /// Takes over a pending call of `launch()`.
 pub(crate) fn launch(
     node: NodeRef,
@@ -366,7 +376,7 @@ fn park(mut run: Run, pending: Pending, then: Then, timeout: Option<Duration>) {
     match node.parked.put(Parked { run, finish, then }) {
         Ok(token) => {
             if let Some(workers) = node.workers() {
-                let at = Instant::now() + timeout;
+                let at = crate::clock::now() + timeout;
                 workers.after(worker, at, Box::new(move |_| resume(node, token, Wake::Timeout)));
             }
             start(Waker { node, worker, token });

@@ -35,6 +35,8 @@ pub struct Settings {
     pub db_default_url: Option<String>,
     /// Whether the script is in the 2.4 dialect.
     pub is_v2_4: bool,
+    /// Directory of the script: files that modules name without a full path are there. Empty for the working directory.
+    pub script_dir: std::path::PathBuf,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             advertised: (None, None),
             db_default_url: None,
             is_v2_4: false,
+            script_dir: std::path::PathBuf::new(),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Settings {
             advertised: (globals.advertised_address.clone(), globals.advertised_port),
             db_default_url: globals.db_default_url.clone(),
             is_v2_4: dialect == Dialect::V2_4,
+            script_dir: std::path::PathBuf::new(),
         }
     }
 

@@ -225,6 +225,14 @@ pub trait Transport: Send + Sync {
     /// Closes all connections to or from that cluster peer address.
     fn close_bin(&self, to: SocketAddr);
 
+    /// Closes one connection; nothing when it is gone.
+    fn close_connection(&self, _conn: ConnId) {}
+
+    /// Bytes that wait to be taken by the cluster peer at that listener address.
+    fn bin_backlog(&self, _to: SocketAddr) -> usize {
+        0
+    }
+
     /// Makes `port` an alias of the connection (RFC 5923; OpenSIPS: force_tcp_alias()).
     fn add_alias(&self, conn: ConnId, port: u16);
 

@@ -138,6 +138,10 @@ impl Connection {
         }
     }
 
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.output.lock().queue_bytes
+    }
+
     pub(crate) fn touch(&self, now_ms: u64) {
         self.last_activity_ms.store(now_ms, Ordering::Relaxed);
     }

@@ -281,6 +281,11 @@ impl Network {
         found.iter().filter(|connection| self.close_connection(connection, CloseReason::Local)).count()
     }
 
+    /// Bytes that wait on the newest connection to `remote` because the system does not take them.
+    pub fn queued_bytes(&self, proto: Proto, remote: SocketAddr) -> usize {
+        self.table.by_remote(proto, remote, None).map_or(0, |connection| connection.queued_bytes())
+    }
+
     pub(crate) fn table(&self) -> &ConnectionTable {
         &self.table
     }

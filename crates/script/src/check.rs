@@ -1,12 +1,22 @@
 //! Static checks of a script against what the loaded modules offer. It finds errors and doubtful places; it compiles nothing.
 
 mod arguments;
+mod effects;
+mod methods;
+mod names_used;
+mod paths;
+mod renames;
 mod routes;
+mod silence;
 #[cfg(test)]
 pub(crate) mod test_surface;
 mod variables;
 pub(crate) mod visit;
+mod waits;
 mod warnings;
+
+pub use renames::renamed_parameter;
+pub use silence::silence;
 
 use hashbrown::HashSet;
 
@@ -14,12 +24,11 @@ use crate::ast::{
     ArgKind, Call, CallKind, Compare, CompareRight, Dialect, Function, Item, RouteKind, RouteName, Script, Span,
     Spanned, Var,
 };
-use crate::diagnostic::{Diagnostic, sort};
+use crate::diagnostic::{Diagnostic, Severity, sort};
 use crate::format::Format;
 use crate::names::nearest;
 use crate::pvar::Scope;
 use crate::regex::PosixRegex;
-use crate::source::SourceMap;
 use crate::surface::Surface;
 
 use routes::{Reached, RouteTable};
@@ -28,12 +37,17 @@ use visit::{Visitor, walk_route};
 /// Arguments of a `route()` call.
 pub const ROUTE_ARGUMENTS_MAX: usize = 8;
 
+/// Errors and warnings that are kept; more help nobody.
+pub const FINDINGS_MAX: usize = 2_000;
+/// Notes that are kept.
+const NOTES_MAX: usize = 10_000;
+
 /// What to look for.
 #[derive(Clone, Copy, Default)]
 pub struct CheckOptions {
     /// Also report what is allowed but doubtful (unreachable code, routes never called, ...).
     pub warnings: bool,
-    /// Unknown functions are warnings, not errors (`--permissive`).
+    /// Functions and variables that the loaded modules have in OpenSIPS and not here are warnings, not errors (`--permissive`).
     pub is_permissive: bool,
     /// What else is known about the name of an unknown function, for example the OpenSIPS module it belongs to.
     pub about_function: Option<fn(&str) -> Option<String>>,
@@ -55,29 +69,44 @@ pub fn check(script: &Script, dialect: Dialect, surface: &Surface, options: &Che
             reached: &mut reached,
             diagnostics: &mut diagnostics,
             route: index,
+            order: None,
         };
         walk_route(route, &mut checker);
     }
     routes::check_kinds(&table, &reached, surface, &mut diagnostics);
     if options.warnings {
-        warnings::check(script, &table, &reached, dialect, &mut diagnostics);
+        warnings::check(script, &table, &reached, dialect, surface, &mut diagnostics);
     }
     sort(&mut diagnostics);
+    limit(&mut diagnostics);
     diagnostics
 }
 
-/// Drops warnings that the script itself silences: `# tandem:allow(code)` on the same line or on the line before.
-pub fn silence(diagnostics: &mut Vec<Diagnostic>, sources: &SourceMap) {
+/// Drops what is beyond the limits, warnings before errors, and says so.
+fn limit(diagnostics: &mut Vec<Diagnostic>) {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count().min(FINDINGS_MAX);
+    let mut left = [errors, FINDINGS_MAX - errors, NOTES_MAX];
+    let mut dropped: Option<Span> = None;
     diagnostics.retain(|diagnostic| {
-        if diagnostic.is_error() {
-            return true;
+        let place = match diagnostic.severity {
+            Severity::Error => 0,
+            Severity::Warning => 1,
+            Severity::Note => 2,
+        };
+        let Some(left) = left.get_mut(place) else { return false };
+        if *left == 0 {
+            if place < 2 {
+                dropped.get_or_insert(diagnostic.span);
+            }
+            return false;
         }
-        let mark = format!("tandem:allow({})", diagnostic.code);
-        let here = sources.excerpt(diagnostic.span).text;
-        let before = sources.line_before(diagnostic.span);
-        let is_comment = before.trim_start().starts_with('#');
-        !(here.contains(&mark) || is_comment && before.contains(&mark))
+        *left -= 1;
+        true
     });
+    if let Some(span) = dropped {
+        let text = format!("more than {FINDINGS_MAX} findings, the rest is not shown");
+        diagnostics.push(Diagnostic::warning("too-many-findings", span, text));
+    }
 }
 
 /// Names that the script defines outside of its routes.
@@ -120,11 +149,21 @@ struct Checker<'a> {
     diagnostics: &'a mut Vec<Diagnostic>,
     /// Index of the route being walked.
     route: usize,
+    /// The call being checked with two arguments exchanged, when it fits that way.
+    order: Option<String>,
 }
 
 impl Checker<'_> {
     fn report(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        self.reached.error_count += usize::from(diagnostic.is_error());
+        if self.diagnostics.len() < FINDINGS_MAX + NOTES_MAX || diagnostic.is_error() {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Enough errors for one run: nothing more is looked at.
+    fn is_full(&self) -> bool {
+        self.reached.error_count > FINDINGS_MAX
     }
 
     fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) {
@@ -138,7 +177,11 @@ impl Checker<'_> {
         }
         self.check_context(text, span);
         match Format::parse_in(text, self.scope) {
-            Ok(_) => {}
+            Ok(format) => {
+                for var in format.vars() {
+                    self.missing_variables(var, span);
+                }
+            }
             Err(error) => {
                 let diagnostic = self.variable_error(&error, span);
                 let diagnostic = if has_lone_dollar(text) {
@@ -192,21 +235,41 @@ impl Checker<'_> {
     fn unknown_function(&mut self, function: &Function) {
         let name = function.name.node.as_str();
         let span = function.name.span;
+        if let Some(module) = self.surface.missing_function(name) {
+            let text = format!("function `{name}` of module {module} is known to OpenSIPS, not yet here");
+            self.missing("missing-function", span, text, "the call fails with -1 when it runs");
+            if let (Some(hint), Some(last)) = (renames::renamed_function(name), self.diagnostics.last_mut()) {
+                last.notes.push(format!("newer releases lack it, too: {hint}"));
+            }
+            return;
+        }
         let about = self.options.about_function.and_then(|about| about(name));
-        let error = match about {
-            Some(about) => {
+        let renamed = renames::renamed_function(name);
+        let error = match (about, renamed) {
+            (Some(about), _) => {
                 Diagnostic::error("missing-function", span, format!("the function `{name}` is of no loaded module"))
                     .with_note(about)
             }
-            None => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))
+            (None, Some(hint)) => {
+                Diagnostic::error("renamed-function", span, format!("the function `{name}` is of an older OpenSIPS"))
+                    .with_suggestion(hint)
+            }
+            (None, None) => Diagnostic::error("unknown-function", span, format!("there is no function `{name}`"))
                 .with_nearest(nearest(name, self.surface.function_names()))
                 .with_note("functions come with the modules that the script loads"),
         };
-        let mut error = error;
-        if self.options.is_permissive {
-            error.severity = crate::diagnostic::Severity::Warning;
-        }
         self.report(error);
+    }
+
+    /// Something that OpenSIPS has and this program lacks.
+    fn missing(&mut self, code: &'static str, span: Span, text: String, then: &str) {
+        let diagnostic = if self.options.is_permissive {
+            Diagnostic::warning(code, span, text).with_note(then)
+        } else {
+            Diagnostic::error(code, span, text)
+                .with_suggestion(format!("with --permissive the script loads, and {then}"))
+        };
+        self.report(diagnostic);
     }
 }
 
@@ -225,6 +288,9 @@ fn has_lone_dollar(text: &[u8]) -> bool {
 
 impl Visitor for Checker<'_> {
     fn call(&mut self, call: &Call) {
+        if self.is_full() {
+            return;
+        }
         match &call.kind {
             CallKind::Xlog { level, format, .. } => self.xlog(level.as_ref(), format),
             CallKind::Route { name, args } => {
@@ -258,10 +324,15 @@ impl Visitor for Checker<'_> {
     }
 
     fn function(&mut self, function: &Function, is_async: bool) {
-        self.check_function(function, is_async);
+        if !self.is_full() {
+            self.check_function(function, is_async);
+        }
     }
 
     fn var(&mut self, var: &Var, is_target: bool) {
+        if self.is_full() {
+            return;
+        }
         if is_target {
             self.target_variable(var);
         } else {

@@ -6,7 +6,8 @@ use crate::ast::Dialect;
 use crate::pvar::{self, CompiledVar, Scope, VarError};
 use crate::surface::Surface;
 use crate::value::Text;
-use crate::vm::{Host, printed_var};
+use crate::vm::{Host, eval_var};
+use crate::words::{Splitter, Step};
 
 /// Longest expanded format in bytes (the reference has `pv_print_buf_size`, 20000 by default).
 pub const FORMAT_BYTES_MAX: usize = 1024 * 1024;
@@ -74,7 +75,7 @@ impl Format {
                 Piece::Literal(bytes) => out.extend_from_slice(bytes),
                 Piece::Var(var) => {
                     // A failing transformation (2.4 rules) prints as nothing.
-                    if let Ok(value) = printed_var(host, var) {
+                    if let Ok(value) = eval_var(host, var) {
                         value.print_into(out);
                     }
                 }
@@ -84,6 +85,42 @@ impl Format {
             }
         }
         true
+    }
+
+    /// Exactly one variable.
+    pub(crate) fn of_var(var: CompiledVar) -> Format {
+        Format { pieces: vec![Piece::Var(Arc::new(var))] }
+    }
+
+    /// The expanded text of a path: variables are marked with the kind of their values.
+    pub(crate) fn eval_path<H: Host>(&self, host: &mut H) -> Text {
+        let mut out = Vec::new();
+        for piece in &self.pieces {
+            let var = match piece {
+                Piece::Literal(bytes) => {
+                    out.extend_from_slice(bytes);
+                    continue;
+                }
+                Piece::Var(var) => var,
+            };
+            let value = eval_var(host, var).unwrap_or_default();
+            out.push(pvar::PATH_VAR_START);
+            match (value.is_int_primary(), value.as_int()) {
+                (true, Some(int)) => {
+                    out.push(pvar::PATH_INT);
+                    out.extend_from_slice(&crate::value::int_text(int));
+                }
+                _ => match value.as_text() {
+                    Some(text) => {
+                        out.push(pvar::PATH_TEXT);
+                        out.extend(text.iter().filter(|byte| **byte > pvar::PATH_VAR_END));
+                    }
+                    None => out.push(pvar::PATH_NULL),
+                },
+            }
+            out.push(pvar::PATH_VAR_END);
+        }
+        Text::from(out)
     }
 
     /// The expanded text as a value; `None` when it grows beyond [`FORMAT_BYTES_MAX`].
@@ -97,6 +134,40 @@ impl Format {
         let text = Text::copy(&out);
         host.vars().scratch = out;
         is_complete.then_some(text)
+    }
+
+    /// The format as words: blanks in its literal text separate them, blanks inside of quotes and inside of variables do
+    /// not. Each word is a format of its own.
+    pub fn words(&self) -> Vec<Format> {
+        let mut splitter = Splitter::default();
+        let mut all = Vec::new();
+        let mut word: Vec<Piece> = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(bytes) => {
+                    let mut literal = Vec::new();
+                    for byte in bytes {
+                        match splitter.step(*byte) {
+                            Step::Byte(byte) => literal.push(byte),
+                            Step::Nothing => {}
+                            Step::End => {
+                                close(&mut word, &mut literal);
+                                all.push(Format { pieces: std::mem::take(&mut word) });
+                            }
+                        }
+                    }
+                    close(&mut word, &mut literal);
+                }
+                Piece::Var(var) => {
+                    splitter.open();
+                    word.push(Piece::Var(var.clone()));
+                }
+            }
+        }
+        if splitter.is_open() {
+            all.push(Format { pieces: word });
+        }
+        all
     }
 
     /// The variables in it.
@@ -127,5 +198,12 @@ impl Format {
             [Piece::Var(var)] => Some(var),
             _ => None,
         }
+    }
+}
+
+/// Ends a literal piece of a word.
+fn close(word: &mut Vec<Piece>, literal: &mut Vec<u8>) {
+    if !literal.is_empty() {
+        word.push(Piece::Literal(std::mem::take(literal).into()));
     }
 }

@@ -1,10 +1,12 @@
 //! A compiled script: flat instructions, tables of routes, variables, formats and calls, flag names. It runs nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hashbrown::HashMap;
 
 use crate::ast::{AssignOp, BinaryOp, CompareOp, Dialect, EventMode, RouteKind, Span};
+use crate::coverage::Coverage;
 use crate::format::Format;
 use crate::pvar::CompiledVar;
 use crate::regex::PosixRegex;
@@ -47,6 +49,8 @@ pub struct Program {
     pub(crate) branch_flags: Vec<Box<str>>,
     pub(crate) while_rounds_max: u32,
     pub(crate) xlog_bytes_max: usize,
+    /// What has run, when that is wanted.
+    pub(crate) coverage: Option<Arc<Coverage>>,
 }
 
 /// Where a statement stands.
@@ -190,6 +194,23 @@ impl Program {
     /// Names of the branch flags, by index.
     pub fn branch_flag_names(&self) -> &[Box<str>] {
         &self.branch_flags
+    }
+
+    /// From now on it is counted what runs. Before that, and without it, nothing is counted and nothing is paid for it.
+    pub fn count_runs(&mut self) {
+        self.coverage = Some(Arc::new(Coverage::new(self.code.len())));
+    }
+
+    /// Lines with statements and how often each has run, by file and line; empty before [`Program::count_runs`].
+    pub fn line_runs(&self) -> Vec<crate::coverage::LineRuns> {
+        let Some(coverage) = &self.coverage else { return Vec::new() };
+        let ops = self.code.iter().zip(&self.positions).enumerate();
+        // Jumps and ends of routes are made by the compiler: no statement of the script stands for them.
+        let own = ops.filter(|(_, (op, _))| !matches!(op, Op::Jump(_) | Op::EndRoute | Op::CondToRc));
+        crate::coverage::by_line(
+            own.map(|(at, (_, place))| (place.span.file, place.line, coverage.runs(at))),
+            &self.files,
+        )
     }
 
     /// Number of instructions.
@@ -356,6 +377,16 @@ pub(crate) struct CallPlan {
     pub(crate) args: Vec<ArgPlan>,
     /// All arguments, when none has to be evaluated.
     pub(crate) constant: Option<Vec<Arg>>,
+    /// Set for a function that OpenSIPS has and this program lacks.
+    pub(crate) missing: Option<Arc<MissingCall>>,
+}
+
+/// A call that cannot work: it yields -1 and tells why, once per place in the script.
+#[derive(Debug)]
+pub(crate) struct MissingCall {
+    /// Function, module and place, for the log.
+    pub(crate) reason: Box<str>,
+    pub(crate) is_told: AtomicBool,
 }
 
 /// How an argument is made.
@@ -375,6 +406,10 @@ pub(crate) enum ArgPlan {
     Any(VarRef),
     /// A regular expression made at run time.
     RegexVar(VarRef),
+    /// Words, each a format of its own.
+    Words(Vec<u32>),
+    /// Words out of the text of a variable.
+    WordsOfVar(VarRef),
 }
 
 #[derive(Clone, Debug)]

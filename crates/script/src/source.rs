@@ -7,6 +7,11 @@ use std::path::Path;
 
 use crate::ast::{FileId, Span};
 
+/// Longest line that is shown, in bytes.
+const EXCERPT_BYTES_MAX: usize = 10_000;
+/// Bytes of a line before a place up to which columns count characters; behind them they count bytes.
+const COLUMN_BYTES_MAX: usize = 100_000;
+
 /// Where file contents come from: the file system in the program, a table in tests.
 pub trait FileReader {
     /// The whole file; `NotFound` lets the search go on in the next directory.
@@ -185,19 +190,26 @@ impl SourceMap {
         };
         let (index, line) = source.line_of(offset);
         let before = source.text.get(line.start..(offset as usize).clamp(line.start, line.end)).unwrap_or(&[]);
-        let column = 1 + String::from_utf8_lossy(before).chars().count() as u32;
+        let column = match before.len() {
+            // Lines that nobody reads: a thousand findings in one of ten megabytes must not take minutes.
+            long if long > COLUMN_BYTES_MAX => 1 + long as u32,
+            _ => 1 + String::from_utf8_lossy(before).chars().count() as u32,
+        };
         match source.origins.as_ref().and_then(|origins| origins.get(index)) {
             Some((origin, origin_line)) => Location { name: self.name(*origin), line: *origin_line, column },
             None => Location { name: &source.name, line: index as u32 + 1, column },
         }
     }
 
-    /// The first line of a span and the part of it that the span covers.
+    /// The first line of a span and the part of it that the span covers; empty for a line that is too long to be shown.
     pub fn excerpt(&self, span: Span) -> Excerpt {
         let Some(source) = self.files.get(usize::from(span.file.0)) else {
             return Excerpt { text: String::new(), span: 0..0 };
         };
         let (_, mut line) = source.line_of(span.start);
+        if line.len() > EXCERPT_BYTES_MAX {
+            return Excerpt { text: String::new(), span: 0..0 };
+        }
         if source.text.get(line.clone()).is_some_and(|text| text.ends_with(b"\r")) {
             line.end -= 1;
         }
@@ -212,13 +224,9 @@ impl SourceMap {
         Excerpt { span: from..to, text }
     }
 
-    /// The line before the one a span begins in; empty at the top of a file.
-    pub fn line_before(&self, span: Span) -> String {
-        let Some(source) = self.files.get(usize::from(span.file.0)) else { return String::new() };
-        let (_, line) = source.line_of(span.start);
-        let Some(newline) = line.start.checked_sub(1) else { return String::new() };
-        let (_, before) = source.line_of(newline as u32);
-        String::from_utf8_lossy(source.text.get(before).unwrap_or(&[])).into_owned()
+    /// Number of the line a span begins in, from 1, in its own file (for the output of a preprocessor: in that output).
+    pub fn source_line(&self, span: Span) -> u32 {
+        self.files.get(usize::from(span.file.0)).map_or(1, |source| source.line_of(span.start).0 as u32 + 1)
     }
 
     /// The flat text for a preprocessor (`-p`): before each source line a comment line with its position.

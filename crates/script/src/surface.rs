@@ -70,10 +70,16 @@ pub enum ArgType {
     Static,
     /// A constant that is not expanded (lists of output variables such as `"$avp(a);$avp(b)"`).
     Raw,
+    /// Words separated by blanks, told apart before variables go in: what a variable holds is one word or a part of one.
+    /// Quotes keep blanks together. A lone variable holds the whole text and is split when it is read.
+    Words,
     /// A readable variable, passed by reference.
     Var,
     /// A writable variable, passed by reference.
     VarOut,
+    /// A writable variable, passed by reference, or any other text, expanded: 2.4 writes `""` for none, and puts a name
+    /// (of a partition) into the place where later versions have the variable.
+    VarOrText,
     /// A regular expression, POSIX extended; constants are compiled at load.
     Regex,
     /// Name of a message flag, resolved to its index at load.
@@ -129,6 +135,8 @@ pub enum NameRule {
     Named,
     /// Either.
     Both,
+    /// `$name(path)`: variables inside the path are given to the reader with the kind of their values (see [`crate::pvar::PATH_VAR_START`]).
+    Path,
 }
 
 /// A variable class of the script language.
@@ -188,7 +196,7 @@ pub struct CommandSpec {
     pub name: &'static str,
     /// Other names it answers to (`clusterer_list`).
     pub aliases: &'static [&'static str],
-    /// Parameters; a name ending in `?` is optional.
+    /// Parameters; a name ending in `?` is optional, a last one ending in `...` may stand several times.
     pub params: &'static [&'static str],
     /// One line for the documentation.
     pub doc: &'static str,
@@ -218,6 +226,11 @@ pub struct Surface {
     function_names: HashMap<&'static str, Vec<FunctionId>>,
     variables: Vec<(&'static str, VariableSpec)>,
     variable_names: HashMap<&'static str, VariableId>,
+    events: Vec<&'static EventSpec>,
+    /// Functions of loaded modules that OpenSIPS has and this program lacks, with their module.
+    missing_functions: HashMap<&'static str, &'static str>,
+    /// Variables of the same kind.
+    missing_variables: HashMap<&'static str, &'static str>,
 }
 
 impl Surface {
@@ -235,6 +248,40 @@ impl Surface {
         self.variables.push((module, spec));
         self.variable_names.insert(spec.name, id);
         id
+    }
+
+    /// Adds an event of a loaded module.
+    pub fn add_event(&mut self, event: &'static EventSpec) {
+        self.events.push(event);
+    }
+
+    /// Notes that `module` has such a function in OpenSIPS and not here; without effect when some module offers it here.
+    pub fn add_missing_function(&mut self, module: &'static str, name: &'static str) {
+        if !self.function_names.contains_key(name) {
+            self.missing_functions.entry(name).or_insert(module);
+        }
+    }
+
+    /// Notes that `module` has such a variable in OpenSIPS and not here; without effect when some module offers it here.
+    pub fn add_missing_variable(&mut self, module: &'static str, name: &'static str) {
+        if !self.variable_names.contains_key(name) {
+            self.missing_variables.entry(name).or_insert(module);
+        }
+    }
+
+    /// The loaded module that has this function in OpenSIPS and not here. Calls of it compile, and fail at run time.
+    pub fn missing_function(&self, name: &str) -> Option<&'static str> {
+        self.missing_functions.get(name).copied()
+    }
+
+    /// The loaded module that has this variable in OpenSIPS and not here. It reads NULL.
+    pub fn missing_variable(&self, name: &str) -> Option<&'static str> {
+        self.missing_variables.get(name).copied()
+    }
+
+    /// The event of that name.
+    pub fn event(&self, name: &str) -> Option<&'static EventSpec> {
+        self.events.iter().copied().find(|event| event.name == name)
     }
 
     /// All functions of that name.

@@ -147,6 +147,8 @@ pub enum Value {
     Dual(Text, i32),
     /// A truth value: integer primary 1 or 0 with the text `true` or `false` (`$msg.flag(...)`, `$msg.is_request`).
     Bool(bool),
+    /// Integer primary with a text of its own beside it (`{s.int}` keeps the text it was given).
+    Number(Text, i32),
     /// A number without a text form: a literal, or the result of arithmetic, a comparison or a call.
     Literal(i32),
 }
@@ -165,7 +167,7 @@ impl Value {
     /// The integer form, if there is one.
     pub fn as_int(&self) -> Option<i32> {
         match self {
-            Value::Int(int) | Value::Dual(_, int) | Value::Literal(int) => Some(*int),
+            Value::Int(int) | Value::Dual(_, int) | Value::Number(_, int) | Value::Literal(int) => Some(*int),
             Value::Bool(is_true) => Some(i32::from(*is_true)),
             Value::Null | Value::Text(_) => None,
         }
@@ -173,13 +175,13 @@ impl Value {
 
     /// Whether the primary type is the integer.
     pub fn is_int_primary(&self) -> bool {
-        matches!(self, Value::Int(_) | Value::Literal(_) | Value::Bool(_))
+        matches!(self, Value::Int(_) | Value::Literal(_) | Value::Bool(_) | Value::Number(..))
     }
 
     /// The text form, if there is one: decimal digits for [`Value::Int`], none for NULL and [`Value::Literal`].
     pub fn as_text(&self) -> Option<Text> {
         match self {
-            Value::Text(text) | Value::Dual(text, _) => Some(text.clone()),
+            Value::Text(text) | Value::Dual(text, _) | Value::Number(text, _) => Some(text.clone()),
             Value::Int(int) => Some(int_text(*int)),
             Value::Bool(is_true) => Some(bool_text(*is_true)),
             Value::Null | Value::Literal(_) => None,
@@ -190,7 +192,7 @@ impl Value {
     pub fn print_into(&self, out: &mut Vec<u8>) {
         match self {
             Value::Null => out.extend_from_slice(b"<null>"),
-            Value::Text(text) | Value::Dual(text, _) => out.extend_from_slice(text),
+            Value::Text(text) | Value::Dual(text, _) | Value::Number(text, _) => out.extend_from_slice(text),
             Value::Int(int) | Value::Literal(int) => out.extend_from_slice(&int_text(*int)),
             Value::Bool(is_true) => out.extend_from_slice(&bool_text(*is_true)),
         }
@@ -199,7 +201,7 @@ impl Value {
     /// What is kept when the value is put into `$var` or `$avp`: the integer iff it is primary, else the text.
     pub fn into_stored(self) -> Value {
         match self {
-            Value::Literal(int) => Value::Int(int),
+            Value::Literal(int) | Value::Number(_, int) => Value::Int(int),
             Value::Dual(text, _) => Value::Text(text),
             Value::Bool(is_true) => Value::Int(i32::from(is_true)),
             other => other,
@@ -210,7 +212,7 @@ impl Value {
     pub fn is_true(&self) -> bool {
         match self {
             Value::Null => false,
-            Value::Int(int) | Value::Literal(int) => *int != 0,
+            Value::Int(int) | Value::Literal(int) | Value::Number(_, int) => *int != 0,
             Value::Bool(is_true) => *is_true,
             Value::Text(text) | Value::Dual(text, _) => !text.is_empty(),
         }

@@ -63,6 +63,10 @@ struct Process {
     node: Option<ClusterNode>,
     /// Host gone: nothing is refused, all is swallowed.
     is_host_down: bool,
+    /// Added to every packet on its way in.
+    slowness: Duration,
+    /// Its wall clock differs from the true time by so many seconds.
+    clock_offset: i64,
     starts: u64,
     outgoing: HashMap<SocketAddr, ConnId>,
     events: Vec<(Duration, Event)>,
@@ -160,6 +164,8 @@ impl Network {
             listener: own.unwrap_or(fallback),
             node: None,
             is_host_down: false,
+            slowness: Duration::ZERO,
+            clock_offset: 0,
             starts: 0,
             outgoing: HashMap::new(),
             events: Vec::new(),
@@ -178,6 +184,14 @@ impl Network {
     pub fn now(&self) -> Now {
         let secs = i64::try_from(self.now.as_secs()).unwrap_or(i64::MAX);
         Now { mono: self.origin + self.now, unix_secs: UNIX_START + secs }
+    }
+
+    /// The moment as the process sees it: its wall clock may be wrong.
+    #[must_use]
+    pub fn now_at(&self, id: ProcessId) -> Now {
+        let mut now = self.now();
+        now.unix_secs += self.processes.get(id.0).map_or(0, |process| process.clock_offset);
+        now
     }
 
     /// Packets handed over so far.
@@ -234,7 +248,7 @@ impl Network {
 
     /// Runs a command on a running core and does what follows. `None` when it does not run.
     pub fn with<T>(&mut self, id: ProcessId, command: impl FnOnce(&mut ClusterNode, Now) -> T) -> Option<T> {
-        let now = self.now();
+        let now = self.now_at(id);
         let node = self.processes.get_mut(id.0)?.node.as_mut()?;
         let result = command(node, now);
         self.drain(id);
@@ -245,7 +259,7 @@ impl Network {
 
     /// Starts a process anew. False when it runs already or its configuration is refused.
     pub fn start(&mut self, id: ProcessId) -> bool {
-        let now = self.now();
+        let now = self.now_at(id);
         let rng = SplitMix64::new(self.rng.next_bits());
         let Some(process) = self.processes.get_mut(id.0) else { return false };
         if process.node.is_some() {
@@ -299,6 +313,27 @@ impl Network {
     pub fn cut(&mut self, a: ProcessId, b: ProcessId) {
         self.cut_one_way(a, b);
         self.cut_one_way(b, a);
+    }
+
+    /// From now on every packet reaches the process so much later.
+    pub fn slow_down(&mut self, id: ProcessId, by: Duration) {
+        if let Some(process) = self.processes.get_mut(id.0) {
+            process.slowness = by;
+        }
+    }
+
+    /// Sets the wall clock of a process wrong by so many seconds.
+    pub fn skew_clock(&mut self, id: ProcessId, by_secs: i64) {
+        if let Some(process) = self.processes.get_mut(id.0) {
+            process.clock_offset = by_secs;
+        }
+    }
+
+    /// Breaks all connections of a process: both ends learn it, what was under way is lost.
+    pub fn break_connections(&mut self, id: ProcessId) {
+        for conn in self.connections_of(id) {
+            self.close(conn, None);
+        }
     }
 
     /// Heals both directions: what was held back on open connections arrives now.
@@ -363,7 +398,7 @@ impl Network {
     }
 
     fn transmit(&mut self, conn: ConnId, to_opener: bool, bytes: Bytes) {
-        let delay = self.delay();
+        let mut delay = self.delay();
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let direction = usize::from(to_opener);
         let (from, to) =
@@ -374,6 +409,7 @@ impl Network {
             }
             return;
         }
+        delay += self.processes.get(to.0).map_or(Duration::ZERO, |process| process.slowness);
         let mut at = self.now + delay;
         if let Some(next) = connection.next_arrival.get_mut(direction) {
             at = at.max(*next);
@@ -440,15 +476,16 @@ impl Network {
                         self.close(conn, Some(id));
                     }
                 }
-                // Simulated nodes have addresses in their URLs.
-                Output::Resolve { .. } => {}
+                Output::CloseConnection { conn } => self.close(conn, Some(id)),
+                // Simulated nodes have addresses in their URLs, and there is one cluster.
+                Output::Resolve { .. } | Output::SendBridge { .. } => {}
                 Output::Event(event) => self.take_event(id, event),
             }
         }
     }
 
     fn take_event(&mut self, id: ProcessId, event: Event) {
-        let now = self.now();
+        let now = self.now_at(id);
         if let Some(process) = self.processes.get_mut(id.0)
             && let Some(node) = process.node.as_mut()
         {
@@ -457,7 +494,7 @@ impl Network {
                     let answer = format!("from {}", node.node_id());
                     let _ = node.send_reply(*cluster, *src, answer.as_bytes(), tag, now);
                 }
-                Event::SyncRequested { cluster, capability, requester } if process.spec.donates => {
+                Event::SyncRequested { cluster, capability, requester, .. } if process.spec.donates => {
                     let none = Vec::new();
                     let data = process.spec.donations.get(capability.as_ref()).unwrap_or(&none);
                     if node.sync_begin(*cluster, capability, *requester, 1, now).is_ok() {
@@ -477,7 +514,6 @@ impl Network {
     }
 
     fn perform(&mut self, step: Step) {
-        let now = self.now();
         match step {
             Step::Arrive { conn, to_opener, bytes } => {
                 let Some(connection) = self.connections.get(&conn) else { return };
@@ -491,6 +527,7 @@ impl Network {
                 if let Some(trace) = &mut self.trace {
                     trace.push(TraceLine { at: self.now, from, to, bytes: bytes.clone() });
                 }
+                let now = self.now_at(to);
                 let node = self.processes.get_mut(to.0).and_then(|process| process.node.as_mut());
                 if let Some(node) = node {
                     let port = if to_opener { addr.port() } else { 40_000 };

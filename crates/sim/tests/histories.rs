@@ -34,3 +34,25 @@ fn the_checks_see_a_cut_that_the_nodes_have_not_noticed_yet() {
     let seen = network.disagreements(ClusterId(1));
     assert!(seen.iter().any(|d| matches!(d, Disagreement::Link { should_be_up: false, .. })));
 }
+
+/// Seeds of the histories that every run of the tests checks; a longer run is `cargo run --release -p tandem-sim --
+/// --histories 100000`.
+const HISTORIES: u64 = 2_000;
+
+#[test]
+fn two_thousand_histories_of_five_nodes_end_well() {
+    let settings = HistorySettings::default();
+    let origin = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64).min(8);
+    let failed: Vec<u64> = std::thread::scope(|scope| {
+        let runs = (0..threads).map(|first| {
+            scope.spawn(move || {
+                let seeds = (first..HISTORIES).step_by(usize::try_from(threads).unwrap());
+                seeds.filter(|seed| run_history(*seed, &settings, origin).is_err()).collect::<Vec<u64>>()
+            })
+        });
+        let runs: Vec<_> = runs.collect();
+        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
+    });
+    assert!(failed.is_empty(), "replay with: cargo run -p tandem-sim -- --histories 1 --seed N; failed: {failed:?}");
+}

@@ -1,4 +1,7 @@
-//! `YYYY-MM-DD HH:MM:SS` in UTC to and from Unix seconds, as SQL tables store moments. No time zones, no leap seconds.
+//! `YYYY-MM-DD HH:MM:SS` to and from Unix seconds, as SQL tables store moments, in UTC or in the zone of the process. No
+//! leap seconds.
+
+use chrono::{DateTime, Local, MappedLocalTime, Offset as _, TimeZone as _};
 
 const DAY_SECS: i64 = 86_400;
 
@@ -28,6 +31,24 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         return None;
     }
     Some(days(year, month, day) * DAY_SECS + hour * 3600 + minute * 60 + second)
+}
+
+/// What the clock on the wall shows at `unix_secs`, in seconds since it showed 1970-01-01 00:00:00. OpenSIPS writes moments
+/// into tables by this clock (variable TZ, /etc/localtime).
+pub fn wall_clock(unix_secs: i64) -> i64 {
+    let offset = DateTime::from_timestamp(unix_secs, 0)
+        .map_or(0, |utc| Local.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc());
+    unix_secs.saturating_add(i64::from(offset))
+}
+
+/// The reverse: the moment at which the clock on the wall shows that; the earlier of two, and the hour that a change of
+/// summer time leaves out is read as if it had not changed.
+pub fn from_wall_clock(wall_secs: i64) -> i64 {
+    let Some(naive) = DateTime::from_timestamp(wall_secs, 0).map(|utc| utc.naive_utc()) else { return wall_secs };
+    match Local.from_local_datetime(&naive) {
+        MappedLocalTime::Single(moment) | MappedLocalTime::Ambiguous(moment, _) => moment.timestamp(),
+        MappedLocalTime::None => wall_secs - (wall_clock(wall_secs - DAY_SECS) - (wall_secs - DAY_SECS)),
+    }
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -68,7 +89,15 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{format, parse};
+    use super::{format, from_wall_clock, parse, wall_clock};
+
+    #[test]
+    fn the_clock_on_the_wall_can_be_read_back() {
+        for secs in [-2_208_988_799, 0, 1_700_000_000, 1_720_000_000, 4_102_444_799] {
+            assert_eq!(from_wall_clock(wall_clock(secs)), secs);
+        }
+        assert_eq!(from_wall_clock(i64::MAX), i64::MAX);
+    }
 
     #[test]
     fn known_moments_are_written_and_read() {

@@ -235,6 +235,27 @@ impl MemoryStore {
         }
     }
 
+    /// How many parts [`MemoryStore::shard_entries`] can show.
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// All living entries of one part, in no order; none when there is no such part. A key never changes its part.
+    pub fn shard_entries(&self, shard: usize) -> Vec<MemoryEntry> {
+        let now_ms = (self.clock)();
+        let Some(shard) = self.shards.get(shard) else { return Vec::new() };
+        let shard = shard.lock();
+        let alive = shard.entries.iter().filter(|(_, entry)| !entry.is_expired(now_ms));
+        alive.map(|(key, entry)| memory_entry(key, entry, now_ms)).collect()
+    }
+
+    /// One living entry with its remaining time.
+    pub fn entry(&self, key: &[u8]) -> Option<MemoryEntry> {
+        let now_ms = (self.clock)();
+        let shard = self.shard(key).lock();
+        shard.entries.get(key).filter(|entry| !entry.is_expired(now_ms)).map(|entry| memory_entry(key, entry, now_ms))
+    }
+
     /// Removes what has expired (`cache_clean_period`) and says how many there were.
     pub fn purge(&self) -> usize {
         let now_ms = (self.clock)();
@@ -353,6 +374,11 @@ impl MemoryStore {
         self.expired.fetch_add(removed as u64, Ordering::Relaxed);
         removed
     }
+}
+
+fn memory_entry(key: &[u8], entry: &Entry, now_ms: u64) -> MemoryEntry {
+    let remaining_ms = entry.expires_ms.map(|expires_ms| expires_ms.saturating_sub(now_ms));
+    MemoryEntry { key: key.to_vec(), value: entry.value.to_vec(), remaining_ms }
 }
 
 fn expires_at(now_ms: u64, expires_secs: u32) -> Option<u64> {

@@ -2,7 +2,7 @@
 //! connecting anew. Knows no SQL and no engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,6 +10,11 @@ use tandem_module::db::{BoxFuture, DbError, DbRows, Statement};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use crate::watch::{Watch, describe};
+
+/// Between two attempts to connect for the same statement.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +26,31 @@ pub struct PoolLimits {
     /// Greatest time from `run()` to the result: waiting, connecting and the statement itself. Beyond,
     /// [`DbError::Timeout`], and the connection is given up.
     pub timeout: Duration,
+    /// Greatest time of one attempt to connect.
+    pub connect_timeout: Duration,
+    /// How long a failed attempt to connect speaks for the server: statements of that time fail with its error at once, so
+    /// that a server which is down is not flooded and nothing waits in vain.
+    pub outage_pause: Duration,
+    /// Attempts to connect for one statement, at least one.
+    pub connects_max: usize,
+    /// How often a statement is run again after its connection broke or the server asked for it (deadlock).
+    pub retries_max: usize,
+    /// Statements that take longer are logged, if set.
+    pub slow: Option<Duration>,
 }
 
 impl Default for PoolLimits {
     fn default() -> PoolLimits {
-        PoolLimits { connections_max: 4, waiting_max: 10_000, timeout: Duration::from_secs(5) }
+        PoolLimits {
+            connections_max: 4,
+            waiting_max: 10_000,
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            outage_pause: Duration::ZERO,
+            connects_max: 1,
+            retries_max: 0,
+            slow: None,
+        }
     }
 }
 
@@ -35,6 +60,8 @@ pub struct Outcome {
     pub result: Result<DbRows, DbError>,
     /// Whether the connection can be used again.
     pub is_reusable: bool,
+    /// Whether the statement may succeed when it is run once more, on a new connection if this one is not reusable.
+    pub can_retry: bool,
 }
 
 /// What a pool asks of an engine.
@@ -66,11 +93,21 @@ struct Inner<E: Engine> {
     permits: Semaphore,
     idle: Mutex<Vec<E::Connection>>,
     pending: AtomicUsize,
+    watch: Watch,
+    /// Whether the newest news of the server was bad.
+    is_down: AtomicBool,
+    /// The newest attempt to connect, if it failed.
+    outage: Mutex<Option<(Instant, DbError)>>,
 }
 
 impl<E: Engine> Pool<E> {
     /// A pool without connections: they are made when needed.
     pub fn new(engine: E, limits: PoolLimits, handle: Handle) -> Pool<E> {
+        Pool::watched(engine, limits, handle, Watch::default())
+    }
+
+    /// The same, with somebody to tell what happens.
+    pub fn watched(engine: E, limits: PoolLimits, handle: Handle, watch: Watch) -> Pool<E> {
         let connections_max = limits.connections_max.clamp(1, Semaphore::MAX_PERMITS);
         let inner = Inner {
             engine,
@@ -78,6 +115,9 @@ impl<E: Engine> Pool<E> {
             permits: Semaphore::new(connections_max),
             idle: Mutex::new(Vec::new()),
             pending: AtomicUsize::new(0),
+            watch,
+            is_down: AtomicBool::new(false),
+            outage: Mutex::new(None),
         };
         Pool { inner: Arc::new(inner), handle }
     }
@@ -86,12 +126,16 @@ impl<E: Engine> Pool<E> {
     /// any executor may poll it, and dropping it does not take the statement back.
     pub fn run(&self, statement: Statement) -> BoxFuture<Result<DbRows, DbError>> {
         let Some(place) = Place::take(&self.inner) else {
+            self.inner.watch.count_result(&Err(DbError::Overloaded));
             return Box::pin(std::future::ready(Err(DbError::Overloaded)));
         };
         let task = self.handle.spawn(async move { place.0.run(statement).await });
-        Box::pin(
-            async move { task.await.unwrap_or_else(|_| Err(DbError::Unavailable("the program is stopping".into()))) },
-        )
+        Box::pin(async move {
+            task.await.unwrap_or_else(|error| {
+                let reason = if error.is_panic() { "its answer makes no sense" } else { "the program is stopping" };
+                Err(DbError::Unavailable(reason.into()))
+            })
+        })
     }
 
     /// Statements running or waiting now.
@@ -126,27 +170,86 @@ impl<E: Engine> Drop for Place<E> {
 
 impl<E: Engine> Inner<E> {
     async fn run(&self, statement: Statement) -> Result<DbRows, DbError> {
-        let deadline = Instant::now() + self.limits.timeout;
+        let start = Instant::now();
+        let deadline = start + self.limits.timeout;
         // When time is up the inner future is dropped, and its connection with it: what an engine has left half done
         // must not meet the next statement.
         let timeout_ms = u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX);
-        tokio::time::timeout_at(deadline, self.run_within(&statement, deadline))
+        let result = tokio::time::timeout_at(deadline, self.run_within(&statement, deadline))
             .await
-            .unwrap_or(Err(DbError::Timeout(timeout_ms)))
+            .unwrap_or(Err(DbError::Timeout(timeout_ms)));
+        self.watch.count_result(&result);
+        if let Some(slow) = self.limits.slow.filter(|slow| start.elapsed() > *slow) {
+            self.watch.note_slow(&describe(&statement), start.elapsed(), slow);
+        }
+        result
     }
 
     async fn run_within(&self, statement: &Statement, deadline: Instant) -> Result<DbRows, DbError> {
         let _permit = self.permits.acquire().await.map_err(|_| DbError::Unavailable("the pool is closed".into()))?;
-        let idle = self.idle.lock().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => self.engine.connect().await?,
-        };
-        let outcome = self.engine.execute(&mut connection, statement, deadline).await;
-        if outcome.is_reusable {
-            self.idle.lock().push(connection);
+        let mut retries_left = self.limits.retries_max;
+        loop {
+            let mut connection = self.connection().await?;
+            let outcome = self.engine.execute(&mut connection, statement, deadline).await;
+            if outcome.is_reusable {
+                self.idle.lock().push(connection);
+            } else if outcome.can_retry {
+                // Connections made before the server went are as dead as this one.
+                self.idle.lock().clear();
+                self.went_down();
+            }
+            if !outcome.can_retry || retries_left == 0 {
+                return outcome.result;
+            }
+            retries_left -= 1;
+            self.watch.count_retry();
         }
-        outcome.result
+    }
+
+    async fn connection(&self) -> Result<E::Connection, DbError> {
+        if let Some(idle) = self.idle.lock().pop() {
+            return Ok(idle);
+        }
+        if let Some((at, error)) = self.outage.lock().as_ref()
+            && at.elapsed() < self.limits.outage_pause
+        {
+            return Err(error.clone());
+        }
+        let mut attempts_left = self.limits.connects_max.max(1);
+        loop {
+            let limit_ms = u64::try_from(self.limits.connect_timeout.as_millis()).unwrap_or(u64::MAX);
+            let made = tokio::time::timeout(self.limits.connect_timeout, self.engine.connect()).await;
+            let made =
+                made.unwrap_or_else(|_| Err(DbError::Unavailable(format!("no connection within {limit_ms} ms"))));
+            attempts_left -= 1;
+            match made {
+                Ok(connection) => {
+                    self.came_up();
+                    return Ok(connection);
+                }
+                Err(error) if attempts_left == 0 => {
+                    self.watch.count_failed_connect();
+                    *self.outage.lock() = Some((Instant::now(), error.clone()));
+                    self.went_down();
+                    return Err(error);
+                }
+                Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
+            }
+        }
+    }
+
+    fn went_down(&self) {
+        if !self.is_down.swap(true, Ordering::AcqRel) {
+            self.watch.tell(false);
+        }
+    }
+
+    fn came_up(&self) {
+        self.watch.count_connect();
+        *self.outage.lock() = None;
+        if self.is_down.swap(false, Ordering::AcqRel) {
+            self.watch.tell(true);
+        }
     }
 }
 
@@ -184,16 +287,16 @@ mod tests {
             tokio::task::yield_now().await;
             self.running.fetch_sub(1, Ordering::SeqCst);
             let is_reusable = self.broken.load(Ordering::SeqCst) == 0;
-            Outcome { result: Ok(DbRows { affected: u64::from(*connection), ..DbRows::default() }), is_reusable }
+            Outcome {
+                result: Ok(DbRows { affected: u64::from(*connection), ..DbRows::default() }),
+                is_reusable,
+                can_retry: false,
+            }
         }
     }
 
     fn pool(fake: &Arc<Fake>, connections_max: usize, waiting_max: usize) -> Pool<Arc<Fake>> {
-        Pool::new(
-            fake.clone(),
-            PoolLimits { connections_max, waiting_max, timeout: Duration::from_secs(5) },
-            Handle::current(),
-        )
+        Pool::new(fake.clone(), PoolLimits { connections_max, waiting_max, ..PoolLimits::default() }, Handle::current())
     }
 
     fn statement() -> Statement {

@@ -340,13 +340,18 @@ fn next_outside(text: &[u8], mut at: usize, wanted: u8, dialect: Dialect) -> usi
         at += 1 + match byte {
             byte if *byte == wanted => return at,
             b'\'' | b'"' | b'`' => quoted(rest, *byte, dialect),
-            b'-' if rest.first() == Some(&b'-') => until(rest, b"\n"),
+            b'-' if rest.first() == Some(&b'-') && is_comment(rest, dialect) => until(rest, b"\n"),
             b'#' if dialect == Dialect::MySql => until(rest, b"\n"),
             b'/' if rest.first() == Some(&b'*') => 1 + until(rest.get(1..).unwrap_or_default(), b"*/"),
             _ => 0,
         };
     }
     text.len()
+}
+
+/// Whether two dashes begin a comment: MySQL wants a blank behind them, else `1--1` is arithmetic.
+fn is_comment(after_first_dash: &[u8], dialect: Dialect) -> bool {
+    dialect != Dialect::MySql || after_first_dash.get(1).is_none_or(|byte| byte.is_ascii_whitespace() || *byte < b' ')
 }
 
 /// Length of a quoted text up to and with its closing quote. A doubled quote is two texts side by side: the same end.
@@ -472,6 +477,14 @@ mod tests {
         let text = Statement::Raw(br"select '\'; drop table x; -- '".to_vec());
         assert!(render(&text, Dialect::MySql).is_ok());
         assert!(render(&text, Dialect::Sqlite).is_err());
+    }
+
+    #[test]
+    fn two_dashes_without_a_blank_are_no_comment_for_mysql() {
+        let text = Statement::Raw(b"select 1--1; drop table x".to_vec());
+        assert!(render(&text, Dialect::MySql).is_err());
+        assert!(render(&text, Dialect::Sqlite).is_ok());
+        assert!(render(&Statement::Raw(b"select 1 -- 1; drop".to_vec()), Dialect::MySql).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The tables OpenSIPS scripts expect: columns, keys and versions as data, rendered for each engine. Moves no data and
-//! upgrades no table.
+//! The tables OpenSIPS scripts expect: columns, keys and versions as data, rendered for each engine; creates them and
+//! checks their versions. What a database really has is looked at in [`inspect`].
 
+pub mod inspect;
 mod tables;
 
 use std::fmt::Write as _;
@@ -16,14 +17,22 @@ pub use tables::TABLES;
 pub enum ColumnType {
     /// Integer that counts itself up: the primary key.
     AutoId,
+    /// The same with 64 bits.
+    AutoBigId,
     /// 64-bit integer given by the program: the primary key.
     BigId,
     /// 16-bit integer.
     Small,
     /// 32-bit integer.
     Int,
+    /// The same without a sign, on engines that know such.
+    UnsignedInt,
+    /// 64-bit integer without a sign, on engines that know such.
+    UnsignedBig,
     /// Floating number.
     Float,
+    /// The same with double precision.
+    Double,
     /// Text of at most so many characters.
     Char(u16),
     /// Longer text.
@@ -71,17 +80,37 @@ pub struct Index {
     pub is_unique: bool,
 }
 
+/// A version of a table that older releases of OpenSIPS have.
+#[derive(Clone, Copy, Debug)]
+pub struct Older {
+    /// Version.
+    pub version: i64,
+    /// Releases that have it.
+    pub releases: &'static str,
+    /// Columns of the newest version that it lacks.
+    pub missing: &'static [&'static str],
+}
+
 /// A table.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
     /// Name, as the modules' `*_table` parameters have it by default.
     pub name: &'static str,
-    /// What the `version` table must say about it; 0 for `version` itself.
+    /// What the `version` table must say about it (OpenSIPS 4.0); 0 for `version` itself.
     pub version: i64,
     /// Columns.
     pub columns: &'static [Column],
     /// Indexes.
     pub indexes: &'static [Index],
+    /// Versions of older releases, oldest first.
+    pub older: &'static [Older],
+}
+
+impl Table {
+    /// Whether that is its version in any release since 2.4.
+    pub fn knows(&self, version: i64) -> bool {
+        self.version == version || self.older.iter().any(|older| older.version == version)
+    }
 }
 
 /// What is wrong with the tables.
@@ -114,6 +143,16 @@ pub enum SchemaError {
         /// Version needed.
         expected: i64,
     },
+    /// The table has a version that no known release has; nobody knows what is in it.
+    #[error("{database}: table '{table}' has version {found}, which no release from 2.4 to 4.0 has; it is left alone")]
+    UnknownVersion {
+        /// Database without password.
+        database: String,
+        /// Table.
+        table: String,
+        /// Version there.
+        found: i64,
+    },
     /// The database refused or did not answer.
     #[error("{database}: {error}")]
     Db {
@@ -145,7 +184,7 @@ pub async fn create(db: &dyn Db, tables: &[&str]) -> Result<(), SchemaError> {
         for sql in ddl(table, dialect).map_err(failed)? {
             db.run(Statement::Raw(sql.into_bytes())).await.map_err(failed)?;
         }
-        if table.version > 0 && version(db, table.name).await.map_err(failed)?.is_none() {
+        if table.name != tables::VERSION.name && version(db, table.name).await.map_err(failed)?.is_none() {
             let values = vec![
                 ("table_name".to_owned(), DbValue::from(table.name)),
                 ("table_version".to_owned(), table.version.into()),
@@ -220,6 +259,10 @@ pub fn ddl(table: &Table, dialect: Dialect) -> Result<Vec<String>, DbError> {
         sql.push(')');
     }
     sql.push(')');
+    if dialect == Dialect::MySql {
+        // A server may have another default, which knows no transactions.
+        sql.push_str(" ENGINE=InnoDB");
+    }
     let mut all = vec![sql];
     for index in outside {
         let mut sql = String::from("CREATE INDEX IF NOT EXISTS ");
@@ -251,6 +294,10 @@ fn column_ddl(sql: &mut String, column: &Column, dialect: Dialect) -> Result<(),
         (ColumnType::AutoId, Dialect::Sqlite) => sql.push_str("INTEGER PRIMARY KEY AUTOINCREMENT"),
         (ColumnType::AutoId, Dialect::MySql) => sql.push_str("INT UNSIGNED AUTO_INCREMENT PRIMARY KEY"),
         (ColumnType::AutoId, Dialect::Postgres) => sql.push_str("SERIAL PRIMARY KEY"),
+        (ColumnType::AutoBigId, Dialect::Sqlite) => sql.push_str("INTEGER PRIMARY KEY AUTOINCREMENT"),
+        (ColumnType::AutoBigId, Dialect::MySql) => sql.push_str("BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY"),
+        (ColumnType::AutoBigId, Dialect::Postgres) => sql.push_str("BIGSERIAL PRIMARY KEY"),
+        (ColumnType::BigId, Dialect::MySql) => sql.push_str("BIGINT UNSIGNED PRIMARY KEY"),
         (ColumnType::BigId, _) => sql.push_str("BIGINT PRIMARY KEY"),
         // Ports need 16 bits without sign, which PostgreSQL does not have.
         (ColumnType::Small, Dialect::Postgres) => sql.push_str("INTEGER"),
@@ -258,13 +305,19 @@ fn column_ddl(sql: &mut String, column: &Column, dialect: Dialect) -> Result<(),
         (ColumnType::Small, Dialect::Sqlite) => sql.push_str("SMALLINT"),
         (ColumnType::Int, Dialect::Sqlite | Dialect::Postgres) => sql.push_str("INTEGER"),
         (ColumnType::Int, Dialect::MySql) => sql.push_str("INT"),
-        (ColumnType::Float, Dialect::Postgres) => sql.push_str("DOUBLE PRECISION"),
+        (ColumnType::UnsignedInt, Dialect::MySql) => sql.push_str("INT UNSIGNED"),
+        (ColumnType::UnsignedInt, Dialect::Postgres) => sql.push_str("INTEGER"),
+        (ColumnType::UnsignedInt, Dialect::Sqlite) => sql.push_str("INTEGER"),
+        (ColumnType::UnsignedBig, Dialect::MySql) => sql.push_str("BIGINT UNSIGNED"),
+        (ColumnType::UnsignedBig, _) => sql.push_str("BIGINT"),
+        (ColumnType::Float | ColumnType::Double, Dialect::Postgres) => sql.push_str("DOUBLE PRECISION"),
         (ColumnType::Float, _) => sql.push_str("FLOAT"),
-        (ColumnType::Char(length), Dialect::Sqlite) => {
-            let _ = write!(sql, "CHAR({length})");
+        (ColumnType::Double, _) => sql.push_str("DOUBLE"),
+        (ColumnType::Char(length), Dialect::Postgres) => {
+            let _ = write!(sql, "VARCHAR({length})");
         }
         (ColumnType::Char(length), _) => {
-            let _ = write!(sql, "VARCHAR({length})");
+            let _ = write!(sql, "CHAR({length})");
         }
         (ColumnType::Text, _) => sql.push_str("TEXT"),
         (ColumnType::Blob, Dialect::Postgres) => sql.push_str("BYTEA"),
@@ -288,7 +341,8 @@ fn column_ddl(sql: &mut String, column: &Column, dialect: Dialect) -> Result<(),
     Ok(())
 }
 
-fn dialect(db: &dyn Db) -> Dialect {
+/// How the engine of a database writes SQL, by the scheme of its URL.
+pub fn dialect(db: &dyn Db) -> Dialect {
     match db.name().split(':').next() {
         Some("mysql") => Dialect::MySql,
         Some("postgres") => Dialect::Postgres,

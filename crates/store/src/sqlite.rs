@@ -135,8 +135,13 @@ impl SqliteDb {
                 is_writer,
                 started: Instant::now().into_std(),
             };
-            let limits =
-                PoolLimits { connections_max, waiting_max: options.waiting_max, timeout: options.query_timeout };
+            let limits = PoolLimits {
+                connections_max,
+                waiting_max: options.waiting_max,
+                timeout: options.query_timeout,
+                connect_timeout: options.query_timeout,
+                ..PoolLimits::default()
+            };
             Pool::new(engine, limits, handle.clone())
         };
         SqliteDb { writer: pool(true, 1), readers: pool(false, options.readers.max(1)), name: url.masked().to_owned() }
@@ -207,8 +212,10 @@ impl Engine for SqliteEngine {
         connection.deadline_ms.store(millis(ends), Ordering::Relaxed);
         let result = execute(&mut connection.connection, statement).await;
         match result {
-            Ok(result) => Outcome { result, is_reusable: true },
-            Err(error) => Outcome { is_reusable: is_reusable(&error), result: Err(self.explain(&error)) },
+            Ok(result) => Outcome { result, is_reusable: true, can_retry: false },
+            Err(error) => {
+                Outcome { is_reusable: is_reusable(&error), can_retry: false, result: Err(self.explain(&error)) }
+            }
         }
     }
 }
@@ -314,7 +321,7 @@ async fn execute(
 }
 
 /// Without rows the server names no columns; those asked for are known.
-fn name_columns(answer: &mut DbRows, statement: &Statement) {
+pub(crate) fn name_columns(answer: &mut DbRows, statement: &Statement) {
     if let Statement::Select { columns, .. } = statement
         && answer.columns.is_empty()
         && !columns.iter().any(|column| column == "*")

@@ -17,6 +17,8 @@ pub struct DbUrl {
     pub port: Option<u16>,
     /// Database, or the path of the file for SQLite.
     pub database: String,
+    /// What follows a `?` behind the database of a server: `name=value`, joined with `&`.
+    pub options: Vec<(String, String)>,
     masked: String,
 }
 
@@ -32,6 +34,11 @@ impl DbUrl {
         &self.masked
     }
 
+    /// The value of an option, if it is there.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Takes a URL of a server apart (`mysql://user:password@host:port/database`). The password may contain any
     /// character but the user may not contain a colon; the last `@` before the database ends the credentials.
     ///
@@ -44,9 +51,15 @@ impl DbUrl {
         let (credentials, address) = rest.rsplit_once('@').map_or((None, rest), |(left, right)| (Some(left), right));
         let (authority, database) =
             address.split_once('/').ok_or_else(|| bad("the database is missing (scheme://host/database)"))?;
+        let (database, query) = database.split_once('?').unwrap_or((database, ""));
         if database.is_empty() {
             return Err(bad("the database is empty"));
         }
+        let options = query.split('&').filter(|option| !option.is_empty()).map(|option| {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            (name.to_owned(), value.to_owned())
+        });
+        let options = options.collect();
         let (user, password) = match credentials {
             None => (String::new(), None),
             Some(both) => match both.split_once(':') {
@@ -62,6 +75,7 @@ impl DbUrl {
             host,
             port,
             database: database.to_owned(),
+            options,
             masked: mask(url),
         })
     }
@@ -86,6 +100,7 @@ impl DbUrl {
             host: String::new(),
             port: None,
             database: path.to_owned(),
+            options: Vec::new(),
             masked: mask(url),
         })
     }
@@ -138,6 +153,10 @@ mod tests {
         assert_eq!((url.host.as_str(), url.port, url.password), ("::1", Some(5432), None));
         let url = DbUrl::server("mysql://localhost/opensips").unwrap();
         assert_eq!((url.user.as_str(), url.host.as_str(), url.port), ("", "localhost", None));
+        let url = DbUrl::server("mysql://u:p@/db?unix_socket=/run/x.sock&tls_domain=dom1").unwrap();
+        assert_eq!((url.database.as_str(), url.host.as_str()), ("db", ""));
+        assert_eq!((url.option("unix_socket"), url.option("tls_domain")), (Some("/run/x.sock"), Some("dom1")));
+        assert_eq!(url.option("tls_opts"), None);
     }
 
     #[test]
@@ -152,6 +171,7 @@ mod tests {
     fn no_message_shows_a_password() {
         for url in [
             "mysql://u:secret@h/",
+            "mysql://u:secret@h/?x=y",
             "mysql://u:secret@h",
             "mysql://u:se@secret@h:0/db",
             "mysql://u:secret@h:x/db",

@@ -1,4 +1,4 @@
-//! `tandem check`: the diagnostics of a script, as text or JSON, with an exit code for CI.
+//! `tandem check`: the diagnostics of a script, as text or JSON, with an exit code for CI (docs/check.md).
 
 use std::process::ExitCode;
 
@@ -7,7 +7,8 @@ use tandem_script::diagnostic::{self, Severity};
 
 use crate::cli::{CheckArgs, OutputForm};
 
-/// Runs it: 0 when the script is fine, 1 when it is not.
+/// Runs it. The exit code is 0 when the script can be loaded, 1 when it cannot or when `--deny-warnings` met a warning;
+/// wrong arguments give 2 (from the command line parser).
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let options = LoadOptions {
         dialect: args.dialect.map(Into::into),
@@ -24,7 +25,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             println!("{}", summary(&args.file.display().to_string(), &checked.diagnostics));
         }
     }
-    let is_bad = diagnostic::has_errors(&checked.diagnostics) || (args.strict && !checked.diagnostics.is_empty());
+    let has_warnings = checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Warning);
+    let is_bad = diagnostic::has_errors(&checked.diagnostics) || (args.deny_warnings && has_warnings);
     if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -20,10 +20,84 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Check a script: every error at once, and what is allowed but doubtful.
     Check(CheckArgs),
+    /// Serve an editor over standard input and output (Language Server Protocol).
+    Lsp(LspArgs),
+    /// Run the unit tests of scripts: every *.test file below the given folders.
+    Test(TestArgs),
     /// Start three nodes on loopback and show what they do for each other.
     Demo(DemoArgs),
     /// Run a management command on a running node.
     Ctl(CtlArgs),
+    /// Create, check or upgrade OpenSIPS' tables in a database.
+    Db(DbArgs),
+}
+
+/// `tandem db`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: DbAction,
+}
+
+/// What to do with a database.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DbAction {
+    /// Create the tables that are missing; what is there stays as it is.
+    Init(DbTarget),
+    /// Compare tables, columns and versions with what OpenSIPS 2.4 to 4.0 has.
+    Check(DbTarget),
+    /// Add the columns of OpenSIPS 4.0 to tables of older releases, which those releases then refuse.
+    Migrate(DbTarget),
+}
+
+/// The database `tandem db` works on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbTarget {
+    /// mysql://user:password@host/database, postgres://user:password@host/database or sqlite:///path.
+    #[arg(env = "TANDEM_DB_URL", hide_env_values = true)]
+    pub(crate) url: String,
+    /// Only these tables, separated by commas; all by default.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
+}
+
+/// `tandem test`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Folders and test files.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only tests whose FILE: NAME contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Print the names of the tests and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Draw what was sent for tests that pass, too, and print their logs.
+    #[arg(long, short = 'v')]
+    pub(crate) verbose: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Print which lines of the scripts ran.
+    #[arg(long)]
+    pub(crate) coverage: bool,
+    /// Write which lines of the scripts ran to this file, as lcov does.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lcov: Option<PathBuf>,
+    /// Test files run at a time; as many as processors by default.
+    #[arg(long, short = 'j', value_name = "COUNT")]
+    pub(crate) jobs: Option<usize>,
+    /// Seconds of real time that the tests of one file may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// Run this file in this process and print the report for the parent process.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) one_file: Option<PathBuf>,
 }
 
 /// `tandem demo`.
@@ -144,9 +218,23 @@ pub(crate) struct CheckArgs {
     /// Missing functions and modules are warnings.
     #[arg(long)]
     pub(crate) permissive: bool,
-    /// Exit with 1 on warnings, too.
+    /// Exit with 1 on warnings, too (for CI).
+    #[arg(long, alias = "strict")]
+    pub(crate) deny_warnings: bool,
+}
+
+/// `tandem lsp`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LspArgs {
+    /// Rules to apply; detected from each script by default.
+    #[arg(long, value_enum)]
+    pub(crate) dialect: Option<DialectArg>,
+    /// Missing functions and modules are warnings.
     #[arg(long)]
-    pub(crate) strict: bool,
+    pub(crate) permissive: bool,
+    /// Accepted, no effect: editors pass it, and standard input and output are the only way anyhow.
+    #[arg(long, hide = true)]
+    pub(crate) stdio: bool,
 }
 
 /// How to print findings.

@@ -92,8 +92,9 @@ fn call(args: &CtlArgs) -> Result<String, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure(USAGE, error.to_string());
     let target: Target = args.url.parse().map_err(|error: ClientError| wrong(&error))?;
     let peer = Peer { target, timeout: Duration::from_secs(args.timeout) };
-    let params = params(&args.params).map_err(|error| wrong(&error))?;
-    let command = match args.command.as_str() {
+    let (command, words) = spoken(&args.command, &args.params);
+    let params = params(words).map_err(|error| wrong(&error))?;
+    let command = match command.as_str() {
         "reload" => "reload_routes",
         "help" if matches!(params, MiParams::None) => "which",
         other => other,
@@ -136,6 +137,14 @@ fn lines_safe(text: &str) -> String {
     out
 }
 
+/// `cluster explain [node]` is the command `cluster_explain`; everything else is taken as it is.
+fn spoken<'a>(command: &str, words: &'a [String]) -> (String, &'a [String]) {
+    match words.split_first() {
+        Some((verb, rest)) if command == "cluster" => (format!("cluster_{verb}"), rest),
+        _ => (command.to_owned(), words),
+    }
+}
+
 fn params(words: &[String]) -> anyhow::Result<MiParams> {
     let mut named = serde_json::Map::new();
     let mut positional = Vec::new();
@@ -170,6 +179,13 @@ fn value_of(text: &str) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cluster_explain_may_be_written_as_two_words() {
+        let words = ["explain".to_owned(), "3".to_owned()];
+        assert_eq!(spoken("cluster", &words), ("cluster_explain".to_owned(), &words[1..]));
+        assert_eq!(spoken("clusterer:list", &[]), ("clusterer:list".to_owned(), &[][..]));
+    }
 
     #[test]
     fn parameters_are_named_or_positional_but_not_both() {

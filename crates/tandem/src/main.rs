@@ -4,9 +4,12 @@
 mod check;
 mod cli;
 mod ctl;
+mod db;
 mod demo;
 mod logging;
+mod lsp;
 mod serve;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,8 +24,11 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.command {
         Some(cli::Command::Check(args)) => check::run(&args),
+        Some(cli::Command::Lsp(args)) => lsp::run(&args),
+        Some(cli::Command::Test(args)) => test::run(&args),
         Some(cli::Command::Demo(args)) => demo::run(&args),
         Some(cli::Command::Ctl(args)) => ctl::run(&args),
+        Some(cli::Command::Db(args)) => db::run(&args),
         None => serve::run(&cli.server),
     }
 }

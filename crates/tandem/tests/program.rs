@@ -224,6 +224,73 @@ fn check_prints_json_for_programs_and_its_exit_code_tells_good_from_bad() {
     assert!(error["message"].as_str().unwrap().contains("no_such_function"), "{error}");
 }
 
+/// A module that is known to OpenSIPS and not here, a function and a variable of it.
+fn with_missing_module(place: &Place) -> String {
+    script(place)
+        .replace(
+            "loadmodule \"clusterer.so\"",
+            "loadmodule \"siprec.so\"\nmodparam(\"siprec\", \"media_port_min\", 1)\nloadmodule \"clusterer.so\"",
+        )
+        .replace(
+            "route {\n\tif (is",
+            "route {\n\tif (siprec_start_recording(\"sip:a@b\") || $siprec != NULL)\n\t\texit;\n\tif (is",
+        )
+}
+
+#[test]
+fn what_is_not_here_yet_is_named_and_with_permissive_the_node_serves_all_the_same() {
+    let place = Place::claim(NETS);
+    let text = with_missing_module(&place);
+    let line = 1 + text.lines().position(|line| line.contains("siprec_start")).unwrap();
+    fs::write(place.dir().join("siprec.cfg"), &text).unwrap();
+    let (code, output) = run(&place, &["check", "siprec.cfg"]);
+    assert_eq!(code, Some(1), "{output}");
+    for what in
+        ["module 'siprec'", "function `siprec_start_recording` of module siprec", "variable `$siprec` of module siprec"]
+    {
+        assert!(output.contains(&format!("{what} is known to OpenSIPS, not yet here")), "no {what} in:\n{output}");
+    }
+    assert!(output.contains(&format!("--> siprec.cfg:{line}:6")), "{output}");
+    let (code, output) = run(&place, &["check", "siprec.cfg", "--permissive"]);
+    assert_eq!(code, Some(0), "{output}");
+    let (code, output) = run(&place, &["check", "siprec.cfg", "--permissive", "--deny-warnings"]);
+    assert_eq!(code, Some(1), "{output}");
+
+    let args = ["-f", "siprec.cfg", "-F", "-E", "--permissive"];
+    let node = Process::start(&mut tandem(place.dir(), &args), place.dir(), "node");
+    assert!(until(SOON, || place.mi(1, "version", &[]).is_ok()).is_some(), "it does not start:\n{}", node.output());
+    assert_answers(&place, "permissive");
+    let reason = format!(
+        "siprec_start_recording() of module siprec is known to OpenSIPS, not yet here: the call at siprec.cfg:{line}"
+    );
+    assert!(until(SOON, || node.output().contains(&reason)).is_some(), "{}", node.output());
+    assert_eq!(node.output().matches(&reason).count(), 1, "told once:\n{}", node.output());
+}
+
+#[test]
+fn warnings_have_codes_can_be_silenced_and_count_on_demand() {
+    let place = Place::claim(NETS);
+    let head = "socket = udp:127.0.0.1:5060\n";
+    let check = |text: &str, args: &[&str]| {
+        fs::write(place.dir().join("w.cfg"), format!("{head}{text}")).unwrap();
+        let mut all = vec!["check", "w.cfg"];
+        all.extend(args);
+        run(&place, &all)
+    };
+    let bad = "route {\n\tdrop;\n}\nroute[lonely] {\n\texit;\n}\n";
+    let (code, output) = check(bad, &[]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("warning[unused-route]") && output.contains("w.cfg: 0 errors, 1 warnings"), "{output}");
+    let (code, output) = check(bad, &["--deny-warnings"]);
+    assert_eq!(code, Some(1), "{output}");
+    let silenced = bad.replace("route[lonely]", "# tandem: allow(unused-route) called by hand\nroute[lonely]");
+    let (code, output) = check(&silenced, &["--deny-warnings"]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("w.cfg: fine"), "{output}");
+    let (code, _) = check(bad, &["--no-such-option"]);
+    assert_eq!(code, Some(2));
+}
+
 #[test]
 fn minus_c_checks_and_opens_no_sockets() {
     let place = Place::claim(NETS);

@@ -132,11 +132,17 @@ impl FifoDecoder {
             let next = line_end(end + 1)?;
             let line = buffer.get(end + 1..next)?;
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            end = next;
             if line.is_empty() {
+                end = next;
                 break;
             }
-            params.push(String::from_utf8_lossy(line).into_owned());
+            let from = end + 1 + name_length(line);
+            let (value, next) = match buffer.get(from) {
+                Some(b'"') => quoted(buffer, from)?,
+                _ => (line.get(name_length(line)..)?.to_vec(), next),
+            };
+            end = next;
+            params.push(String::from_utf8_lossy(&value).into_owned());
         }
         let request = match command {
             Some(command) => FifoRequest::Text { command, reply, params },
@@ -151,6 +157,46 @@ fn head(buffer: &[u8]) -> Option<(&[u8], usize)> {
     let line = buffer.strip_prefix(b":")?;
     let end = line.iter().position(|byte| matches!(byte, b':' | b'\n'))?;
     (line.get(end) == Some(&b':')).then_some((line.get(..end)?, end + 2))
+}
+
+/// Length of the `name::` in front of a value; no command takes its parameters by name, so the name says nothing. An IPv6
+/// address is none.
+fn name_length(line: &[u8]) -> usize {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let length = line.iter().take_while(|byte| is_name(byte)).count();
+    let has_name = line.first().is_some_and(u8::is_ascii_alphabetic) && line.get(length..length + 2) == Some(b"::");
+    let is_address = std::str::from_utf8(line).is_ok_and(|line| line.parse::<std::net::Ipv6Addr>().is_ok());
+    if has_name && !is_address { length + 2 } else { 0 }
+}
+
+/// A value in quotes, which may go over several lines, and where its last line ends; `None` while that is not there.
+/// Quotes inside have a backslash.
+fn quoted(buffer: &[u8], from: usize) -> Option<(Vec<u8>, usize)> {
+    let mut value = Vec::new();
+    let mut at = from + 1;
+    loop {
+        match (buffer.get(at)?, buffer.get(at + 1)) {
+            (b'\\', Some(b'"')) => {
+                value.push(b'"');
+                at += 2;
+            }
+            (b'"', _) => break,
+            (byte, _) => {
+                value.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    let rest = buffer.get(at..)?.iter().position(|byte| *byte == b'\n')?;
+    Some((value, at + rest))
+}
+
+/// A request of 2.4 that came in one piece: `:command:`, then a parameter in each line.
+pub(crate) fn text_request(body: &[u8]) -> FifoRequest {
+    let mut decoder = FifoDecoder::default();
+    decoder.feed(body);
+    decoder.feed(b"\n\n");
+    decoder.next().unwrap_or(FifoRequest::Bad("incomplete"))
 }
 
 fn is_json(rest: &[u8]) -> bool {
@@ -200,6 +246,10 @@ mod tests {
                     FifoRequest::Bad("no second colon"),
                     json("", "{}"),
                 ],
+            ),
+            (
+                ":t_uac_dlg:r\nINVITE\n\"From: <a>\r\nSubject: \\\"x\\\"\n\nbody\"\nname::\"a b\"\nn::v\nfe80::1\n\n",
+                vec![text("t_uac_dlg", "r", &["INVITE", "From: <a>\r\nSubject: \"x\"\n\nbody", "a b", "v", "fe80::1"])],
             ),
             ("::r\n\n", vec![FifoRequest::Bad("no command")]),
             ("\n\n \0\n", vec![]),

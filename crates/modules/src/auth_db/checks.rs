@@ -11,16 +11,16 @@ use super::AuthDb;
 use crate::auth;
 
 // Codes of OpenSIPS' auth_db for these functions.
-const INTERNAL: i32 = -1;
-const NO_CREDENTIALS: i32 = -2;
-const NO_USER: i32 = -4;
+pub(crate) const INTERNAL: i32 = -1;
+pub(crate) const CREDENTIALS: i32 = -2;
+pub(crate) const NO_USER: i32 = -4;
 const EMPTY: i32 = -5;
-const QUERY_FAILED: i32 = -8;
-const SPOOFED: i32 = -9;
+pub(crate) const QUERY_FAILED: i32 = -8;
+pub(crate) const SPOOFED: i32 = -9;
 
 type Keys = Vec<(String, DbOp, DbValue)>;
 
-fn equal(column: &str, value: &[u8]) -> (String, DbOp, DbValue) {
+pub(crate) fn equal(column: &str, value: &[u8]) -> (String, DbOp, DbValue) {
     (column.to_owned(), DbOp::Eq, DbValue::text(value))
 }
 
@@ -31,7 +31,7 @@ fn select(args: &[Arg], table: usize, columns: &[&str], keys: Keys) -> Option<St
 }
 
 /// User and host of a URI; `None` without a user.
-fn user_and_host(text: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn user_and_host(text: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let address = NameAddr::parse(text).ok()?;
     let uri = address.parsed_uri().ok()?;
     let user = uri.user_or_empty();
@@ -46,7 +46,7 @@ pub(super) fn is_authorized(context: &mut Context, args: &[Arg], is_to: bool) ->
             LogLevel::Error,
             "auth_db: no authorised credentials: call www_authorize() or proxy_authorize() first",
         );
-        return Called::Done(NO_CREDENTIALS);
+        return Called::Done(CREDENTIALS);
     };
     let address = if is_to { context.message.to() } else { context.message.from() };
     let Ok(address) = address else { return Called::Done(INTERNAL) };

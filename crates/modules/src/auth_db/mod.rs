@@ -2,25 +2,23 @@
 //! values are bound; tables and columns come from the script.
 
 mod authorize;
-mod checks;
+pub(crate) mod checks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
 use tandem_module::context::{Called, Context};
 use tandem_module::db::{DbRows, Statement};
 use tandem_module::declare::{Function, Setup};
-use tandem_module::run::Pending;
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::pvar::CompiledVar;
 use tandem_script::surface::ArgType::{Text, VarOut};
 use tandem_script::surface::{ParamSpec, ParamType, Routes, arg};
-use tandem_script::vm::LogLevel;
 
 use crate::auth::Side;
 use crate::core::table::{function, param};
-use crate::sqlops::check_url;
+use crate::sqlops::{check_tables, check_url, lookup};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -31,6 +29,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     depends: &["auth"],
     setup,
     init,
+    start,
     ..ModuleDecl::EMPTY
 };
 
@@ -45,7 +44,12 @@ static PARAMS: &[ParamSpec] = &[
     param("calculate_ha1", ParamType::Int, "0", "1: password_column has the password; 0: the columns have HA1"),
     param("use_domain", ParamType::Int, "1", "whether the domain selects the row, too (2.4: 0)"),
     param("load_credentials", ParamType::Text, "", "columns that go to AVPs on success: \"$avp(x)=col;col2\""),
-    param("skip_version_check", ParamType::Int, "0", "accepted, no effect: the version table is not looked at"),
+    param(
+        "skip_version_check",
+        ParamType::Int,
+        "0",
+        "1: the version of table subscriber is not looked at when the server starts",
+    ),
     param("uri_user_column", ParamType::Text, "username", "column of the URI table"),
     param("uri_domain_column", ParamType::Text, "domain", "column of the URI table"),
     param("uri_uriuser_column", ParamType::Text, "uri_user", "column of the URI table"),
@@ -109,6 +113,7 @@ struct AuthDb {
     has_passwords: bool,
     uses_domain: bool,
     loads: Vec<(Arc<CompiledVar>, String)>,
+    checks_version: bool,
     uri_user_column: String,
     uri_domain_column: String,
     uri_uriuser_column: String,
@@ -141,6 +146,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         has_passwords: params.int("calculate_ha1", 0) != 0,
         uses_domain: params.int("use_domain", i32::from(!is_v2_4)) != 0,
         loads,
+        checks_version: params.int("skip_version_check", 0) == 0,
         uri_user_column: params.text_or("uri_user_column", "username"),
         uri_domain_column: params.text_or("uri_domain_column", "domain"),
         uri_uriuser_column: params.text_or("uri_uriuser_column", "uri_user"),
@@ -154,6 +160,14 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     check_url(node, &own.url).map_err(|error| SetupError::param("db_url", error.to_string()))
 }
 
+/// The database has to answer before the first user asks. Tables of the script's own have no version to look at.
+fn start(node: NodeRef) -> Result<(), SetupError> {
+    match node.state::<AuthDb>() {
+        Some(own) if own.checks_version => check_tables(node, "auth_db", &own.url, &[("subscriber", "subscriber")]),
+        _ => Ok(()),
+    }
+}
+
 impl AuthDb {
     /// Runs a statement; `then` gets the rows, a failure is logged and gives `code`.
     fn run(
@@ -163,24 +177,6 @@ impl AuthDb {
         code: i32,
         then: impl FnOnce(&mut Context, DbRows) -> i32 + Send + 'static,
     ) -> Called {
-        let db = match context.node.db.open(&self.url) {
-            Ok(db) => db,
-            Err(error) => {
-                context.log(LogLevel::Error, &format!("auth_db: {error}"));
-                return Called::Done(code);
-            }
-        };
-        let name = db.clone();
-        Pending::job(context.node, db.run(statement), move |context, result| match result {
-            Some(Ok(rows)) => Called::Done(then(context, rows)),
-            Some(Err(error)) => {
-                context.log(LogLevel::Error, &format!("auth_db: {}: {error}", name.name()));
-                Called::Done(code)
-            }
-            None => {
-                context.log(LogLevel::Error, &format!("auth_db: {}: no answer in time", name.name()));
-                Called::Done(code)
-            }
-        })
+        lookup(context, "auth_db", &self.url, statement, code, then)
     }
 }

@@ -7,9 +7,9 @@ use tandem_sip::{DigestChallenge, HeaderKind};
 use crate::sqlops::tests::TestDb;
 use crate::test_rig::{Rig, RigOptions, take_logs};
 
-const REALM: &str = "example.org";
+pub(crate) const REALM: &str = "example.org";
 
-fn digits(algorithm: Algorithm, user: &str, password: &str) -> String {
+pub(crate) fn digits(algorithm: Algorithm, user: &str, password: &str) -> String {
     String::from_utf8(ha1(algorithm, user.as_bytes(), REALM.as_bytes(), password.as_bytes()).as_bytes().to_vec())
         .unwrap()
 }
@@ -38,7 +38,7 @@ fn script(db: &TestDb, params: &str, algorithms: &str, granted: &str) -> String 
     )
 }
 
-fn register(extra: &str, to: &str) -> String {
+pub(crate) fn register(extra: &str, to: &str) -> String {
     format!(
         "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK1\r\nFrom: <sip:{to}@example.org>;tag=1\r\n\
          To: <sip:{to}@example.org>\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n{extra}Content-Length: 0\r\n\r\n"
@@ -46,7 +46,7 @@ fn register(extra: &str, to: &str) -> String {
 }
 
 /// Gets a challenge and answers it; the xlog lines of the second request.
-fn sign_in(rig: &Rig, user: &str, password: &str, to: &str) -> Vec<String> {
+pub(crate) fn sign_in(rig: &Rig, user: &str, password: &str, to: &str) -> Vec<String> {
     let sent = rig.receive(register("", to));
     let reply = sent.last().expect("no challenge").message();
     rig.xlogs();
@@ -150,4 +150,33 @@ fn a_missing_database_is_an_error_at_start() {
     let text = script(&db, "modparam(\"auth_db\", \"db_url\", \"sqlite:///nonexistent/a.sqlite\")", "", "exit;");
     let error = Rig::try_script(&text, RigOptions::default()).err().expect("it started");
     assert!(error.contains("auth_db") && error.contains("/nonexistent/a.sqlite"), "{error}");
+}
+
+#[test]
+fn auth_int_protects_the_body_and_sessions_keep_their_algorithm() {
+    let db = database();
+    let _entered = db.handle().enter();
+    for algorithm in ["MD5", "SHA-256", "SHA-512-256"] {
+        let text =
+            script(&db, "", &format!(", \"{algorithm}\""), "xlog(\"in\\n\");").replace("\"auth\"", "\"auth-int\"");
+        let rig = Rig::script(&text);
+        let sent = rig.receive(register("", "bob"));
+        let reply = sent.last().unwrap().message();
+        assert!(String::from_utf8_lossy(reply.value_of(HeaderKind::WwwAuthenticate).unwrap()).contains("auth-int"));
+        assert_eq!(sign_in(&rig, "bob", "bobs-word", "bob"), ["in"], "{algorithm}");
+        assert_eq!(sign_in(&rig, "bob", "other", "bob"), ["code -2"], "{algorithm}");
+    }
+}
+
+#[test]
+fn a_table_of_another_version_is_refused_unless_that_is_allowed() {
+    let db = database();
+    let _entered = db.handle().enter();
+    db.rows("UPDATE version SET table_version=7 WHERE table_name='subscriber'");
+    assert!(Rig::try_script(&script(&db, "", "", "exit;"), RigOptions::default()).is_ok(), "2.4 has version 7");
+    db.rows("UPDATE version SET table_version=99 WHERE table_name='subscriber'");
+    let error = Rig::try_script(&script(&db, "", "", "exit;"), RigOptions::default()).err().expect("it started");
+    assert!(error.contains("auth_db") && error.contains("version 99") && error.contains("tandem db check"), "{error}");
+    let params = "modparam(\"auth_db\", \"skip_version_check\", 1)";
+    assert!(Rig::try_script(&script(&db, params, "", "exit;"), RigOptions::default()).is_ok());
 }

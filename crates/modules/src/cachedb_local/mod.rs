@@ -1,6 +1,11 @@
 //! Module `cachedb_local`: key-value stores in memory. A collection is a store; a URL gives it the name scripts use. The
-//! stores themselves are in `tandem-store`; they are not replicated, and they begin empty after a restart.
+//! stores themselves are in `tandem-store`; they begin empty after a restart, but for what the cluster still has.
 
+mod replication;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod replication_tests;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +24,10 @@ use tandem_script::surface::{CommandSpec, ParamSpec, ParamType, Routes, arg};
 use tandem_script::vm::{Arg, LogLevel};
 use tandem_store::{MemoryLimits, MemoryStore};
 
+use crate::clusterer::{CapabilityOptions, ClusterId, Clusterer, Registration};
 use crate::core::table::{done, function, list_param, param};
+
+use replication::{Replicated, Shared};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -47,17 +55,17 @@ static PARAMS: &[ParamSpec] = &[
         "cache_collections",
         ParamType::Text,
         "",
-        "collections: \"one; two/r = 5\"; sizes have no effect, /r does not replicate",
+        "collections: \"one; two/r = 5\"; /r shares a collection with the cluster, sizes have no effect",
     ),
     param("cache_table_size", ParamType::Int, "9", "accepted, no effect: the table grows by itself"),
     param("cache_clean_period", ParamType::Int, "600", "seconds between two looks for expired entries"),
     param("exec_threshold", ParamType::Int, "0", "accepted, no effect"),
-    param("cluster_id", ParamType::Int, "0", "accepted, no effect: what is stored here stays here"),
+    param("cluster_id", ParamType::Int, "0", "cluster that collections marked /r are shared with; 0: none"),
     param(
         "cluster_persistency",
         ParamType::Text,
         "sync-from-cluster",
-        "accepted, no effect: what is stored here stays here",
+        "sync-from-cluster: get the shared collections from another node at start; none: begin empty",
     ),
     param("enable_restart_persistency", ParamType::Int, "0", "accepted, no effect: a restart begins empty"),
 ];
@@ -98,6 +106,9 @@ struct CachedbLocal {
     /// Names for scripts and their collections.
     engines: HashMap<String, String>,
     clean_period: Duration,
+    cluster: Option<ClusterId>,
+    is_synced_at_start: bool,
+    shared: Arc<Shared>,
 }
 
 impl CachedbLocal {
@@ -108,15 +119,22 @@ impl CachedbLocal {
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
-    let begin = Instant::now();
+    let begin = tandem_module::clock::now();
     let store = || {
-        let clock = Arc::new(move || u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let clock = Arc::new(move || {
+            u64::try_from(tandem_module::clock::now().saturating_duration_since(begin).as_millis()).unwrap_or(u64::MAX)
+        });
         Arc::new(MemoryStore::new(MemoryLimits::default(), clock))
     };
     let mut collections = HashMap::from([(DEFAULT.to_owned(), store())]);
+    let mut replicated = Vec::new();
     let list = params.text_or("cache_collections", "");
     for item in list.split(';').map(str::trim).filter(|item| !item.is_empty()) {
-        let name = collection_name(item).map_err(|error| SetupError::param("cache_collections", error))?;
+        let (name, is_replicated) =
+            collection_name(item).map_err(|error| SetupError::param("cache_collections", error))?;
+        if is_replicated && !replicated.contains(&name) {
+            replicated.push(name.clone());
+        }
         collections.entry(name).or_insert_with(store);
     }
     let mut engines = HashMap::new();
@@ -135,19 +153,38 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let period = params.int("cache_clean_period", 600);
     let period = u64::try_from(period).ok().filter(|secs| *secs > 0);
     let period = period.ok_or_else(|| SetupError::param("cache_clean_period", "the period is at least one second"))?;
-    setup.state(CachedbLocal { collections, engines, clean_period: Duration::from_secs(period) });
+    let cluster = Some(params.int("cluster_id", 0)).filter(|id| *id > 0).map(ClusterId);
+    if cluster.is_none() && !replicated.is_empty() {
+        tracing::warn!(
+            "cachedb_local: collection '{}' is marked /r, but cluster_id is not set: it stays local",
+            replicated.join("', '")
+        );
+        replicated.clear();
+    }
+    let is_synced_at_start = match params.text_or("cluster_persistency", "sync-from-cluster").as_str() {
+        "sync-from-cluster" => true,
+        "none" => false,
+        other => {
+            let message = format!("'{other}' is neither none nor sync-from-cluster");
+            return Err(SetupError::param("cluster_persistency", message));
+        }
+    };
+    let shared = replicated.into_iter().filter_map(|name| Some((name.clone(), collections.get(&name)?.clone())));
+    let shared = Shared::new(shared.collect());
+    let clean_period = Duration::from_secs(period);
+    setup.state(CachedbLocal { collections, engines, clean_period, cluster, is_synced_at_start, shared });
     Ok(())
 }
 
-/// `name`, `name/r`, `name = 5`.
-fn collection_name(item: &str) -> Result<String, String> {
+/// `name`, `name/r`, `name = 5`: the name and whether it is replicated.
+fn collection_name(item: &str) -> Result<(String, bool), String> {
     let (name, size) = item.split_once('=').map_or((item, None), |(name, size)| (name, Some(size.trim())));
     if size.is_some_and(|size| size.parse::<u32>().is_err()) {
         return Err(format!("'{item}': the size is no number"));
     }
     let name = name.trim();
-    let name = name.strip_suffix("/r").unwrap_or(name).trim_end();
-    if name.is_empty() { Err(format!("'{item}' has no name")) } else { Ok(name.to_owned()) }
+    let (name, is_replicated) = name.strip_suffix("/r").map_or((name, false), |name| (name.trim_end(), true));
+    if name.is_empty() { Err(format!("'{item}' has no name")) } else { Ok((name.to_owned(), is_replicated)) }
 }
 
 /// Name for scripts and collection of `local://`, `local:///collection`, `local:group:///collection`.
@@ -167,9 +204,13 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<CachedbLocal>() else { return Ok(()) };
     for (engine, collection) in &own.engines {
         if let Some(store) = own.collections.get(collection) {
-            node.caches.add(engine, store.clone());
+            match Replicated::new(&own.shared, collection) {
+                Some(replicated) => node.caches.add(engine, Arc::new(replicated)),
+                None => node.caches.add(engine, store.clone()),
+            }
         }
     }
+    join(node, own)?;
     node.mi.register(REMOVE_CHUNK, |request| {
         of_request(own, request)
             .map(|(store, glob)| json!(store.remove_chunk(glob.as_bytes())))
@@ -182,6 +223,20 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// Registers with the cluster when a collection is shared.
+fn join(node: NodeRef, own: &'static CachedbLocal) -> Result<(), SetupError> {
+    let Some(cluster) = own.cluster else { return Ok(()) };
+    let Some(clusterer) = node.state::<Clusterer>() else {
+        return Err(SetupError::param("cluster_id", "it needs the cluster: add loadmodule \"clusterer.so\""));
+    };
+    let options = CapabilityOptions { sync_at_start: own.is_synced_at_start, ..CapabilityOptions::default() };
+    let (name, version) = (replication::CAPABILITY, replication::VERSION);
+    let capability =
+        clusterer.register(node, Registration { cluster, name, version, options, user: own.shared.clone() })?;
+    own.shared.set_capability(capability);
+    Ok(())
+}
+
 fn start(node: NodeRef) -> Result<(), SetupError> {
     clean_later(node);
     Ok(())
@@ -189,7 +244,7 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
 
 fn clean_later(node: NodeRef) {
     let (Some(own), Some(workers)) = (node.state::<CachedbLocal>(), node.workers()) else { return };
-    let at = Instant::now() + own.clean_period;
+    let at = tandem_module::clock::now() + own.clean_period;
     let clean = move |_: Instant| {
         for store in own.collections.values() {
             store.purge();

@@ -1,7 +1,7 @@
 //! Functions and management commands of the module, locks and recurrences excepted.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -131,7 +131,7 @@ pub(super) fn ts_usec_delta(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 pub(super) fn accurate_time(context: &mut Context, args: &[Arg]) -> Called {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = tandem_module::clock::system().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (Some(secs), Some(micros)) = (arg_var(args, 0), arg_var(args, 1)) else { return done(false) };
     let is_set = context.write_var(secs, Value::Int(now.as_secs() as i32))
         && context.write_var(micros, Value::Int(now.subsec_micros() as i32));

@@ -60,7 +60,7 @@ impl Locks {
     /// Takes the lock when it is free.
     fn try_lock(&self, key: &Key) -> Result<(), u64> {
         let mut table = self.table.lock();
-        let now = Instant::now();
+        let now = tandem_module::clock::now();
         match table.held.get_mut(key) {
             Some(held) if now.duration_since(held.since) > HOLD_MAX && held.waiting.is_empty() => held.since = now,
             Some(_) => {
@@ -80,7 +80,7 @@ impl Locks {
         match table.held.get_mut(key) {
             Some(held) => held.waiting.push_back((ticket, waker)),
             None => {
-                table.held.insert(key.clone(), Held { since: Instant::now(), waiting: VecDeque::new() });
+                table.held.insert(key.clone(), Held { since: tandem_module::clock::now(), waiting: VecDeque::new() });
                 drop(table);
                 waker.wake(Box::new(()));
             }
@@ -99,7 +99,7 @@ impl Locks {
     fn release(&self, key: &Key) {
         let mut table = self.table.lock();
         let Some(held) = table.held.get_mut(key) else { return };
-        held.since = Instant::now();
+        held.since = tandem_module::clock::now();
         let next = held.waiting.pop_front();
         if next.is_none() {
             table.held.remove(key);

@@ -4,7 +4,7 @@ mod functions;
 mod locks;
 #[cfg(test)]
 mod tests;
-mod time_rec;
+pub(crate) mod time_rec;
 mod variables;
 
 use hashbrown::HashMap;

@@ -13,7 +13,7 @@ pub(crate) const DEPTH_MAX: usize = 16;
 pub(super) fn check(_: &mut Context, args: &[Arg]) -> Called {
     let Some(text) = arg_text(args, 0).and_then(|text| std::str::from_utf8(text).ok()) else { return Called::Done(-3) };
     let moment = match arg_text(args, 1).filter(|stamp| !stamp.is_empty()) {
-        None => Some(Local::now()),
+        None => Some(DateTime::<Local>::from(tandem_module::clock::system())),
         Some(stamp) => std::str::from_utf8(stamp)
             .ok()
             .and_then(|stamp| stamp.trim().parse().ok())
@@ -25,6 +25,11 @@ pub(super) fn check(_: &mut Context, args: &[Arg]) -> Called {
         Some(false) => Called::Done(-1),
         None => Called::Done(-2),
     }
+}
+
+/// Whether a moment lies in a recurrence, or in an expression of several; `None` for a text that is none.
+pub(crate) fn contains(text: &str, moment: &DateTime<Local>) -> Option<bool> {
+    Expression::new(text).evaluate(moment)
 }
 
 struct Expression<'a> {

@@ -1,15 +1,15 @@
 //! Node records from SQL: loading at start and on command, storing the state that a command sets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tandem_cluster::{ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
-use tandem_module::db::{DbError, DbOp, DbRows, DbValue, Statement};
+use tandem_cluster::{Bridge, ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
+use tandem_module::db::{Db, DbError, DbOp, DbRows, DbValue, Statement};
 use tandem_module::mi::{MiError, MiReply};
 use tandem_module::worker::WorkerId;
 use tandem_module::{NodeRef, SetupError};
 
 use super::params::{self, Configuration, TableNames};
-use super::service::{Clusterer, now};
+use super::service::Clusterer;
 
 /// Pause before a database that was out of reach at start is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
                 if let Some(workers) = node.workers() {
                     workers.after(
                         WorkerId(0),
-                        Instant::now() + RETRY,
+                        tandem_module::clock::now() + RETRY,
                         Box::new(move |_| load_and_begin(node, clusterer)),
                     );
                 }
@@ -57,7 +57,15 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
             MiError::new(500, "Failed to reload")
         };
         let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
-        match clusterer.with(node, |core| core.reload(config.clusters, now())) {
+        let bridges = config.bridges;
+        let reload = |core: &mut tandem_cluster::ClusterNode| {
+            let done = core.reload(config.clusters, clusterer.now());
+            if done.is_ok() {
+                core.set_bridges(bridges);
+            }
+            done
+        };
+        match clusterer.with(node, reload) {
             Some(Ok(())) => Ok(serde_json::json!("OK")),
             Some(Err(error)) => Err(failed(&error)),
             None => Err(failed(&"the table was never loaded")),
@@ -117,8 +125,64 @@ async fn load(node: NodeRef, configuration: &Configuration) -> Result<ClusterNod
     };
     let rows = db.run(statement).await?;
     configuration.core.clusters = clusters_of(&rows, configuration.core.node_id, &names)?;
+    configuration.core.bridges = load_bridges(db.as_ref(), &names, &configuration.core.clusters).await;
     params::apply(&mut configuration);
     Ok(configuration.core)
+}
+
+/// Rows of the bridge table (OpenSIPS 4.0). A table that is not there means that there are no bridges.
+async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig]) -> Vec<Bridge> {
+    let columns = ["cluster_a", "cluster_b", "send_shtag", "dst_node_csv"];
+    let statement = Statement::Select {
+        table: names.bridges.clone(),
+        columns: columns.map(str::to_owned).to_vec(),
+        keys: Vec::new(),
+        order: None,
+        limit: None,
+    };
+    let rows = match db.run(statement).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::info!("no bridges to other clusters: table '{}' cannot be read: {error}", names.bridges);
+            return Vec::new();
+        }
+    };
+    let mut bridges = Vec::new();
+    for (at, row) in rows.rows.iter().enumerate() {
+        match bridge(row) {
+            // The bridges of other clusters concern others.
+            Ok(bridge) if !clusters.iter().any(|known| known.cluster_id == bridge.cluster) => {}
+            Ok(bridge) => bridges.push(bridge),
+            Err(reason) => tracing::error!("table '{}', row {}: {reason}; the row is left out", names.bridges, at + 1),
+        }
+    }
+    bridges
+}
+
+fn bridge(row: &[DbValue]) -> Result<Bridge, String> {
+    let cluster = |at: usize, name: &str| {
+        let id = row.get(at).and_then(DbValue::as_int).and_then(|id| i32::try_from(id).ok()).filter(|id| *id > 0);
+        id.map(ClusterId).ok_or_else(|| format!("{name} is no cluster id"))
+    };
+    let text = |at: usize| {
+        row.get(at)
+            .and_then(DbValue::to_text)
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .unwrap_or_default()
+    };
+    let send_shtag = text(2).trim().to_owned();
+    if send_shtag.is_empty() {
+        return Err("send_shtag is empty".into());
+    }
+    let list = text(3);
+    let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let destinations: Result<Vec<_>, String> =
+        urls.map(|url| url.parse().map_err(|error: tandem_cluster::UrlError| format!("{url}: {error}"))).collect();
+    let destinations = destinations?;
+    if destinations.is_empty() {
+        return Err("dst_node_csv is empty".into());
+    }
+    Ok(Bridge { cluster: cluster(0, "cluster_a")?, to_cluster: cluster(1, "cluster_b")?, send_shtag, destinations })
 }
 
 fn clusters_of(rows: &DbRows, own: NodeId, names: &TableNames) -> Result<Vec<ClusterConfig>, LoadError> {

@@ -7,7 +7,7 @@ use tandem_script::surface::{ArgType, FunctionSpec, Routes, arg, opt};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::Arg;
 
-use super::service::{Clusterer, now};
+use super::service::Clusterer;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -84,7 +84,7 @@ fn broadcast_request(context: &mut Context, args: &[Arg]) -> Called {
     let (Some(cluster), Some(msg)) = (cluster_arg(args), arg_text(args, 1)) else { return Called::Done(-3) };
     let include_self = arg_int(args, 3).unwrap_or(0) != 0;
     let Some(clusterer) = node.state::<Clusterer>() else { return Called::Done(-3) };
-    let sent = clusterer.with(node, |core| core.broadcast_request(cluster, msg, include_self, now()));
+    let sent = clusterer.with(node, |core| core.broadcast_request(cluster, msg, include_self, clusterer.now()));
     finish_request(context, args, 2, sent)
 }
 
@@ -94,7 +94,7 @@ fn send_request(context: &mut Context, args: &[Arg]) -> Called {
         return Called::Done(-3);
     };
     let Some(clusterer) = node.state::<Clusterer>() else { return Called::Done(-3) };
-    let sent = clusterer.with(node, |core| core.send_request(cluster, NodeId(to), msg, now()));
+    let sent = clusterer.with(node, |core| core.send_request(cluster, NodeId(to), msg, clusterer.now()));
     finish_request(context, args, 3, sent)
 }
 
@@ -106,7 +106,7 @@ fn send_reply(context: &mut Context, args: &[Arg]) -> Called {
         return Called::Done(-1);
     };
     let Some(clusterer) = node.state::<Clusterer>() else { return Called::Done(-3) };
-    let sent = clusterer.with(node, |core| core.send_reply(cluster, NodeId(to), msg, tag, now()));
+    let sent = clusterer.with(node, |core| core.send_reply(cluster, NodeId(to), msg, tag, clusterer.now()));
     Called::Done(match sent {
         Some(Ok(())) => 1,
         Some(Err(error)) => error.script_code(),

@@ -10,7 +10,7 @@ use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
 use tandem_script::surface::CommandSpec;
 
 use super::database;
-use super::service::{Clusterer, now};
+use super::service::Clusterer;
 use super::variable::parse_tag;
 
 const LIST: CommandSpec = CommandSpec {
@@ -86,7 +86,7 @@ const REPORTS: CommandSpec = CommandSpec {
     doc: "what happened to nodes, tags and capabilities, newest last (Tandem only)",
 };
 
-pub(super) const COMMANDS: &[CommandSpec] = &[
+pub(super) const COMMANDS: [CommandSpec; 12] = [
     LIST,
     TOPOLOGY,
     CAPABILITIES,
@@ -223,7 +223,7 @@ fn set_status(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiRe
         let id = request.int_opt("node_id")?.map(i32::try_from).transpose().map_err(|_| MiError::bad("node_id"))?;
         (id.map(NodeId), status_of(request, "status")?)
     };
-    let done = clusterer.with(node, |core| core.set_status(cluster, id, is_enabled, now()));
+    let done = clusterer.with(node, |core| core.set_status(cluster, id, is_enabled, clusterer.now()));
     match done {
         Some(Ok(())) => {
             database::store_state(node, clusterer, cluster, id, is_enabled);
@@ -237,7 +237,7 @@ fn set_status(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiRe
 fn set_cap_status(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResult {
     let (cluster, capability) = (cluster_of(request)?, request.text("capability")?);
     let is_enabled = status_of(request, "status")?;
-    let done = clusterer.with(node, |core| core.set_cap_status(cluster, &capability, is_enabled, now()));
+    let done = clusterer.with(node, |core| core.set_cap_status(cluster, &capability, is_enabled, clusterer.now()));
     match done {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(tandem_cluster::CapabilityError::UnknownCluster)) | None => {
@@ -249,7 +249,7 @@ fn set_cap_status(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> 
 
 fn remove_node(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResult {
     let (cluster, id) = (cluster_of(request)?, NodeId(id_of(request, "node_id")?));
-    match clusterer.with(node, |core| core.remove_node(cluster, id, now())) {
+    match clusterer.with(node, |core| core.remove_node(cluster, id, clusterer.now())) {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(RemoveNodeError::DatabaseMode)) => Err(MiError::new(400, "Running in DB mode")),
         Some(Err(RemoveNodeError::UnknownNode)) => Err(MiError::new(400, "Unknown node id")),
@@ -277,7 +277,7 @@ fn send_mi(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResul
     let (cluster, to) = (cluster_of(request)?, NodeId(id_of(request, "destination")?));
     let (command, params) = (request.text("cmd_name")?, command_params(request)?);
     let params: Vec<&[u8]> = params.iter().map(|param| param.as_bytes()).collect();
-    match clusterer.with(node, |core| core.send_mi(cluster, to, command.as_bytes(), &params, now())) {
+    match clusterer.with(node, |core| core.send_mi(cluster, to, command.as_bytes(), &params, clusterer.now())) {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(MiSendError::LocalNodeDisabled)) => Ok(json!("Local node disabled")),
         Some(Err(error)) => Err(MiError::new(400, error.to_string())),
@@ -292,7 +292,7 @@ fn broadcast_mi(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> Mi
         Err(error) => return MiReply::Now(Err(error)),
     };
     let raw: Vec<&[u8]> = params.iter().map(|param| param.as_bytes()).collect();
-    let sent = clusterer.with(node, |core| core.broadcast_mi(cluster, command.as_bytes(), &raw, now()));
+    let sent = clusterer.with(node, |core| core.broadcast_mi(cluster, command.as_bytes(), &raw, clusterer.now()));
     if !matches!(sent, Some(Ok(_))) {
         tracing::warn!("command '{command}' could not be sent to any node of cluster {cluster}");
     }
@@ -315,7 +315,9 @@ fn set_tag(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResul
     let Some((name, cluster)) = parse_tag(&text) else {
         return Err(MiError::new(400, "Bad tag format <name/cluster_id>"));
     };
-    match clusterer.with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::MiCommand, now())) {
+    match clusterer
+        .with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::MiCommand, clusterer.now()))
+    {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(SharingTagError::UnknownCluster)) | None => Err(MiError::new(404, "Cluster ID not found")),
         Some(Err(error)) => Err(MiError::new(400, error.to_string())),

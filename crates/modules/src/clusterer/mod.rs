@@ -1,21 +1,34 @@
 //! Module `clusterer`: the cluster, as scripts and operators see it. The protocol is in `tandem-cluster`; here are its
 //! parameters, functions, events and commands, and the way between the core and the sockets.
 
+mod capability;
 mod database;
+mod donor;
 mod functions;
 mod management;
+mod output;
 mod params;
+mod report;
 mod service;
 mod variable;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
+pub(crate) mod peer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
+pub use capability::{
+    Capability, CapabilityCounts, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource,
+};
 pub use service::Clusterer;
+pub use tandem_cluster::{
+    CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError,
+};
 
 use tandem_module::ModuleDecl;
-use tandem_script::surface::{EventSpec, StatSpec};
+use tandem_script::surface::{CommandSpec, EventSpec, StatSpec};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -25,13 +38,19 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     functions: functions::FUNCTIONS,
     variables: variable::VARIABLES,
     events: EVENTS,
-    commands: management::COMMANDS,
+    commands: COMMANDS,
     stats: STATS,
     depends: &["proto_bin"],
     setup: params::setup,
     init: service::init,
     start: service::start,
     ..ModuleDecl::EMPTY
+};
+
+const COMMANDS: &[CommandSpec] = &{
+    let [a, b, c, d, e] = report::COMMANDS;
+    let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
+    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e]
 };
 
 /// A script request of another node.
@@ -72,6 +91,14 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "clusterer_nodes_down", doc: "links that are not" },
     StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
     StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
+    StatSpec { name: "module_packets_sent", doc: "packets of capabilities sent, one per node reached" },
+    StatSpec { name: "module_packets_received", doc: "packets of capabilities taken in" },
+    StatSpec { name: "module_packets_failed", doc: "packets of capabilities that could not be sent" },
+    StatSpec { name: "module_packets_lost", doc: "packets of capabilities dropped because a module was too slow" },
+    StatSpec { name: "sync_chunks_sent", doc: "chunks of syncs sent as donor" },
+    StatSpec { name: "sync_chunks_received", doc: "chunks of syncs taken in" },
+    StatSpec { name: "syncs_done", doc: "syncs completed as receiver" },
+    StatSpec { name: "donations_done", doc: "syncs completed as donor" },
 ];
 
 /// Whether a sharing tag is active on this node; `None` without module `clusterer` or without such a tag.

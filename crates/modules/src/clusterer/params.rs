@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tandem_cluster::{
     ClusterConfig, ClusterId, ClusterNodeConfig, Family, NodeConfig, NodeId, Provisioning, SharingTagConfig,
-    SyncSettings, Timers, parse_node_info,
+    SyncSettings, TagSettings, Timers, parse_node_info,
 };
 use tandem_module::SetupError;
 use tandem_module::declare::{ParamValues, Setup};
@@ -32,8 +32,8 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("db_mode", "1", "1: nodes come from the database; 0: from the script, others are learned"),
     text("db_url", "", "database of the node table"),
     text("db_table", "clusterer", "the node table"),
-    text("db_bridge_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
-    text("db_bridges_table", "clusterer_bridge", "accepted, no effect: bridges between clusters are not here yet"),
+    text("db_bridge_table", "clusterer_bridge", "table of the bridges to other clusters; without it there are none"),
+    text("db_bridges_table", "clusterer_bridge", "the same, as the code of 4.0 calls it"),
     list_param("sharing_tag", ParamType::Text, "name/cluster_id=active or =backup; repeatable"),
     list_param(
         "cluster_family",
@@ -48,6 +48,9 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("sync_packet_size", "32768", "bytes a sync packet should not exceed"),
     int("dispatch_jobs", "1", "accepted, no effect: packets are always spread over the workers"),
     int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
+    int("tandem_extensions", "1", "1: Tandem nodes tell each other more in a capability others ignore (Tandem only)"),
+    int("tag_lease", "10", "seconds a sharing tag stays with a silent Tandem node (Tandem only)"),
+    int("tag_takeover", "0", "1: the node with the lowest priority takes a tag whose holder is gone (Tandem only)"),
     int("enable_rerouting", "1", "reach nodes over others when the direct link is down"),
     text("id_col", "id", "column"),
     text("cluster_id_col", "cluster_id", "column"),
@@ -66,6 +69,7 @@ pub(super) const PARAMS: &[ParamSpec] = &[
 pub(super) struct TableNames {
     pub(super) url: String,
     pub(super) table: String,
+    pub(super) bridges: String,
     /// id, cluster_id, node_id, url, state, no_ping_retries, priority, sip_addr, flags, description.
     pub(super) columns: [String; 10],
 }
@@ -102,6 +106,10 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
         sync_packet_size: positive(params, "sync_packet_size", 32_768)? as usize,
         ..SyncSettings::default()
     };
+    core.has_extensions = params.int("tandem_extensions", 1) != 0;
+    core.tags =
+        TagSettings { lease: secs(params, "tag_lease", 10)?, is_takeover_enabled: params.int("tag_takeover", 0) != 0 };
+    core.sync.has_flow_control = true;
     core.is_rerouting_enabled = params.int("enable_rerouting", 1) != 0;
     let database = if params.int("db_mode", 1) == 0 {
         core.clusters = script_clusters(params, id)?;
@@ -181,7 +189,9 @@ fn database(setup: &Setup<'_>) -> Result<TableNames, SetupError> {
         "flags",
         "description",
     ];
-    Ok(TableNames { url, table: params.text_or("db_table", "clusterer"), columns: names.map(column) })
+    let bridges = if params.is_set("db_bridges_table") { "db_bridges_table" } else { "db_bridge_table" };
+    let bridges = params.text_or(bridges, "clusterer_bridge");
+    Ok(TableNames { url, table: params.text_or("db_table", "clusterer"), bridges, columns: names.map(column) })
 }
 
 fn timers(params: &ParamValues) -> Result<Timers, SetupError> {

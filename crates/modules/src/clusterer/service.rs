@@ -1,17 +1,15 @@
 //! The way between the core and the world: packets in, outputs out, timers, events. One lock around the core; packets
 //! are sent under it, so that their order is that of the core; events are raised after it is let go.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Output,
-    SendPacket, Verdict,
+    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -24,21 +22,26 @@ use tandem_module::{SetupError, declare};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::LogLevel;
 
+use super::capability::{Capability, CapabilityCounts, Registered, Registration};
+use super::donor::Unwritten;
+use super::output::Close;
 use super::params::Configuration;
-use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management};
+use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management, report};
 
-/// Outputs worked off at once; a core that never ends is a defect and must not stop a worker.
-const OUTPUTS_MAX: usize = 100_000;
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
 
 /// State of the module.
 pub struct Clusterer {
     pub(super) configuration: Configuration,
-    core: Mutex<Option<ClusterNode>>,
+    pub(super) core: Mutex<Option<ClusterNode>>,
     timer: Mutex<Timer>,
     reports: Mutex<hashbrown::HashMap<String, std::collections::VecDeque<(i64, String)>>>,
     counters: std::sync::OnceLock<Counters>,
+    pub(super) capabilities: RwLock<Vec<Arc<Registered>>>,
+    pub(super) unwritten: Mutex<Unwritten>,
+    /// The latest moment a timer fired at: time never goes back for the core.
+    latest: Mutex<Instant>,
 }
 
 #[derive(Default)]
@@ -52,11 +55,6 @@ struct Counters {
     dropped: Arc<Stat>,
 }
 
-/// The moment, for the core.
-pub(super) fn now() -> Now {
-    Now { mono: Instant::now(), unix_secs: node::unix_secs() }
-}
-
 impl Clusterer {
     pub(super) fn new(configuration: Configuration) -> Clusterer {
         Clusterer {
@@ -65,28 +63,77 @@ impl Clusterer {
             timer: Mutex::new(Timer::default()),
             reports: Mutex::default(),
             counters: std::sync::OnceLock::new(),
+            capabilities: RwLock::default(),
+            unwritten: Mutex::default(),
+            latest: Mutex::new(tandem_module::clock::now()),
         }
+    }
+
+    /// The moment, for the core.
+    pub(super) fn now(&self) -> Now {
+        let mono = tandem_module::clock::now().max(*self.latest.lock());
+        Now { mono, unix_secs: node::unix_secs() }
+    }
+
+    /// Registers a capability of a module. Call it from the module's `init`.
+    ///
+    /// # Errors
+    /// When this node is not in the cluster, or the name is taken.
+    pub fn register(&'static self, node: NodeRef, registration: Registration) -> Result<Capability, SetupError> {
+        let Registration { cluster, name, options, .. } = registration;
+        let core = &self.configuration.core;
+        if self.configuration.database.is_none() && !core.clusters.iter().any(|known| known.cluster_id == cluster) {
+            return Err(SetupError::new(format!(
+                "this node is not in cluster {cluster}: add my_node_info \"cluster_id={cluster}, url=...\" to clusterer"
+            )));
+        }
+        let entry = Registered::new(registration);
+        {
+            let mut all = self.capabilities.write();
+            if all.iter().any(|known| known.is(cluster, name)) {
+                return Err(SetupError::new(format!("capability {name} of cluster {cluster} is registered already")));
+            }
+            all.push(entry.clone());
+        }
+        if let Some(Err(error)) = self.with(node, |core| core.register_capability(cluster, name, options, self.now())) {
+            return Err(SetupError::new(format!("capability {name} of cluster {cluster}: {error}")));
+        }
+        Ok(Capability::new(node, self, entry))
+    }
+
+    /// A number summed over all capabilities.
+    fn sum(&self, pick: fn(&CapabilityCounts) -> u64) -> i64 {
+        let sum: u64 = self.capabilities.read().iter().map(|entry| pick(&entry.counts())).sum();
+        i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
     /// Runs `work` on the core and does what it asks for. `None` before the node records are loaded.
     pub(super) fn with<T>(&self, node: NodeRef, work: impl FnOnce(&mut ClusterNode) -> T) -> Option<T> {
         let mut events: SmallVec<[CoreEvent; 4]> = SmallVec::new();
-        let mut closes: SmallVec<[SocketAddr; 1]> = SmallVec::new();
+        let mut closes: SmallVec<[Close; 1]> = SmallVec::new();
+        let mut touched: SmallVec<[Arc<Registered>; 2]> = SmallVec::new();
         let (result, deadline) = {
             let mut guard = self.core.lock();
             let core = guard.as_mut()?;
             let result = work(core);
-            drain(node, core, &mut events, &mut closes);
+            self.drain(node, core, &mut events, &mut closes, &mut touched);
             (result, core.poll_timeout())
         };
         self.arm(node, deadline);
-        for to in closes {
-            if let Some(transport) = node.transport() {
-                transport.close_bin(to);
+        for close in closes {
+            let Some(transport) = node.transport() else { break };
+            match close {
+                Close::Peer(to) => transport.close_bin(to),
+                Close::Connection(conn) => transport.close_connection(tandem_module::transport::ConnId(conn.0)),
             }
         }
         for event in events {
             self.on_event(node, event);
+        }
+        if let (false, Some(clusterer)) = (touched.is_empty(), node.state::<Clusterer>()) {
+            for entry in touched {
+                entry.run(clusterer, node);
+            }
         }
         Some(result)
     }
@@ -102,7 +149,14 @@ impl Clusterer {
         configuration: tandem_cluster::ClusterNodeConfig,
     ) -> Result<(), SetupError> {
         let rng = Box::new(|| rand::rng().next_u64());
-        let core = ClusterNode::new(configuration, rng, now()).map_err(|error| SetupError::new(error.to_string()))?;
+        let mut core =
+            ClusterNode::new(configuration, rng, self.now()).map_err(|error| SetupError::new(error.to_string()))?;
+        for entry in self.capabilities.read().iter() {
+            let Registration { cluster, name, options, .. } = entry.registration;
+            if let Err(error) = core.register_capability(cluster, name, options, self.now()) {
+                tracing::error!("capability {name} of cluster {cluster} cannot be used: {error}");
+            }
+        }
         *self.core.lock() = Some(core);
         self.with(node, |_| ());
         Ok(())
@@ -123,7 +177,7 @@ impl Clusterer {
 
     fn on_packet(&self, node: NodeRef, source: Source, packet: &Bytes) {
         let Some(conn) = source.conn else { return };
-        let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, now()));
+        let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, self.now()));
         if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
             counters.dropped.inc();
             tracing::debug!(src = %source.src, ?reason, "cluster packet dropped");
@@ -168,23 +222,22 @@ impl Clusterer {
                     write_log(level, &event.to_string());
                 }
             }
+            // Those of capabilities are in their queues.
             CoreEvent::ModulePacket { .. }
             | CoreEvent::SyncRequested { .. }
             | CoreEvent::SyncReady { .. }
             | CoreEvent::SyncAborted { .. }
+            | CoreEvent::SyncStarted { .. }
             | CoreEvent::SyncChunk { .. }
             | CoreEvent::SyncDone { .. }
-            | CoreEvent::SyncTimeout { .. } => {
-                // Only for capabilities that a module has registered; none does yet.
-                tracing::debug!(?event, "cluster event of a capability without owner");
-            }
+            | CoreEvent::SyncTimeout { .. } => {}
         }
     }
 
     /// Held first, raised second: a script that begins to wait in between finds it in either place, and never in both.
     fn on_reply(&self, node: NodeRef, cluster: ClusterId, src: NodeId, msg: Bytes, tag: &Bytes) {
         let held = HeldReply { cluster, src, msg: msg.clone() };
-        let is_held = self.with(node, |core| core.hold_reply(tag, held, now())).unwrap_or(false);
+        let is_held = self.with(node, |core| core.hold_reply(tag, held, self.now())).unwrap_or(false);
         let woken = raise_message(node, REPLY_RECEIVED, cluster, src, &msg, tag);
         if !is_held {
             return;
@@ -196,10 +249,10 @@ impl Clusterer {
             return;
         }
         self.with(node, |core| {
-            let mut rest = core.take_held_replies(tag, now());
+            let mut rest = core.take_held_replies(tag, self.now());
             rest.pop();
             for reply in rest {
-                core.hold_reply(tag, reply, now());
+                core.hold_reply(tag, reply, self.now());
             }
         });
     }
@@ -209,12 +262,12 @@ impl Clusterer {
         let (_, tag) = filter.equal.iter().find(|(name, _)| name.eq_ignore_case(b"tag"))?;
         self.with(node, |core| {
             let mut found = None;
-            for reply in core.take_held_replies(tag, now()) {
+            for reply in core.take_held_replies(tag, self.now()) {
                 let event = Arc::new(message_event(REPLY_RECEIVED, reply.cluster, reply.src, &reply.msg, tag));
                 if found.is_none() && filter.matches(&event) {
                     found = Some(event);
                 } else {
-                    core.hold_reply(tag, reply, now());
+                    core.hold_reply(tag, reply, self.now());
                 }
             }
             found
@@ -240,64 +293,6 @@ impl Clusterer {
         all.sort();
         all
     }
-}
-
-/// Works off what the core asks for; events and closes are left for after the lock.
-fn drain(
-    node: NodeRef,
-    core: &mut ClusterNode,
-    events: &mut SmallVec<[CoreEvent; 4]>,
-    closes: &mut SmallVec<[SocketAddr; 1]>,
-) {
-    for _ in 0..OUTPUTS_MAX {
-        let Some(output) = core.poll_output() else { return };
-        match output {
-            Output::Send(packet) => send(node, core, &packet),
-            Output::SendOnConnection { conn, bytes } => {
-                if let Some(transport) = node.transport()
-                    && let Err(error) = transport.send_on(tandem_module::transport::ConnId(conn.0), &bytes)
-                {
-                    tracing::debug!(%error, "an answer on a cluster connection was not sent");
-                }
-            }
-            Output::CloseConnectionsTo { to, .. } => closes.push(to),
-            Output::Resolve { url } => resolve(node, url),
-            Output::Event(event) => events.push(event),
-        }
-    }
-    tracing::error!("the cluster core asks for too much at once; the rest comes with the next event");
-}
-
-fn send(node: NodeRef, core: &mut ClusterNode, packet: &SendPacket) {
-    let proto = match packet.transport {
-        tandem_cluster::Transport::Bin => Proto::Bin,
-        tandem_cluster::Transport::Bins => Proto::Bins,
-    };
-    let from = packet.local_ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-    let sent = node.transport().map(|transport| transport.send_bin(proto, packet.to, from, &packet.bytes));
-    if !matches!(sent, Some(Ok(()))) {
-        tracing::debug!(node = packet.node.0, to = %packet.to, "a cluster packet was not sent");
-        core.handle_undelivered(packet.cluster, packet.node, &packet.bytes, now());
-    }
-}
-
-fn resolve(node: NodeRef, url: tandem_cluster::BinUrl) {
-    let Some(workers) = node.workers() else { return };
-    let (host, port) = (url.host().to_owned(), url.port());
-    let text = url.as_str().to_owned();
-    let resolver = node.resolver().cloned();
-    workers.spawn(Box::pin(async move {
-        let query =
-            tandem_module::transport::NameQuery { host, port: Some(port), proto: Some(Proto::Bin), is_secure: false };
-        let found = match resolver {
-            Some(resolver) => resolver.lookup(query).await,
-            None => Vec::new(),
-        };
-        let addr = found.first().map(|(_, addr)| *addr);
-        if let Some(clusterer) = node.state::<Clusterer>() {
-            clusterer.with(node, |core| core.handle_resolved(&text, addr, now()));
-        }
-    }));
 }
 
 fn message_event(name: &'static str, cluster: ClusterId, src: NodeId, msg: &Bytes, tag: &[u8]) -> Event {
@@ -352,7 +347,11 @@ impl TimerHandler for Tick {
             }
             timer.armed = None;
         }
-        clusterer.with(self.0, |core| core.handle_timeout(now()));
+        {
+            let mut latest = clusterer.latest.lock();
+            *latest = at.max(*latest);
+        }
+        clusterer.with(self.0, |core| core.handle_timeout(clusterer.now()));
     }
 }
 
@@ -368,6 +367,19 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
+    let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [
+        ("module_packets_sent", |counts| counts.packets_sent),
+        ("module_packets_received", |counts| counts.packets_received),
+        ("module_packets_failed", |counts| counts.packets_failed),
+        ("module_packets_lost", |counts| counts.packets_lost),
+        ("sync_chunks_sent", |counts| counts.chunks_sent),
+        ("sync_chunks_received", |counts| counts.chunks_received),
+        ("syncs_done", |counts| counts.syncs),
+        ("donations_done", |counts| counts.donations),
+    ];
+    for (name, pick) in sums {
+        node.stats.computed("clusterer", name, move || clusterer.sum(pick));
+    }
     if let Some(workers) = node.workers() {
         clusterer.timer.lock().class = Some(workers.add_timer_class(Arc::new(Tick(node))));
     }
@@ -376,12 +388,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.add_close_sink(Box::new(move |node, conn, peer, proto| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
             clusterer.with(node, |core| {
-                core.handle_connection_closed(ConnId(conn.0), now());
-                core.handle_outgoing_closed(peer, now());
+                core.handle_connection_closed(ConnId(conn.0), clusterer.now());
+                core.handle_outgoing_closed(peer, clusterer.now());
             });
         }
     }));
     management::register(node, clusterer);
+    report::register(node, clusterer);
     Ok(())
 }
 

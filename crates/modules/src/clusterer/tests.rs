@@ -1,107 +1,11 @@
 //! Scripts and commands over a real peer core: what is asked is answered, early answers are kept, rights codes come back.
 
-use std::net::SocketAddr;
-use std::time::Instant;
-
-use bytes::Bytes;
 use serde_json::json;
-use tandem_cluster::{
-    ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, NodeId, Now, Output, parse_node_info,
-};
+use tandem_cluster::{ClusterId, Event, NodeId};
 use tandem_module::mi::MiParams;
-use tandem_module::node::unix_secs;
-use tandem_module::transport::{ConnId as Connection, Proto, SocketId, Source};
 
+use super::peer::{Peer, head, pair};
 use crate::test_rig::Rig;
-
-const OWN: &str = "127.0.9.1:5555";
-const PEER: &str = "127.0.9.2:5555";
-
-const HEAD: &str = "socket=udp:127.0.9.1:5060\nsocket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\nloadmodule \"tm.so\"\n\
-    loadmodule \"event_routing.so\"\nloadmodule \"clusterer.so\"\nmodparam(\"clusterer\", \"db_mode\", 0)\n\
-    modparam(\"clusterer\", \"my_node_id\", 1)\nmodparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.9.1:5555\")\n\
-    modparam(\"clusterer\", \"neighbor_node_info\", \"cluster_id=1, node_id=2, url=bin:127.0.9.2:5555\")\n";
-
-/// Node 2, its packets carried by hand.
-struct Peer {
-    core: ClusterNode,
-    heard: Vec<Event>,
-}
-
-fn now() -> Now {
-    Now { mono: Instant::now(), unix_secs: unix_secs() }
-}
-
-impl Peer {
-    fn new() -> Peer {
-        let record = |text: &str, id| parse_node_info(text, Some(NodeId(id))).unwrap().1;
-        let own = record("cluster_id=1, url=bin:127.0.9.2:5555", 2);
-        let other = record("cluster_id=1, node_id=1, url=bin:127.0.9.1:5555", 1);
-        let config = ClusterNodeConfig::new(NodeId(2), vec![ClusterConfig::new(ClusterId(1), own, vec![other])]);
-        let mut seed = 7u64;
-        let rng = move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed
-        };
-        Peer { core: ClusterNode::new(config, Box::new(rng), now()).unwrap(), heard: Vec::new() }
-    }
-
-    /// Carries packets both ways until nobody has more to say.
-    fn exchange(&mut self, rig: &Rig) {
-        for _ in 0..50 {
-            let mut is_quiet = true;
-            for (_, to, _, bytes) in rig.take_bin() {
-                is_quiet = false;
-                assert_eq!(to.to_string(), PEER);
-                self.core.handle_packet("127.0.9.1:40001".parse().unwrap(), ConnId(1), &Bytes::from(bytes), now());
-            }
-            while let Some(output) = self.core.poll_output() {
-                match output {
-                    Output::Send(packet) => {
-                        is_quiet = false;
-                        deliver(rig, packet.bytes);
-                    }
-                    Output::SendOnConnection { bytes, .. } => deliver(rig, bytes),
-                    Output::Event(event) => self.heard.push(event),
-                    _ => {}
-                }
-            }
-            rig.settle();
-            if is_quiet {
-                return;
-            }
-        }
-        panic!("the two never fall silent");
-    }
-
-    /// The tag and text of the last request heard.
-    fn request(&self) -> (Bytes, Bytes) {
-        let found = self.heard.iter().rev().find_map(|event| match event {
-            Event::RequestReceived { msg, tag, .. } => Some((tag.clone(), msg.clone())),
-            _ => None,
-        });
-        found.unwrap()
-    }
-
-    fn answer(&mut self, tag: &[u8], msg: &str) {
-        self.core.send_reply(ClusterId(1), NodeId(1), msg.as_bytes(), tag, now()).unwrap();
-    }
-}
-
-fn deliver(rig: &Rig, bytes: Bytes) {
-    let src: SocketAddr = "127.0.9.2:40002".parse().unwrap();
-    let dst: SocketAddr = OWN.parse().unwrap();
-    let conn = Some(Connection(77));
-    let source = Source { src, dst, proto: Proto::Bin, socket: SocketId(1), conn, at: Instant::now() };
-    rig.node.on_bin_packet(source, bytes);
-}
-
-fn pair(body: &str) -> (Rig, Peer) {
-    let rig = Rig::script(&format!("{HEAD}{body}"));
-    let mut peer = Peer::new();
-    peer.exchange(&rig);
-    (rig, peer)
-}
 
 fn message(rig: &Rig, id: &str) {
     rig.receive(format!(
@@ -125,8 +29,8 @@ fn a_question_is_heard_by_the_peer_and_its_answer_resumes_the_script_once() {
     peer.exchange(&rig);
     let (tag, msg) = peer.request();
     assert_eq!(&msg[..], b"WHEREIS:bob");
-    peer.answer(&tag, "HEREIS:bob");
-    peer.answer(&tag, "HEREIS:again");
+    peer.reply(&tag, "HEREIS:bob");
+    peer.reply(&tag, "HEREIS:again");
     peer.exchange(&rig);
     assert_eq!(rig.xlogs(), ["sent 1", "1 2 HEREIS:bob"]);
 }
@@ -144,7 +48,7 @@ fn an_answer_that_comes_before_the_script_waits_is_held_for_it() {
     message(&rig, "a");
     peer.exchange(&rig);
     let (tag, _) = peer.request();
-    peer.answer(&tag, "EARLY");
+    peer.reply(&tag, "EARLY");
     peer.exchange(&rig);
     assert!(rig.xlogs().is_empty());
     let params = [("key", tandem_script::value::Value::from("1"))].into_iter().collect();
@@ -163,7 +67,8 @@ fn a_request_of_the_peer_runs_the_event_route_which_answers() {
             cluster_send_rpl($param(cluster_id), $param(src_id), \"PONG\", $param(tag));
         }\n",
     );
-    let sent = peer.core.send_request(ClusterId(1), NodeId(1), b"PING", now());
+    let now = peer.now();
+    let sent = peer.core.send_request(ClusterId(1), NodeId(1), b"PING", now);
     peer.exchange(&rig);
     assert_eq!(rig.xlogs(), ["1 2 PING"]);
     let answered = peer
@@ -225,7 +130,8 @@ fn a_command_of_another_node_runs_here_and_one_sent_there_arrives() {
         matches!(event, Event::MiCommand { command, params, .. } if &command[..] == b"log_level" && params[..] == [&b"3"[..]])
     });
     assert!(arrived);
-    peer.core.send_mi(ClusterId(1), NodeId(1), b"log_level", &[b"4"], now()).unwrap();
+    let now = peer.now();
+    peer.core.send_mi(ClusterId(1), NodeId(1), b"log_level", &[b"4"], now).unwrap();
     peer.exchange(&rig);
     assert_eq!(rig.node.settings.log_level.load(std::sync::atomic::Ordering::Relaxed), 4);
 }
@@ -239,11 +145,96 @@ fn a_sharing_tag_is_taken_and_yielded() {
     message(&rig, "a");
     peer.exchange(&rig);
     assert_eq!(rig.xlogs(), ["backup", "vip active"]);
-    peer.core.activate_sharing_tag(ClusterId(1), "vip", tandem_cluster::SharingTagReason::MiCommand, now()).unwrap();
+    peer.take_tag("vip");
     peer.exchange(&rig);
     assert_eq!(rig.xlogs(), ["vip backup"]);
     assert_eq!(
         rig.mi("clusterer:list_shtags", MiParams::None),
         Ok(json!([{ "Tag": "vip", "Cluster": 1, "State": "backup" }]))
     );
+}
+
+fn explained(rig: &Rig, about: &str) -> String {
+    let all = rig.mi("cluster_explain", MiParams::None).unwrap();
+    let rows = all.as_array().unwrap();
+    let row = rows.iter().find(|row| row["About"] == about).unwrap_or_else(|| panic!("{about}: {all}"));
+    row["Text"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_claim_among_our_own_has_an_epoch_and_a_restarted_node_does_not_take_its_tag_back() {
+    let more = "modparam(\"clusterer\", \"sharing_tag\", \"vip/1=active\")\nroute { exit; }\n";
+    let rig = Rig::script(&format!("{}{more}", head(1, 2, "")));
+    // The peer took the tag in an earlier life of node 1, twice.
+    let mut peer = Peer::new(2, 1, true);
+    peer.take_tag("vip");
+    peer.take_tag("vip");
+    peer.exchange(&rig);
+    let tags = rig.mi("clusterer:list_shtags", MiParams::None).unwrap();
+    assert_eq!(tags, json!([{ "Tag": "vip", "Cluster": 1, "State": "backup" }]));
+    assert!(peer.core.is_sharing_tag_active(ClusterId(1), "vip"), "the holder keeps it");
+    assert!(explained(&rig, "tag vip").contains("node 2 holds it"), "{}", explained(&rig, "tag vip"));
+}
+
+#[test]
+fn towards_an_opensips_node_the_last_word_wins() {
+    let more = "modparam(\"clusterer\", \"sharing_tag\", \"vip/1=active\")\nroute { exit; }\n";
+    let rig = Rig::script(&format!("{}{more}", head(1, 2, "")));
+    let mut peer = Peer::new(2, 1, false);
+    peer.take_tag("vip");
+    peer.exchange(&rig);
+    assert!(!peer.core.is_sharing_tag_active(ClusterId(1), "vip"), "node 1 announced it when it saw node 2");
+    peer.take_tag("vip");
+    peer.exchange(&rig);
+    let tags = rig.mi("clusterer:list_shtags", MiParams::None).unwrap();
+    assert_eq!(tags[0]["State"], "backup");
+}
+
+#[test]
+fn a_tag_whose_holder_is_gone_is_taken_over_when_that_is_wanted() {
+    for (wanted, state) in [(0, "backup"), (1, "active")] {
+        let more = format!("modparam(\"clusterer\", \"tag_takeover\", {wanted})\nroute {{ exit; }}\n");
+        let rig = Rig::script(&format!("{}{more}", head(1, 2, "")));
+        let mut peer = Peer::new(2, 1, true);
+        peer.exchange(&rig);
+        peer.take_tag("vip");
+        peer.exchange(&rig);
+        peer.pass(&rig, 20);
+        let tags = rig.mi("clusterer:list_shtags", MiParams::None).unwrap();
+        assert_eq!(tags[0]["State"], "backup", "the holder repeats its claim");
+        peer.pass_alone(&rig, 25);
+        let tags = rig.mi("clusterer:list_shtags", MiParams::None).unwrap();
+        assert_eq!(tags[0]["State"], state);
+        let text = explained(&rig, "node 2");
+        assert!(text.starts_with("down for") && text.contains("bin:127.0.9.2:5555"), "{text}");
+    }
+}
+
+#[test]
+fn explanations_name_what_is_missing_and_say_when_all_is_well() {
+    let rig = Rig::script(&format!("{}route {{ exit; }}\n", head(1, 2, "")));
+    assert!(explained(&rig, "node 2").contains("waiting for the first answer"));
+    let mut peer = Peer::new(2, 1, true);
+    peer.exchange(&rig);
+    assert!(explained(&rig, "node 2").starts_with("up for"));
+    let one = rig.mi("cluster_explain", MiParams::Positional(vec![json!(9)])).unwrap_err();
+    assert_eq!((one.code, one.message.as_str()), (404, "Node id not found"));
+}
+
+#[test]
+fn status_and_reports_have_the_form_operators_know() {
+    let (rig, _peer) = pair("route { exit; }\n");
+    let status = rig.mi("sr_list_status", MiParams::Positional(vec![json!("clusterer")])).unwrap();
+    let row = |name: &str| json!({ "Name": name, "Readiness": true, "Status": 1 });
+    assert_eq!(status, json!([row("sharing_tags"), row("node_states")]));
+    let reports =
+        rig.mi("sr_list_reports", MiParams::Positional(vec![json!("clusterer"), json!("node_states")])).unwrap();
+    assert_eq!(reports[0]["Log"], "Node [2], cluster [1] is UP");
+    assert!(reports[0]["Timestamp"].as_i64().unwrap() > 0 && reports[0]["Date"].is_string());
+    let one = rig.mi("sr_get_status", MiParams::Positional(vec![json!("clusterer"), json!("node_states")])).unwrap();
+    assert_eq!(one, json!({ "Readiness": true, "Status": 1 }));
+    let wrong = rig.mi("sr_get_status", MiParams::Positional(vec![json!("nobody")])).unwrap_err();
+    assert_eq!((wrong.code, wrong.message.as_str()), (404, "Group not found"));
+    let names = rig.mi("sr_list_identifiers", MiParams::None).unwrap();
+    assert_eq!(names, json!([{ "Group": "clusterer", "Identifiers": ["sharing_tags", "node_states"] }]));
 }

@@ -7,7 +7,7 @@ use tandem_script::surface::{NameRule, VariableSpec};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::LogLevel;
 
-use super::service::{Clusterer, now};
+use super::service::Clusterer;
 
 pub(super) const VARIABLES: &[Variable] = &[Variable {
     spec: VariableSpec {
@@ -55,7 +55,7 @@ fn write(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
         context.log(LogLevel::Warning, "a sharing tag cannot be given up by hand; make it active on another node");
         return true;
     }
-    let taken =
-        clusterer.with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::ScriptVariable, now()));
+    let taken = clusterer
+        .with(node, |core| core.activate_sharing_tag(cluster, name, SharingTagReason::ScriptVariable, clusterer.now()));
     matches!(taken, Some(Ok(())))
 }

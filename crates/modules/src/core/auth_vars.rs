@@ -27,7 +27,8 @@ macro_rules! readers {
         $(pub(super) fn $name(context: &mut Context, call: &VarCall<'_>) -> Value {
             let Some(message) = message_of(context, call) else { return Value::Null };
             let Some($it) = $parse(message) else { return Value::Null };
-            part_value(message, $field)
+            // An empty text in quotes is no value.
+            part_value(message, $field.filter(|text| !text.is_empty()))
         })*
     };
 }

@@ -281,13 +281,15 @@ impl Field {
 
 fn joined(values: impl Iterator<Item = Value>) -> Value {
     let mut out = Vec::new();
-    for (at, value) in values.enumerate() {
-        if at > 0 {
+    let mut count = 0;
+    for value in values {
+        count += 1;
+        if count > 1 {
             out.extend_from_slice(b", ");
         }
         value.print_into(&mut out);
     }
-    if out.is_empty() || out.len() > JOIN_BYTES_MAX { Value::Null } else { Value::Text(Text::from(out)) }
+    if count == 0 || out.len() > JOIN_BYTES_MAX { Value::Null } else { Value::Text(Text::from(out)) }
 }
 
 /// `$branch` and `$branch(field)`: added branches only, the first one without index.
@@ -304,7 +306,7 @@ pub(super) fn branch(context: &mut Context, call: &VarCall<'_>) -> Value {
 }
 
 fn append(context: &mut Context, value: &Value) -> bool {
-    match value.as_text() {
+    match value.as_text().filter(|uri| !uri.is_empty()) {
         Some(uri) => context.edits.add_branch(Target { uri: Some(uri), ..Target::default() }),
         None => false,
     }
@@ -327,8 +329,9 @@ pub(super) fn set_msg_branch(context: &mut Context, _: &VarCall<'_>, value: Valu
     append(context, &value)
 }
 
-pub(super) fn msg_branch(context: &mut Context, call: &VarCall<'_>) -> Value {
-    msg_branch_field(context, call, Field::Uri)
+/// It can only be written.
+pub(super) fn msg_branch(_: &mut Context, _: &VarCall<'_>) -> Value {
+    Value::Null
 }
 
 /// Index into the request URI (0) and the added branches; the last one without index.

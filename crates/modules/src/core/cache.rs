@@ -115,37 +115,6 @@ pub(super) fn remove(context: &mut Context, args: &[Arg]) -> Called {
     })
 }
 
-/// The words of a raw query: blank separated, quotes keep blanks together.
-pub(super) fn words(query: &[u8]) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    let mut word = Vec::new();
-    let (mut quote, mut is_open) = (None, false);
-    for byte in query {
-        match (quote, byte) {
-            (Some(open), byte) if open == *byte => quote = None,
-            (Some(_), byte) => word.push(*byte),
-            (None, b'"' | b'\'') => {
-                quote = Some(*byte);
-                is_open = true;
-            }
-            (None, b' ' | b'\t' | b'\r' | b'\n') => {
-                if is_open {
-                    all.push(std::mem::take(&mut word));
-                }
-                is_open = false;
-            }
-            (None, byte) => {
-                word.push(*byte);
-                is_open = true;
-            }
-        }
-    }
-    if is_open {
-        all.push(word);
-    }
-    all
-}
-
 /// Output variables of a list such as `"$avp(a);$avp(b)"`; `None` when one of them is none.
 pub(crate) fn output_vars(context: &Context, list: &[u8]) -> Option<Vec<CompiledVar>> {
     let dialect = if context.node.settings.is_v2_4 { Dialect::V2_4 } else { Dialect::V4_0 };
@@ -159,7 +128,10 @@ pub(crate) fn output_vars(context: &Context, list: &[u8]) -> Option<Vec<Compiled
 
 /// `cache_raw_query(engine, query[, "$avp(a);$avp(b)"])`: columns to variables, the first row on top.
 pub(super) fn raw(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(query) = arg_text(args, 1).map(words) else { return done(false) };
+    let query: Vec<Vec<u8>> = match args.get(1) {
+        Some(Arg::Words(words)) => words.iter().map(|word| word.to_vec()).collect(),
+        _ => return done(false),
+    };
     let Some(outputs) = output_vars(context, arg_text(args, 2).unwrap_or_default()) else {
         context.log(LogLevel::Error, "cache_raw_query(): the output list must name writable variables");
         return done(false);

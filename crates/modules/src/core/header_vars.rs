@@ -67,7 +67,13 @@ pub(super) fn contact_field(context: &mut Context, call: &VarCall<'_>) -> Value 
         b"name" => filled_value(message, contact.display),
         b"uri" => part_value(message, Some(contact.uri)),
         b"params" => filled_value(message, contact.params.raw()),
-        name @ (b"q" | b"expires" | b"methods" | b"received") => part_value(message, contact.params.value(name)),
+        name @ (b"q" | b"expires" | b"methods" | b"received") => {
+            let value = contact.params.value(name);
+            part_value(
+                message,
+                value.map(|text| text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)),
+            )
+        }
         _ => Value::Null,
     };
     let contacts = || {
@@ -79,13 +85,18 @@ pub(super) fn contact_field(context: &mut Context, call: &VarCall<'_>) -> Value 
     match call.index {
         Index::All => {
             let mut out = Vec::new();
-            for (at, contact) in contacts().enumerate() {
-                if at > 0 {
+            let mut count = 0;
+            for contact in contacts() {
+                // What is missing stands as nothing.
+                if !out.is_empty() {
                     out.extend_from_slice(b", ");
                 }
-                field(&contact).print_into(&mut out);
+                if let Some(text) = field(&contact).as_text() {
+                    out.extend_from_slice(&text);
+                }
+                count += 1;
             }
-            if out.is_empty() || out.len() > JOIN_BYTES_MAX { Value::Null } else { Value::Text(Text::from(out)) }
+            if count == 0 || out.len() > JOIN_BYTES_MAX { Value::Null } else { Value::Text(Text::from(out)) }
         }
         Index::At(at) => {
             let at = position(at, contacts().count());
@@ -196,15 +207,28 @@ pub(super) fn content_length(context: &mut Context, call: &VarCall<'_>) -> Value
 /// `$cT`: of the message; with an index, of that body part.
 pub(super) fn content_type(context: &mut Context, call: &VarCall<'_>) -> Value {
     let Some(message) = message_of(context, call) else { return Value::Null };
-    let whole = message.value_of(HeaderKind::ContentType);
-    if call.index == Index::None || !crate::sipmsgops::body::is_multipart(message) {
-        return match call.index {
-            Index::None | Index::All | Index::At(0 | -1) => {
-                whole.map_or(Value::Null, |text| Value::Text(part(message, text)))
-            }
-            _ => Value::Null,
-        };
+    let Some(whole) = message.value_of(HeaderKind::ContentType) else { return Value::Null };
+    if call.index == Index::None {
+        return Value::Text(part(message, whole));
     }
-    let all: smallvec::SmallVec<[&[u8]; 4]> = crate::sipmsgops::body::parts(message).map(|part| part.mime).collect();
-    pick(message, call.index, all.iter().copied())
+    // Types of parts are shown without parameters, in lower case.
+    let mut all: smallvec::SmallVec<[Vec<u8>; 4]> =
+        crate::sipmsgops::body::parts(message).map(|part| part.mime.to_ascii_lowercase()).collect();
+    if !crate::sipmsgops::body::is_multipart(message) {
+        all.push(message.content_type().unwrap_or_default().to_ascii_lowercase());
+    }
+    match call.index {
+        Index::All => {
+            let mut out = whole.to_vec();
+            for mime in &all {
+                out.push(b',');
+                out.extend_from_slice(mime);
+            }
+            if out.len() > JOIN_BYTES_MAX { Value::Null } else { Value::Text(Text::from(out)) }
+        }
+        Index::At(at) => {
+            position(at, all.len()).and_then(|at| all.get(at)).map_or(Value::Null, |mime| Value::text(mime))
+        }
+        Index::None | Index::Append => Value::Null,
+    }
 }

@@ -9,31 +9,66 @@ use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
 use tandem_module::node::NodeRef;
 use tandem_script::surface::CommandSpec;
 
-use super::table::command;
+use super::subscriptions;
+use super::table::renamed_command;
 
 pub(super) static COMMANDS: &[CommandSpec] = &[
-    command("get_statistics", &["statistics"], "values of statistics: names, `group:` or `all`"),
-    command("list_statistics", &["statistics?"], "names of the statistics, or of the given groups"),
-    command("reset_statistics", &["statistics"], "sets the named statistics to zero"),
-    command("reset_all_statistics", &[], "sets all statistics that can be reset to zero"),
-    command(
+    renamed_command(
+        "get_statistics",
+        &["statistics:get"],
+        &["statistics"],
+        "values of statistics: names, `group:` or `all`",
+    ),
+    renamed_command(
+        "list_statistics",
+        &["statistics:list"],
+        &["statistics?"],
+        "names of the statistics, or of the given groups",
+    ),
+    renamed_command("reset_statistics", &["statistics:reset"], &["statistics"], "sets the named statistics to zero"),
+    renamed_command(
+        "reset_all_statistics",
+        &["statistics:reset_all"],
+        &[],
+        "sets all statistics that can be reset to zero",
+    ),
+    renamed_command(
         "reload_routes",
+        &["core:reload_routes"],
         &[],
         "reads the script again and runs its routes from now on; an invalid one changes nothing",
     ),
-    command("uptime", &[], "the time now, since when the process runs, and for how many seconds"),
-    command("version", &[], "name and version"),
-    command("pwd", &[], "working directory"),
-    command("arg", &[], "command line"),
-    command("which", &["command?"], "names of all commands, or of those that begin with the given text"),
-    command("help", &["mi_cmd"], "what a command does"),
-    command("ps", &[], "the process and its workers"),
-    command("log_level", &["level?", "pid?"], "shows or sets the log level"),
-    command("xlog_level", &["level?"], "shows or sets the xlog level"),
-    command("events_list", &[], "names of all events"),
-    command("cache_store", &["system", "attr", "value", "expire?"], "stores a value in a cache engine"),
-    command("cache_fetch", &["system", "attr"], "reads a value of a cache engine"),
-    command("cache_remove", &["system", "attr"], "removes a value of a cache engine"),
+    renamed_command(
+        "uptime",
+        &["core:uptime"],
+        &[],
+        "the time now, since when the process runs, and for how many seconds",
+    ),
+    renamed_command("version", &["core:version"], &[], "name and version"),
+    renamed_command("pwd", &["core:pwd"], &[], "working directory"),
+    renamed_command("arg", &["core:arg"], &[], "command line"),
+    renamed_command(
+        "which",
+        &["core:which"],
+        &["command?"],
+        "names of all commands, of those of a module (`module:`), or the parameters a command takes",
+    ),
+    renamed_command("help", &["core:help"], &["mi_cmd"], "what a command does"),
+    renamed_command("ps", &["core:ps"], &[], "the process and its workers"),
+    renamed_command("log_level", &["core:log_level"], &["level?", "pid?"], "shows or sets the log level"),
+    renamed_command("xlog_level", &["core:xlog_level"], &["level?"], "shows or sets the xlog level"),
+    renamed_command("events_list", &["evi:list"], &[], "names of all events"),
+    subscriptions::SUBSCRIBE,
+    subscriptions::SUBSCRIBERS,
+    subscriptions::RAISE,
+    renamed_command(
+        "cache_store",
+        &["cache:store"],
+        &["system", "attr", "value", "expire?"],
+        "stores a value in a cache engine",
+    ),
+    renamed_command("cache_fetch", &["cache:fetch"], &["system", "attr"], "reads a value of a cache engine"),
+    renamed_command("cache_remove", &["cache:remove"], &["system", "attr"], "removes a value of a cache engine"),
 ];
 
 pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
@@ -76,6 +111,9 @@ fn now(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
         "log_level" => level(node, request, "Log level", true),
         "xlog_level" => level(node, request, "xLog level", false),
         "events_list" => Ok(events(node)),
+        "event_subscribe" => subscriptions::subscribe(node, request),
+        "subscribers_list" => subscriptions::subscribers(node, request),
+        "raise_event" => subscriptions::raise(node, request),
         _ => Err(MiError::new(-32601, "Method not found")),
     }
 }
@@ -155,8 +193,36 @@ fn server_name(node: NodeRef) -> String {
 }
 
 fn which(node: NodeRef, request: &MiRequest) -> MiResult {
-    let begin = request.text_opt("command")?.unwrap_or_default();
-    Ok(node.mi.list().iter().filter(|spec| spec.name.starts_with(&begin)).map(|spec| json!(spec.name)).collect())
+    let unknown = || MiError::new(404, "unknown MI command");
+    let names = |spec: &CommandSpec| std::iter::once(spec.name).chain(spec.aliases.iter().copied()).collect::<Vec<_>>();
+    let Some(wanted) = request.text_opt("command")? else {
+        // opensips-cli sends no command that is not in this list, so names of older versions are, too.
+        let mut all: Vec<&str> = node.mi.list().iter().flat_map(names).collect();
+        all.sort_unstable();
+        return Ok(all.into());
+    };
+    if wanted.ends_with(':') {
+        let list: Vec<Json> = node
+            .mi
+            .list()
+            .iter()
+            .flat_map(names)
+            .filter(|name| name.starts_with(&wanted))
+            .map(|name| json!(name))
+            .collect();
+        return if list.is_empty() { Err(unknown()) } else { Ok(Json::Array(list)) };
+    }
+    let spec = node.mi.list().into_iter().find(|spec| names(spec).contains(&wanted.as_str())).ok_or_else(unknown)?;
+    Ok(recipes(&spec))
+}
+
+/// The ways to call a command: with its mandatory parameters, then with one optional parameter more each time.
+fn recipes(spec: &CommandSpec) -> Json {
+    let names: Vec<&str> =
+        spec.params.iter().map(|param| param.trim_end_matches("...").trim_end_matches('?')).collect();
+    let mandatory = spec.params.iter().take_while(|param| !param.ends_with('?')).count();
+    let ways = (mandatory..=names.len()).map(|count| names.iter().take(count).copied().collect());
+    ways.collect::<Vec<Json>>().into()
 }
 
 fn help(node: NodeRef, request: &MiRequest) -> MiResult {

@@ -1,7 +1,7 @@
 //! The rest of the core functions: formats into variables, URIs from parts, time stamps, events, logs.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use hashbrown::HashSet;
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ impl State {
         self.forwarded.get_or_init(|| node.stats.stat("core", "fwd_requests"))
     }
 
-    fn param_name(&self, name: &[u8]) -> &'static str {
+    pub(super) fn param_name(&self, name: &[u8]) -> &'static str {
         let Ok(name) = std::str::from_utf8(name) else { return "" };
         let mut names = self.param_names.lock();
         if let Some(known) = names.get(name) {
@@ -83,7 +83,7 @@ pub(super) fn construct_uri(context: &mut Context, args: &[Arg]) -> Called {
 /// `get_timestamp($avp(s), $avp(us))`.
 pub(super) fn get_timestamp(context: &mut Context, args: &[Arg]) -> Called {
     let (Some(secs), Some(micros)) = (arg_var(args, 0), arg_var(args, 1)) else { return done(false) };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = tandem_module::clock::system().duration_since(UNIX_EPOCH).unwrap_or_default();
     let is_set = context.write_var(secs, Value::Int(now.as_secs() as i32));
     done(is_set && context.write_var(micros, Value::Int(now.subsec_micros() as i32)))
 }

@@ -4,6 +4,7 @@
 mod auth_vars;
 mod branches;
 mod cache;
+pub(crate) mod db_load;
 mod flags;
 mod forward;
 mod header_vars;
@@ -11,7 +12,9 @@ mod mi;
 mod misc;
 mod process_vars;
 mod request_vars;
+mod sdp_vars;
 mod sockets;
+mod subscriptions;
 pub(crate) mod table;
 mod tables;
 mod uri_functions;
@@ -23,6 +26,7 @@ pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;
 pub(crate) use process_vars::local_time;
 pub use request_vars::Authenticated;
+pub use sdp_vars::LINES_MAX as SDP_LINES_MAX;
 
 use tandem_module::ModuleDecl;
 use tandem_script::surface::{EventSpec, StatSpec};

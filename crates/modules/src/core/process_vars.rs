@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use chrono::{DateTime, Local, TimeZone};
 use tandem_module::context::Context;
@@ -61,7 +61,7 @@ pub(super) fn unix_time(_: &mut Context, _: &VarCall<'_>) -> Value {
 }
 
 pub(super) fn unix_micros(_: &mut Context, _: &VarCall<'_>) -> Value {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = tandem_module::clock::system().duration_since(UNIX_EPOCH).unwrap_or_default();
     Value::Int(now.subsec_micros() as i32)
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn format_time(moment: DateTime<Local>, format: &str) -> Option<Strin
 }
 
 pub(super) fn date_text(_: &mut Context, _: &VarCall<'_>) -> Value {
-    let now = Local::now();
+    let now = DateTime::<Local>::from(tandem_module::clock::system());
     // As ctime(3), without the line end.
     let text = format_time(now, "%a %b %e %H:%M:%S %Y").unwrap_or_default();
     Value::Dual(Text::from(text), now.timestamp() as i32)
@@ -85,7 +85,8 @@ pub(super) fn date_text(_: &mut Context, _: &VarCall<'_>) -> Value {
 
 pub(super) fn time(_: &mut Context, call: &VarCall<'_>) -> Value {
     let format = String::from_utf8_lossy(call.name.unwrap_or_default());
-    format_time(Local::now(), &format).map_or(Value::Null, |text| Value::Text(Text::from(text)))
+    format_time(DateTime::<Local>::from(tandem_module::clock::system()), &format)
+        .map_or(Value::Null, |text| Value::Text(Text::from(text)))
 }
 
 /// A moment given in Unix seconds, local time.

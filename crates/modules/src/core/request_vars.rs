@@ -64,6 +64,11 @@ fn uri_part(uri: &Uri<'_>, part: UriPart) -> Value {
     }
 }
 
+/// A URI scripts can look into.
+fn readable(uri: &[u8]) -> Option<Uri<'_>> {
+    Uri::parse(uri).ok().filter(tandem_script::transform::is_readable)
+}
+
 /// What `error_route` is told of a request URI that cannot be parsed.
 fn bad_uri() -> ErrorRecord {
     ErrorRecord {
@@ -89,9 +94,9 @@ fn current_uri<'a>(context: &'a Context, call: &VarCall<'_>) -> Option<&'a [u8]>
 
 fn read_current(context: &mut Context, call: &VarCall<'_>, part: UriPart) -> Value {
     let Some(uri) = current_uri(context, call) else { return Value::Null };
-    match Uri::parse(uri) {
-        Ok(uri) => uri_part(&uri, part),
-        Err(_) => {
+    match readable(uri) {
+        Some(uri) => uri_part(&uri, part),
+        None => {
             context.error = Some(bad_uri());
             Value::Null
         }
@@ -100,14 +105,14 @@ fn read_current(context: &mut Context, call: &VarCall<'_>, part: UriPart) -> Val
 
 fn read_original(context: &mut Context, call: &VarCall<'_>, part: UriPart) -> Value {
     let uri = message_of(context, call).and_then(|message| message.request_uri());
-    uri.and_then(|uri| Uri::parse(uri).ok()).map_or(Value::Null, |uri| uri_part(&uri, part))
+    uri.and_then(readable).map_or(Value::Null, |uri| uri_part(&uri, part))
 }
 
 fn read_next_hop(context: &mut Context, part: UriPart) -> Value {
     let Some(uri) = &context.edits.target.dst_uri else { return Value::Null };
     match part {
         UriPart::Whole => Value::Text(uri.clone()),
-        part => Uri::parse(uri).map_or(Value::Null, |uri| uri_part(&uri, part)),
+        part => readable(uri).map_or(Value::Null, |uri| uri_part(&uri, part)),
     }
 }
 
@@ -154,7 +159,7 @@ pub(super) fn edit_ruri(context: &mut Context, edit: &UriEdit<'_>) -> bool {
         return false;
     }
     let Some(uri) = context.request_uri() else { return false };
-    match edit_uri(uri, edit) {
+    match edit_uri(uri, edit).and_then(|edited| readable(uri).map(|_| edited).ok_or(tandem_sip::UriError::BadUser)) {
         Ok(uri) => {
             context.edits.target.uri = Some(Text::from(uri));
             true
@@ -163,10 +168,20 @@ pub(super) fn edit_ruri(context: &mut Context, edit: &UriEdit<'_>) -> bool {
     }
 }
 
+/// A new request URI has no preference of its own; an empty text is the URI as received.
+pub(super) fn replace_ruri(context: &mut Context, uri: Text) {
+    if uri.is_empty() {
+        context.edits.target.uri = None;
+        return;
+    }
+    context.edits.target.uri = Some(uri);
+    context.edits.target.q = None;
+}
+
 pub(super) fn set_ruri(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
     match value.as_text() {
         Some(text) if context.is_request() => {
-            context.edits.target.uri = Some(text);
+            replace_ruri(context, text);
             true
         }
         _ => false,
@@ -175,7 +190,8 @@ pub(super) fn set_ruri(context: &mut Context, _: &VarCall<'_>, value: Value) -> 
 
 pub(super) fn set_ruri_user(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
     match value.as_text() {
-        None => edit_ruri(context, &UriEdit::RemoveUser),
+        None if value.is_null() => edit_ruri(context, &UriEdit::RemoveUser),
+        None => false,
         Some(user) => edit_ruri(context, &UriEdit::User(&user)),
     }
 }
@@ -225,16 +241,13 @@ pub(super) fn set_duri_port(context: &mut Context, _: &VarCall<'_>, value: Value
 }
 
 pub(super) fn ruri_q(context: &mut Context, _: &VarCall<'_>) -> Value {
-    // The dummy request of startup, timer and event routes shows 0 (specification §6.4).
-    let unset = if context.message.method_bytes() == b"DUMMY" { 0 } else { -1 };
-    Value::Int(context.edits.target.q.map_or(unset, i32::from))
+    Value::Int(context.edits.target.q.map_or(-1, i32::from))
 }
 
 pub(super) fn set_ruri_q(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
     match value.as_int() {
         Some(q @ 0..=1000) => context.edits.target.q = Some(q as u16),
         Some(-1) => context.edits.target.q = None,
-        None if value.is_null() => context.edits.target.q = None,
         _ => return false,
     }
     true
@@ -317,6 +330,10 @@ pub(super) fn set_path(context: &mut Context, _: &VarCall<'_>, value: Value) -> 
 
 /// `$rb`, `$(rb[n])`, `$(rb(mime))`: the body or one of its parts.
 pub(super) fn body(context: &mut Context, call: &VarCall<'_>) -> Value {
+    let is_edited = call.context.is_none() && context.slot::<super::sdp_vars::SdpEdited>().is_some();
+    if let (true, None, Index::None, Some(body)) = (is_edited, call.name, call.index, context.edits.lumps.body()) {
+        return if body.is_empty() { Value::Null } else { Value::Text(Text::share(body)) };
+    }
     let Some(message) = message_of(context, call) else { return Value::Null };
     let body = message.body();
     if body.is_empty() {
@@ -366,7 +383,7 @@ pub(super) fn error_level(context: &mut Context, _: &VarCall<'_>) -> Value {
 }
 
 pub(super) fn error_info(context: &mut Context, _: &VarCall<'_>) -> Value {
-    context.error.as_ref().map_or(Value::Null, |error| Value::from(error.info.as_str()))
+    context.error.as_ref().map_or(Value::Text(Text::EMPTY), |error| Value::from(error.info.as_str()))
 }
 
 pub(super) fn error_code(context: &mut Context, _: &VarCall<'_>) -> Value {
@@ -374,7 +391,7 @@ pub(super) fn error_code(context: &mut Context, _: &VarCall<'_>) -> Value {
 }
 
 pub(super) fn error_reason(context: &mut Context, _: &VarCall<'_>) -> Value {
-    context.error.as_ref().map_or(Value::Null, |error| Value::from(error.reason.as_str()))
+    context.error.as_ref().map_or(Value::Text(Text::EMPTY), |error| Value::from(error.reason.as_str()))
 }
 
 /// A transport as a value with OpenSIPS' number beside it.

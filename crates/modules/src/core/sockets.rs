@@ -109,7 +109,11 @@ fn family(socket: &Socket) -> Value {
     Value::from(if socket.addr.is_ipv4() { "INET" } else { "INET6" })
 }
 
+/// The listener a message came in by; none for the dummy request of timer, event and startup routes.
 fn receiving(context: &Context) -> Option<&'static Socket> {
+    if context.source.src.ip().is_unspecified() {
+        return None;
+    }
     context.node.socket(context.source.socket)
 }
 
@@ -131,8 +135,10 @@ pub(super) fn socket_out(context: &mut Context, call: &VarCall<'_>) -> Value {
 
 pub(super) fn set_socket_out(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
     let Some(text) = value.as_text() else {
-        context.edits.target.socket = None;
-        return true;
+        if value.is_null() {
+            context.edits.target.socket = None;
+        }
+        return value.is_null();
     };
     match context.node.socket_named(&text) {
         Some(socket) => context.edits.target.socket = Some(socket.id),

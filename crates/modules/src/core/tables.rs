@@ -1,14 +1,14 @@
 //! The rows of the core: functions and variables in the names of both dialects. No behaviour.
 
 use tandem_module::declare::{Function, Variable};
-use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut};
-use tandem_script::surface::NameRule::{Both, Named, Plain};
+use tandem_script::surface::ArgType::{Any, BranchFlag, Flag, Int, Raw, Text, Var, VarOut, Words};
+use tandem_script::surface::NameRule::{Both, Named, Path, Plain};
 use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 
 use super::table::{function, variable, writable};
 use super::{
     auth_vars as auth, branches, cache, flags, forward, header_vars as headers, misc, process_vars as process,
-    request_vars as request, sockets, uri_functions as uri,
+    request_vars as request, sdp_vars as sdp, sockets, subscriptions, uri_functions as uri,
 };
 
 const NONE: &[ArgSpec] = &[];
@@ -218,7 +218,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("cache_remove", &[arg("engine", Text), arg("key", Text)], Routes::ANY, "removes a value", cache::remove),
     function(
         "cache_raw_query",
-        &[arg("engine", Text), arg("query", Text), opt("results", Raw)],
+        &[arg("engine", Text), arg("query", Words), opt("results", Raw)],
         Routes::ANY,
         "a query in the language of the engine",
         cache::raw,
@@ -229,6 +229,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Routes::ANY,
         "raises a custom event",
         misc::raise_event,
+    ),
+    function(
+        "subscribe_event",
+        &[arg("event", Text), arg("socket", Text), opt("expire", Int)],
+        Routes::ANY,
+        "sends an event to a socket of an event transport, for ever or for so many seconds",
+        subscriptions::subscribe_event,
     ),
     function(
         "construct_uri",
@@ -304,6 +311,11 @@ pub(super) static VARIABLES: &[Variable] = &[
     variable("msg.is_request", Plain, "whether the message is a request", request::is_request),
     variable("msg.type", Plain, "request or reply", request::kind),
     variable("rb", Both, "body, or the body part of a type", request::body),
+    writable("sdp", Plain, "session description; NULL removes the body", sdp::whole, sdp::set_whole),
+    writable("sdp.line", Path, "a line of the session description, or a word of it", sdp::line, sdp::set_line),
+    writable("sdp.stream", Path, "a line of a media section, or a word of it", sdp::stream, sdp::set_stream),
+    writable("sdp.session", Path, "a line before the first media section", sdp::session, sdp::set_session),
+    variable("sdp.stream.idx", Path, "number of a line of a media section", sdp::stream_index),
     writable("path", Plain, "path vector", request::path, request::set_path),
     variable("mf", Plain, "names of the message flags that are set", flags::message_flags),
     variable("bf", Plain, "names of the branch flags that are set", flags::branch_flags),

@@ -63,18 +63,20 @@ fn event_parameters_reach_the_event_route_by_number_and_name() {
 }
 
 #[test]
-fn raw_queries_split_into_words_outside_quotes() {
-    let words = super::cache::words(b"HSET  k \"a b\" '' x\"y\"z");
-    assert_eq!(words, [&b"HSET"[..], b"k", b"a b", b"", b"xyz"]);
-}
-
-#[test]
 fn management_tells_levels_commands_and_unknown_statistics() {
     let rig = Rig::script("log_level=3\nroute { exit; }");
     assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog level": 2 }));
     rig.mi("log_level", MiParams::Positional(vec![json!(4)])).unwrap();
     assert_eq!(rig.node.settings.log_level.load(std::sync::atomic::Ordering::Relaxed), 4);
-    assert!(rig.mi("which", MiParams::None).unwrap().as_array().unwrap().contains(&json!("ps")));
+    let all = rig.mi("which", MiParams::None).unwrap();
+    for name in ["ps", "get_statistics", "statistics:get"] {
+        assert!(all.as_array().unwrap().contains(&json!(name)), "{name}");
+    }
+    let which = |name: &str| rig.mi("which", MiParams::Positional(vec![json!(name)]));
+    let ways = json!([["event", "socket"], ["event", "socket", "expire"]]);
+    assert_eq!((which("event_subscribe"), which("evi:subscribe")), (Ok(ways.clone()), Ok(ways)));
+    assert_eq!(which("cache:"), Ok(json!(["cache:fetch", "cache:remove", "cache:store"])));
+    assert_eq!(which("nope").unwrap_err().code, 404);
     assert_eq!(rig.mi("get_statistics", MiParams::Positional(vec![json!("nope")])).unwrap_err().code, 404);
     assert!(rig.mi("uptime", MiParams::None).unwrap()["Up time"].as_str().unwrap().ends_with("[sec]"));
 }
@@ -87,4 +89,43 @@ fn reply_routes_see_no_request_uri() {
          To: <sip:b@example.org>;tag=2\r\nCall-ID: o-1\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n",
     );
     assert_eq!(rig.xlogs(), ["<null> <null> 180 Ringing INVITE"]);
+}
+
+const OFFER: &str = "INVITE sip:bob@192.0.2.7:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKs1\r\n\
+From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>\r\nCall-ID: s-1\r\nCSeq: 1 INVITE\r\nMax-Forwards: 9\r\n\
+Content-Type: application/sdp\r\nContent-Length: 97\r\n\r\nv=0\r\no=- 1 1 IN IP4 1.1.1.1\r\ns=-\r\nc=IN IP4 1.1.1.1\r\nt=0 0\r\n\
+m=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n";
+
+#[test]
+fn lines_of_the_description_are_read_edited_and_sent() {
+    let rig = Rig::script(
+        "route { $sdp.line(c=) = \"c=IN IP4 9.9.9.9\"; $(sdp.stream(audio/a=)[insert]) = \"a=ptime:20\";
+           $(sdp.line(t=)[insertAfter]) = \"a=x\"; $sdp.session(s=) = NULL;
+           xlog(\"$sdp.line(c=/[2]) $sdp.stream(audio/[1]) $sdp.stream.idx(audio) $sdp.line(z=)\");
+           $sdp.line(z=) = \"z\"; xlog(\"$rc\"); forward(); }",
+    );
+    let offer = OFFER.replacen(
+        "Content-Length: 97",
+        &format!("Content-Length: {}", OFFER.split("\r\n\r\n").nth(1).unwrap().len()),
+        1,
+    );
+    let sent = rig.receive(offer);
+    assert_eq!(rig.xlogs(), ["9.9.9.9 a=ptime:20 5 <null>", "-1"]);
+    let message = sent[0].message();
+    let wanted = "v=0\r\no=- 1 1 IN IP4 1.1.1.1\r\nc=IN IP4 9.9.9.9\r\nt=0 0\r\na=x\r\nm=audio 4000 RTP/AVP 0\r\n\
+                  a=ptime:20\r\na=sendrecv\r\n";
+    assert_eq!(std::str::from_utf8(message.body()).unwrap(), wanted);
+    assert_eq!(message.content_length().unwrap(), Some(wanted.len() as u32));
+}
+
+#[test]
+fn a_description_is_replaced_or_removed_as_a_whole() {
+    let rig = Rig::script(
+        "route { $sdp = \"nonsense\"; xlog(\"$rc\"); $sdp = NULL; xlog(\"$rc $sdp $rb\"); $sdp = \"v=0\\r\\no=x\\r\\ns=-\\r\\n\";
+           xlog(\"$rc $(sdp{s.len})\"); }",
+    );
+    rig.receive(OFFER.replacen("Content-Length: 97\r\n", "", 1));
+    assert_eq!(rig.xlogs(), ["-1", "1 <null> <null>", "1 15"]);
+    rig.receive(REQUEST);
+    assert_eq!(rig.xlogs(), ["-1", "-1 <null> <null>", "-1 <null>"]);
 }

@@ -31,7 +31,7 @@ pub(super) fn set_uri(context: &mut Context, args: &[Arg]) -> Called {
     if !context.is_request() {
         return done(false);
     }
-    context.edits.target.uri = Some(Text::copy(uri));
+    super::request_vars::replace_ruri(context, Text::copy(uri));
     done(true)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn note(moment: Instant) {
 
 /// Now.
 pub fn now() -> Now {
-    let real = Instant::now();
+    let real = tandem_module::clock::now();
     let monotonic = LATEST.get().map_or(real, |latest| latest.max(real));
     let ahead_ms = i64::try_from(monotonic.saturating_duration_since(real).as_millis()).unwrap_or(0);
     Now { monotonic, unix_ms: node::unix_ms() + ahead_ms }

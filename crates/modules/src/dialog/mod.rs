@@ -107,7 +107,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
             seed: rand::random(),
             ..DialogConfig::default()
         },
-        Instant::now(),
+        tandem_module::clock::now(),
     );
     setup.state(Dialogs {
         table,
@@ -141,7 +141,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
     if let Some(workers) = node.workers() {
-        workers.after(WorkerId(0), Instant::now() + TICK, Box::new(move |now| tick(node, now)));
+        workers.after(WorkerId(0), tandem_module::clock::now() + TICK, Box::new(move |now| tick(node, now)));
     }
     Ok(())
 }

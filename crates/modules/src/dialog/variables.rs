@@ -128,7 +128,7 @@ pub(super) fn store(dialog: &mut Dialog, name: &[u8], value: &Value) -> bool {
             dialog.values.remove(name);
             return true;
         }
-        Value::Int(int) | Value::Literal(int) => DialogValue::Int(*int),
+        Value::Int(int) | Value::Literal(int) | Value::Number(_, int) => DialogValue::Int(*int),
         Value::Bool(is_true) => DialogValue::Int(i32::from(*is_true)),
         Value::Text(text) | Value::Dual(text, _) => DialogValue::from(text.as_bytes()),
     };

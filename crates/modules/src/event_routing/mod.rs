@@ -4,7 +4,7 @@
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tandem_module::declare::{Function, arg_int, arg_text, arg_var};
@@ -152,7 +152,7 @@ fn notify_on_event(context: &mut Context, args: &[Arg]) -> Called {
     };
     let id = node.events.listen(name, Arc::new(sink));
     if let Some(workers) = node.workers() {
-        let at = Instant::now() + Duration::from_secs(secs);
+        let at = tandem_module::clock::now() + Duration::from_secs(secs);
         workers.after(tandem_module::worker::current(), at, Box::new(move |_| node.events.unlisten(name, id)));
     }
     Called::Done(1)

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 
 const TABLE: &str = include_str!("opensips-4.0.tsv");
+/// Module, tab, its variables.
+const VARIABLES: &str = include_str!("variables-4.0.tsv");
 
 /// Modules of older versions that scripts still load.
 const OLDER: &[&str] = &[
@@ -29,6 +31,19 @@ const OLDER: &[&str] = &[
     "lua",
     "python",
     "sst",
+];
+
+/// Functions that releases before 4.0 have, by module.
+const OLDER_FUNCTIONS: &[(&str, &[&str])] = &[
+    ("uri", &["db_check_to", "db_check_from", "db_does_uri_exist", "db_get_auth_id", "aaa_does_uri_exist", "is_user"]),
+    ("exec", &["exec_msg", "exec_avp", "exec_dset", "exec_getenv"]),
+    ("siptrace", &["sip_trace", "trace_dialog"]),
+    ("load_balancer", &["load_balance", "lb_next_dst", "lb_disable"]),
+    ("carrierroute", &["cr_route", "cr_user_carrier", "cr_next_domain"]),
+    ("registrar", &["registered"]),
+    ("acc", &["acc_rad_request"]),
+    ("seas", &["as_relay_t"]),
+    ("rtpproxy", &["unforce_rtp_proxy", "force_rtp_proxy", "engage_rtp_proxy"]),
 ];
 
 /// What is known of one module.
@@ -62,6 +77,27 @@ fn by_name() -> &'static HashMap<&'static str, &'static KnownModule> {
     MAP.get_or_init(|| modules().iter().map(|module| (module.name, module)).collect())
 }
 
+/// What OpenSIPS 4.0 has in a module of that name.
+pub fn module(name: &str) -> Option<&'static KnownModule> {
+    by_name().get(name).copied()
+}
+
+/// Functions that a module of that name has in releases before 4.0 and no more.
+pub fn older_functions_of(module: &str) -> &'static [&'static str] {
+    OLDER_FUNCTIONS.iter().find(|(name, _)| *name == module).map_or(&[], |(_, functions)| functions)
+}
+
+/// Whether OpenSIPS 4.0 has no such module, but older releases have: its parameters are not known here.
+pub fn is_older(name: &str) -> bool {
+    OLDER.contains(&name) && !by_name().contains_key(name)
+}
+
+/// The variables that a module of that name has in OpenSIPS 4.0.
+pub fn variables_of(module: &str) -> impl Iterator<Item = &'static str> {
+    let line = VARIABLES.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| *name == module);
+    line.into_iter().flat_map(|(_, names)| names.split(','))
+}
+
 /// Whether OpenSIPS has or had such a module.
 pub fn has_module(name: &str) -> bool {
     by_name().contains_key(name) || OLDER.contains(&name)
@@ -85,5 +121,9 @@ mod tests {
         assert!(super::has_param("tm", "fr_timeout"));
         assert!(super::modules_with_function("t_relay").contains(&"tm"));
         assert!(!super::has_module("no_such_module"));
+        assert!(super::variables_of("rtpengine").any(|name| name == "rtpquery"));
+        assert_eq!(super::variables_of("maxfwd").count(), 0);
+        assert!(super::is_older("uri") && !super::is_older("tm"));
+        assert!(super::older_functions_of("uri").contains(&"db_check_from"));
     }
 }

@@ -48,9 +48,9 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let defaults = FifoConfig::default();
     let config = FifoConfig {
         path: params.text("fifo_name").map_or(defaults.path.clone(), Into::into),
-        mode: mode(params)?.unwrap_or(defaults.mode),
-        user: user(params)?,
-        group: group(params)?,
+        mode: mode(params, "fifo_mode")?.unwrap_or(defaults.mode),
+        user: user(params, "fifo_user")?,
+        group: group(params, "fifo_group")?,
         reply_dir: params.text("reply_dir").map_or(defaults.reply_dir.clone(), Into::into),
         ..defaults
     };
@@ -63,9 +63,9 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 }
 
 /// `0660` without quotes is a number already; text with a leading 0 is octal.
-fn mode(params: &ParamValues) -> Result<Option<u32>, SetupError> {
-    let Some(text) = params.text("fifo_mode") else { return Ok(None) };
-    let bad = || SetupError::param("fifo_mode", format!("'{text}' are no permissions (0 to 0777)"));
+pub(crate) fn mode(params: &ParamValues, name: &'static str) -> Result<Option<u32>, SetupError> {
+    let Some(text) = params.text(name) else { return Ok(None) };
+    let bad = || SetupError::param(name, format!("'{text}' are no permissions (0 to 0777)"));
     let mode = match text.strip_prefix('0') {
         Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).map_err(|_| bad())?,
         _ => text.parse().map_err(|_| bad())?,
@@ -73,22 +73,22 @@ fn mode(params: &ParamValues) -> Result<Option<u32>, SetupError> {
     if mode > 0o777 { Err(bad()) } else { Ok(Some(mode)) }
 }
 
-fn user(params: &ParamValues) -> Result<Option<u32>, SetupError> {
-    let Some(text) = params.text("fifo_user").filter(|text| !text.is_empty()) else { return Ok(None) };
+pub(crate) fn user(params: &ParamValues, name: &'static str) -> Result<Option<u32>, SetupError> {
+    let Some(text) = params.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
     let found = match text.parse() {
         Ok(id) => Some(id),
         Err(_) => User::from_name(&text).ok().flatten().map(|user| user.uid.as_raw()),
     };
-    found.map(Some).ok_or_else(|| SetupError::param("fifo_user", format!("there is no user '{text}'")))
+    found.map(Some).ok_or_else(|| SetupError::param(name, format!("there is no user '{text}'")))
 }
 
-fn group(params: &ParamValues) -> Result<Option<u32>, SetupError> {
-    let Some(text) = params.text("fifo_group").filter(|text| !text.is_empty()) else { return Ok(None) };
+pub(crate) fn group(params: &ParamValues, name: &'static str) -> Result<Option<u32>, SetupError> {
+    let Some(text) = params.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
     let found = match text.parse() {
         Ok(id) => Some(id),
         Err(_) => Group::from_name(&text).ok().flatten().map(|group| group.gid.as_raw()),
     };
-    found.map(Some).ok_or_else(|| SetupError::param("fifo_group", format!("there is no group '{text}'")))
+    found.map(Some).ok_or_else(|| SetupError::param(name, format!("there is no group '{text}'")))
 }
 
 fn start(node: NodeRef) -> Result<(), SetupError> {

@@ -229,7 +229,7 @@ pub(super) fn start(node: NodeRef, pings: &'static Pings) {
             write_log(LogLevel::Warning, &format!("nathelper: {name} '{text}' is none of the listeners; ignored"));
         }
     }
-    step_at(node, pings, Instant::now() + STEP);
+    step_at(node, pings, tandem_module::clock::now() + STEP);
 }
 
 fn step_at(node: NodeRef, pings: &'static Pings, at: Instant) {

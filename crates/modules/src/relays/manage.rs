@@ -1,7 +1,5 @@
 //! Management of relays: showing, taking out and bringing back.
 
-use std::time::Instant;
-
 use serde_json::{Value as Json, json};
 use tandem_media::NodeState;
 use tandem_module::NodeRef;
@@ -36,7 +34,7 @@ pub(crate) fn enable(node: NodeRef, relays: &Relays, request: &MiRequest) -> MiR
     let state = match request.int("enable")? {
         0 => NodeState::Off,
         1 => NodeState::Active,
-        2 => NodeState::Down(Instant::now()),
+        2 => NodeState::Down(tandem_module::clock::now()),
         _ => return Err(MiError::bad("enable")),
     };
     let mut found = false;

@@ -163,9 +163,9 @@ impl Relays {
             {
                 write_log(LogLevel::Error, &format!("{}: {error}", self.names.module));
             }
-            self.probe_all(node, self.sets.all(), Instant::now()).await;
+            self.probe_all(node, self.sets.all(), tandem_module::clock::now()).await;
         }));
-        let now = Instant::now();
+        let now = tandem_module::clock::now();
         self.tick_at(node, now + self.tick, now + SWEEP);
     }
 
@@ -280,7 +280,7 @@ impl Relays {
     /// Puts the relays of the table in place and asks them.
     pub(crate) async fn reload(&'static self, node: NodeRef, keeps_state: bool) -> Result<(), String> {
         self.load(node, false, keeps_state).await?;
-        self.probe_all(node, self.sets.all(), Instant::now()).await;
+        self.probe_all(node, self.sets.all(), tandem_module::clock::now()).await;
         Ok(())
     }
 
@@ -297,26 +297,49 @@ impl Relays {
     where
         F: Future<Output = Result<T, ControlError>>,
     {
+        self.with_relay_but(node, set, key, begins, &[], work).await
+    }
+
+    /// The same without relays that were asked already.
+    pub(crate) async fn with_relay_but<T, F>(
+        &'static self,
+        node: NodeRef,
+        set: i32,
+        key: Vec<u8>,
+        begins: bool,
+        passed: &[Arc<MediaNode>],
+        work: impl Fn(Arc<MediaNode>) -> F,
+    ) -> Result<(Arc<MediaNode>, T), AskError>
+    where
+        F: Future<Output = Result<T, ControlError>>,
+    {
         if !self.sets.has_set(set) {
             return Err(AskError::NoSet(set));
         }
-        let mut tried: Vec<Arc<MediaNode>> = Vec::new();
+        let mut tried: Vec<Arc<MediaNode>> = passed.to_vec();
         loop {
             let relay = self.relay_of(set, &key, &tried).ok_or(AskError::NoRelay(set))?;
             match work(relay.clone()).await {
                 Ok(output) => {
-                    self.note_active(node, &relay, Instant::now());
+                    self.note_active(node, &relay, tandem_module::clock::now());
                     if begins {
                         self.remember(set, key, &relay);
                     }
                     return Ok((relay, output));
                 }
                 Err(error) if error.is_relay_down() => {
-                    self.note_down(node, &relay, Instant::now(), &error.to_string());
+                    self.note_failure(node, &relay, &error);
                     tried.push(relay);
                 }
                 Err(error) => return Err(AskError::Control(relay.spec.url.clone(), error)),
             }
+        }
+    }
+
+    /// A relay did not answer: it is left alone for a while.
+    pub(crate) fn note_failure(&self, node: NodeRef, relay: &MediaNode, error: &ControlError) {
+        if error.is_relay_down() {
+            self.note_down(node, relay, tandem_module::clock::now(), &error.to_string());
         }
     }
 
@@ -333,7 +356,7 @@ impl Relays {
         if is_first {
             homes.remove(key.as_slice());
         } else if homes.len() < HOMES_MAX {
-            homes.insert(key.into_boxed_slice(), (relay.clone(), Instant::now() + HOME_KEPT));
+            homes.insert(key.into_boxed_slice(), (relay.clone(), tandem_module::clock::now() + HOME_KEPT));
         }
     }
 

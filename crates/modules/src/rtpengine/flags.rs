@@ -257,9 +257,17 @@ mod tests {
         assert_eq!(written("out-iface=b in-iface=a"), "d9:directionl1:a1:bee");
         assert_eq!(written("internal external"), "d9:directionl8:internal8:externalee");
         assert_eq!(written("rtcp-mux-offer rtcp-mux-accept"), "d8:rtcp-muxl5:offer6:acceptee");
-        assert_eq!(written("media-address=1.2.3.4 transcode-PCMA"), "d13:media address7:1.2.3.45:flagsl14:transcode-PCMAee");
-        let flags = Flags::parse(b"call-id=a from-tag=f to-tag to-tag=t via-branch=auto received-from=1.2.3.4 force-answer").unwrap();
-        assert_eq!((flags.call_id.as_deref(), flags.from_tag.as_deref(), flags.to_tag.as_deref()), (Some("a"), Some("f"), Some("t")));
+        assert_eq!(
+            written("media-address=1.2.3.4 transcode-PCMA"),
+            "d13:media address7:1.2.3.45:flagsl14:transcode-PCMAee"
+        );
+        let flags =
+            Flags::parse(b"call-id=a from-tag=f to-tag to-tag=t via-branch=auto received-from=1.2.3.4 force-answer")
+                .unwrap();
+        assert_eq!(
+            (flags.call_id.as_deref(), flags.from_tag.as_deref(), flags.to_tag.as_deref()),
+            (Some("a"), Some("f"), Some("t"))
+        );
         assert!(flags.includes_to_tag && flags.forces_answer && flags.via_branch == ViaBranch::Auto);
     }
 

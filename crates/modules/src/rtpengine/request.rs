@@ -97,7 +97,8 @@ pub(super) fn build(
     }
     let from = flags.from_tag.as_ref().map(|tag| tag.clone().into_bytes()).or(from.filter(|_| command.has_from_tag()));
     let is_pair = matches!(command, Command::Offer | Command::Answer);
-    let to = flags.to_tag.as_ref().map(|tag| tag.clone().into_bytes()).or(to.filter(|_| is_pair || flags.includes_to_tag));
+    let to =
+        flags.to_tag.as_ref().map(|tag| tag.clone().into_bytes()).or(to.filter(|_| is_pair || flags.includes_to_tag));
     if is_pair && from.is_none() || command == Command::Answer && to.is_none() {
         return Err("the message has no tag that names the side".into());
     }
@@ -133,7 +134,9 @@ fn received_from(context: &Context, flags: &Flags) -> Value {
 fn via_branch(own: &Rtpengine, context: &mut Context, wanted: &ViaBranch) -> Result<Option<Vec<u8>>, String> {
     let nth = |message: &Message, at: usize| {
         let via = message.vias().nth(at).and_then(Result::ok);
-        via.and_then(|via| via.branch).map(<[u8]>::to_vec).ok_or_else(|| format!("there is no branch in Via {}", at + 1))
+        via.and_then(|via| via.branch)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| format!("there is no branch in Via {}", at + 1))
     };
     match wanted {
         ViaBranch::None => Ok(None),

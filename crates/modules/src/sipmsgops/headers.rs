@@ -14,7 +14,8 @@ pub(super) fn append_to_reply(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 pub(super) fn append_time(context: &mut Context, _: &[Arg]) -> Called {
-    let date = chrono::Utc::now().format("Date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string();
+    let now = chrono::DateTime::<chrono::Utc>::from(tandem_module::clock::system());
+    let date = now.format("Date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string();
     context.edits.lumps.append_to_reply(date.into_bytes());
     done(true)
 }

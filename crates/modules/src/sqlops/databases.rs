@@ -130,6 +130,36 @@ impl Databases {
     }
 }
 
+/// Runs a statement on the database at `url`; `then` gets the rows, a failure is logged and gives `code`.
+pub(crate) fn lookup(
+    context: &mut Context,
+    module: &'static str,
+    url: &str,
+    statement: Statement,
+    code: i32,
+    then: impl FnOnce(&mut Context, DbRows) -> i32 + Send + 'static,
+) -> Called {
+    let db = match context.node.db.open(url) {
+        Ok(db) => db,
+        Err(error) => {
+            context.log(LogLevel::Error, &format!("{module}: {error}"));
+            return Called::Done(code);
+        }
+    };
+    let name = db.clone();
+    Pending::job(context.node, db.run(statement), move |context, result| match result {
+        Some(Ok(rows)) => Called::Done(then(context, rows)),
+        Some(Err(error)) => {
+            context.log(LogLevel::Error, &format!("{module}: {}: {error}", name.name()));
+            Called::Done(code)
+        }
+        None => {
+            context.log(LogLevel::Error, &format!("{module}: {}: no answer in time", name.name()));
+            Called::Done(code)
+        }
+    })
+}
+
 /// Opens a database at start. A driver whose module comes later in the script is waited for.
 pub(crate) fn check_url(node: NodeRef, url: &str) -> Result<(), DbError> {
     match node.db.open(url) {

@@ -4,6 +4,7 @@
 mod databases;
 mod preferences;
 mod query;
+mod startup;
 mod structured;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,9 +18,10 @@ use tandem_script::vm::Arg;
 
 use crate::core::table::{async_function, function, list_param, param};
 
-pub(crate) use databases::{Databases, check_url};
+pub(crate) use databases::{Databases, check_url, lookup};
 pub(crate) use preferences::{delete as delete_preferences, load as load_preferences, store as store_preferences};
 pub(crate) use query::{query, script_value};
+pub(crate) use startup::{check_tables, check_tables_of};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {

@@ -15,6 +15,6 @@ pub(crate) fn note(moment: Instant) {
 
 /// Now.
 pub(crate) fn now() -> Instant {
-    let now = Instant::now();
+    let now = tandem_module::clock::now();
     LATEST.get().map_or(now, |latest| latest.max(now))
 }

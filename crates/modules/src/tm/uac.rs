@@ -332,7 +332,7 @@ pub fn send_request(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> 
     if tm.uacs.count.load(Ordering::Relaxed) >= REQUESTS_MAX {
         return Err(UacError::Full);
     }
-    let message = build(&spec).map_err(UacError::BadRequest)?;
+    let message = build(node, &spec).map_err(UacError::BadRequest)?;
     let hop = outgoing::next_hop(node, &next_hop_uri(&spec), spec.socket)?;
     let id = tm.table.next_id();
     let launch = Launch { node, tm, id, message, socket: spec.socket, avps: spec.avps, done };
@@ -367,8 +367,21 @@ fn random_token() -> String {
     format!("{:032x}", rand::rng().random::<u128>())
 }
 
+/// The `user_agent_header` line, unless the request has one or `server_signature` is off (OpenSIPS: core globals).
+fn user_agent(node: NodeRef, headers: &[u8]) -> Vec<u8> {
+    let has_own = headers
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"user-agent:")));
+    let settings = &node.settings;
+    if has_own || settings.server_header.is_none() || settings.user_agent_header.is_empty() {
+        return Vec::new();
+    }
+    format!("{}\r\n", settings.user_agent_header).into_bytes()
+}
+
 /// The request without Via.
-fn build(spec: &RequestSpec) -> Result<Message, String> {
+fn build(node: NodeRef, spec: &RequestSpec) -> Result<Message, String> {
+    let user_agent = user_agent(node, &spec.headers);
     let mut from = spec.from.clone();
     if NameAddr::parse(&from).map_err(|error| format!("From: {error}"))?.tag().is_none() {
         from.extend_from_slice(b";tag=");
@@ -385,7 +398,7 @@ fn build(spec: &RequestSpec) -> Result<Message, String> {
         cseq: spec.cseq,
         routes: &routes,
         contact: spec.contact.as_deref(),
-        headers: &[&spec.headers],
+        headers: &[&spec.headers, &user_agent],
         content_type: (!spec.content_type.is_empty()).then_some(&spec.content_type),
         body: &spec.body,
         ..RequestBuilder::default()

@@ -16,7 +16,7 @@ const RETRY_STEP: Duration = Duration::from_secs(5);
 
 /// Starts the timers.
 pub(super) fn start(node: NodeRef, usrloc: &'static Usrloc) {
-    let now = Instant::now();
+    let now = tandem_module::clock::now();
     expire_at(node, usrloc, now + EXPIRE_STEP);
     let step = match usrloc.config.write_mode {
         WriteMode::None => return,

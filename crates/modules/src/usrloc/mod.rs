@@ -26,6 +26,8 @@ use tandem_module::{ModuleDecl, SetupError};
 use tandem_script::surface::StatSpec;
 use tandem_script::vm::LogLevel;
 
+use crate::sqlops::check_tables_of;
+
 pub use changes::ownership_tag;
 pub use config::WriteMode;
 pub use domain::Domain;
@@ -180,7 +182,7 @@ impl Usrloc {
 
 /// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
 pub fn unix_secs_at(at: Instant) -> i64 {
-    let ahead = at.saturating_duration_since(Instant::now());
+    let ahead = at.saturating_duration_since(tandem_module::clock::now());
     (node::unix_ms() + ahead.as_millis() as i64) / 1000
 }
 
@@ -206,7 +208,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     });
     // A driver that is loaded behind this module is not there yet: `start` tries again.
     match usrloc.open(node) {
-        Ok(()) => open_location(node, usrloc),
+        Ok(()) => open_location(node, usrloc)?,
         Err(DbError::NoDriver { .. }) => {}
         Err(error) => return Err(SetupError::param("db_url", error.to_string())),
     }
@@ -216,7 +218,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(usrloc) = node.state::<Usrloc>() else { return Ok(()) };
     usrloc.open(node).map_err(|error| SetupError::param("db_url", error.to_string()))?;
-    open_location(node, usrloc);
+    open_location(node, usrloc)?;
     if let Some(note) = usrloc.config.note {
         write_log(LogLevel::Warning, note);
     }
@@ -224,13 +226,18 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Makes the domain every script has, and waits for its contacts when that is possible.
-fn open_location(node: NodeRef, usrloc: &'static Usrloc) {
-    let Some(domain) = usrloc.domain(node, b"location") else { return };
+/// Makes the domain every script has, and waits for its contacts when that is possible. A database that does not answer is
+/// an error: this node would serve without the contacts it is said to keep.
+fn open_location(node: NodeRef, usrloc: &'static Usrloc) -> Result<(), SetupError> {
+    if let Some(db) = usrloc.db.get().filter(|_| usrloc.find_domain(b"location").is_none()) {
+        check_tables_of(&**db, "usrloc", &[("location", "location")])?;
+    }
+    let Some(domain) = usrloc.domain(node, b"location") else { return Ok(()) };
     // Only the starting thread may wait, a worker never.
     if domain.store.is_some() && !worker::is_worker() && !domain.wait_loaded(LOAD_WAIT_MAX) {
         write_log(LogLevel::Warning, "contacts are still being loaded: serving begins without the rest");
     }
+    Ok(())
 }
 
 fn stop(node: NodeRef) {

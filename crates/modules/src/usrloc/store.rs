@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tandem_location::{Aor, Binding, ContactId, MergeOutcome};
 use tandem_module::context::write_log;
-use tandem_module::db::{Db, DbError, DbOp, DbValue, Statement};
+use tandem_module::db::{BoxFuture, Db, DbError, DbOp, DbRows, DbValue, Statement};
 use tandem_module::node::{self, NodeRef};
 use tandem_module::stat::Stat;
 use tandem_script::vm::LogLevel;
@@ -153,8 +153,7 @@ impl Store {
         let mut left = batch.into_iter();
         while let Some((id, op)) = left.next() {
             let Err(error) = self.db.run(self.statement(id, &op)).await else { continue };
-            self.errors.inc();
-            write_log(LogLevel::Error, &format!("usrloc: table '{}' of {}: {error}", self.table, self.db.name()));
+            self.report(&error);
             if matches!(error, DbError::Refused(_)) {
                 // It would be refused again: give up this one, go on with the others.
                 self.lost.inc();
@@ -192,11 +191,10 @@ impl Store {
         self.run(Statement::Delete { table: self.table.clone(), keys }).await.map(|_| ())
     }
 
-    async fn run(&self, statement: Statement) -> Result<tandem_module::db::DbRows, DbError> {
+    async fn run(&self, statement: Statement) -> Result<DbRows, DbError> {
         let result = self.db.run(statement).await;
         if let Err(error) = &result {
-            self.errors.inc();
-            write_log(LogLevel::Error, &format!("usrloc: table '{}' of {}: {error}", self.table, self.db.name()));
+            self.report(error);
         }
         result
     }
@@ -209,18 +207,22 @@ impl Store {
         self.run(Statement::Delete { table: self.table.clone(), keys }).await.map(|_| ())
     }
 
-    /// Rows behind contact id `last`, in order of their ids.
-    async fn page(&self, last: Option<i64>) -> Result<Vec<Vec<DbValue>>, DbError> {
+    /// Asks for the rows behind contact id `last`, in order of their ids. The query starts at once, whoever polls it when.
+    fn ask_page(&self, last: Option<i64>) -> BoxFuture<Result<DbRows, DbError>> {
         let id_column = rows::id_column(&self.columns).to_owned();
         let keys = last.map(|last| (id_column.clone(), DbOp::Gt, DbValue::Int(last))).into_iter().collect();
-        let select = Statement::Select {
+        self.db.run(Statement::Select {
             table: self.table.clone(),
             columns: self.columns.names.to_vec(),
             keys,
             order: Some(id_column),
             limit: Some(LOAD_PAGE_ROWS),
-        };
-        self.run(select).await.map(|rows| rows.rows)
+        })
+    }
+
+    fn report(&self, error: &DbError) {
+        self.errors.inc();
+        write_log(LogLevel::Error, &format!("usrloc: table '{}' of {}: {error}", self.table, self.db.name()));
     }
 }
 
@@ -268,29 +270,34 @@ impl Domain {
         }));
     }
 
+    /// Reads the table page by page; the next page is on its way while the rows of this one are taken in.
     async fn load(&self, store: &Store, now: i64, loaded: &mut Loaded) -> Result<(), DbError> {
-        store.delete_expired(now).await?;
-        let mut last = None;
+        // A table that is too large to be cleaned in time can be read all the same: expired rows are passed over.
+        if let Err(error @ DbError::Unavailable(_)) = store.delete_expired(now).await {
+            return Err(error);
+        }
+        let mut asked = store.ask_page(None);
         loop {
-            let page = store.page(last).await?;
+            let page = asked.await.inspect_err(|error| store.report(error))?.rows;
+            let last = page.iter().filter_map(|row| row.first().and_then(DbValue::as_int)).max();
             let is_last = page.len() < LOAD_PAGE_ROWS as usize;
-            for row in &page {
-                let id = row.first().and_then(DbValue::as_int);
-                last = id.max(last);
+            // A page without any usable id cannot be gone on from.
+            let next = last.filter(|_| !is_last).map(|last| store.ask_page(Some(last)));
+            for row in page {
                 if self.load_row(store, row, now) {
                     loaded.contacts += 1;
                 } else {
                     loaded.refused += 1;
                 }
             }
-            // A page without any usable id cannot be gone on from.
-            if is_last || last.is_none() {
-                return Ok(());
+            match next {
+                Some(next) => asked = next,
+                None => return Ok(()),
             }
         }
     }
 
-    fn load_row(&self, store: &Store, row: &[DbValue], now: i64) -> bool {
+    fn load_row(&self, store: &Store, row: Vec<DbValue>, now: i64) -> bool {
         let program = store.node.program();
         let Some(row) = rows::read(row, store.uses_domain, |name| program.find_branch_flag(name)) else { return false };
         let fields = row.fields();

@@ -80,6 +80,7 @@ impl PlayedDb {
                 self.log.lock().push("delete");
                 rows.retain(|row| !fits(row, &keys));
             }
+            Statement::Select { table, .. } if table == "version" => answer.rows = vec![vec![DbValue::Int(1013)]],
             Statement::Select { columns, keys, order, limit, .. } => {
                 self.log.lock().push("select");
                 let mut found: Vec<Row> = rows.iter().filter(|row| fits(row, &keys)).cloned().collect();

@@ -44,9 +44,11 @@ impl Checker<'_> {
             }
             return;
         }
+        self.order = other_order(function, &spec);
         for (arg, arg_spec) in function.args.iter().zip(spec.args) {
             self.argument(name, arg, arg_spec);
         }
+        self.order = None;
         self.check_by_name(function);
     }
 
@@ -105,6 +107,10 @@ impl Checker<'_> {
             span,
             format!("the argument `{}` of `{function}` takes {takes}", spec.name),
         );
+        let suggestion = match &self.order {
+            Some(order) => Some(format!("the order of the arguments is another one: `{order}`")),
+            None => suggestion,
+        };
         self.report(match suggestion {
             Some(suggestion) => error.with_suggestion(suggestion),
             None => error,
@@ -132,11 +138,22 @@ impl Checker<'_> {
         }
         match spec.ty {
             ArgType::Int => self.int_argument(function, arg, spec),
-            ArgType::Any | ArgType::Text => self.text_argument(arg, spec.ty),
+            ArgType::Any | ArgType::Text | ArgType::Words => self.text_argument(arg, spec.ty),
             ArgType::Static => self.static_argument(function, arg, spec),
             ArgType::Raw => self.raw_argument(arg),
             ArgType::Var => self.variable_argument(function, arg, spec, false),
             ArgType::VarOut => self.variable_argument(function, arg, spec, true),
+            ArgType::VarOrText => match &arg.kind {
+                ArgKind::Text(text) if parse_exact(text, self.scope).is_err() => {
+                    self.only(Dialect::V2_4, arg.span, "a text in the place of a variable");
+                    self.text_argument(arg, spec.ty);
+                }
+                ArgKind::Text(_) | ArgKind::Var(_) => {
+                    let is_output = self.scope.dialect != Dialect::V2_4;
+                    self.variable_argument(function, arg, spec, is_output);
+                }
+                _ => self.text_argument(arg, spec.ty),
+            },
             ArgType::Regex => self.regex_argument(arg),
             ArgType::Flag | ArgType::BranchFlag => self.flag_argument(function, arg, spec),
             ArgType::Route(kind) => self.route_argument(arg, kind),
@@ -164,7 +181,7 @@ impl Checker<'_> {
         match &arg.kind {
             ArgKind::Text(text) => self.format(text, arg.span),
             ArgKind::Var(var) => self.read_variable(var),
-            ArgKind::Int(_) if ty == ArgType::Text => self.only(Dialect::V2_4, arg.span, "a number for a text"),
+            ArgKind::Int(_) if ty != ArgType::Any => self.only(Dialect::V2_4, arg.span, "a number for a text"),
             _ => {}
         }
     }
@@ -287,6 +304,56 @@ fn mandatory(spec: &FunctionSpec) -> usize {
 
 fn takes_words(function: &str, ty: ArgType) -> bool {
     matches!(ty, ArgType::Flag | ArgType::BranchFlag | ArgType::Route(_)) || BARE_ADDRESSES.contains(&function)
+}
+
+/// Whether the argument can stand there, by its form alone; stricter than what is accepted.
+fn fits(arg: &Arg, ty: ArgType) -> bool {
+    match (&arg.kind, ty) {
+        (ArgKind::Int(_), ArgType::Int | ArgType::Any) | (ArgKind::Var(_), _) => true,
+        (ArgKind::Text(text), ArgType::Int) => {
+            text.contains(&b'$') || String::from_utf8_lossy(text).trim().parse::<i32>().is_ok()
+        }
+        (ArgKind::Text(text), ArgType::Var | ArgType::VarOut) => text.trim_ascii().starts_with(b"$"),
+        (ArgKind::Text(text), ArgType::Static) => !text.contains(&b'$'),
+        (ArgKind::Text(_), ArgType::Text | ArgType::Any | ArgType::Raw | ArgType::Regex) => true,
+        _ => false,
+    }
+}
+
+/// The call as it should be written, when exactly one exchange of two arguments makes all of them fit.
+fn other_order(function: &Function, spec: &FunctionSpec) -> Option<String> {
+    let args = &function.args;
+    let does_fit = |order: &[usize]| {
+        order.iter().zip(spec.args).all(|(at, spec)| args.get(*at).is_some_and(|arg| fits(arg, spec.ty)))
+    };
+    let written: Vec<usize> = (0..args.len()).collect();
+    if args.len() < 2 || args.len() > super::ROUTE_ARGUMENTS_MAX || does_fit(&written) {
+        return None;
+    }
+    let mut found = None;
+    for first in 0..args.len() {
+        for second in first + 1..args.len() {
+            let mut order = written.clone();
+            order.swap(first, second);
+            if does_fit(&order) && found.replace(order).is_some() {
+                return None;
+            }
+        }
+    }
+    let shown: Vec<String> = found?.iter().filter_map(|at| args.get(*at)).map(shown).collect();
+    Some(format!("{}({})", spec.name, shown.join(", ")))
+}
+
+/// An argument as written.
+fn shown(arg: &Arg) -> String {
+    match &arg.kind {
+        ArgKind::Missing => String::new(),
+        ArgKind::Int(int) => int.to_string(),
+        ArgKind::Text(text) => format!("\"{}\"", String::from_utf8_lossy(text)),
+        ArgKind::Var(var) => var.text.clone(),
+        ArgKind::Word(word) => word.clone(),
+        ArgKind::Null => "NULL".to_owned(),
+    }
 }
 
 /// `name(argument, [optional])`.

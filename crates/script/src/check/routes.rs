@@ -106,6 +106,8 @@ pub(super) struct Reached {
     used: HashSet<usize>,
     /// Per route: functions and where.
     functions: HashMap<usize, Vec<(String, Span)>>,
+    /// Errors reported so far.
+    pub(super) error_count: usize,
     /// Some route is called by a name that is known only at run time.
     pub(super) has_dynamic_calls: bool,
 }
@@ -147,7 +149,8 @@ pub(super) fn check_kinds(
                 continue;
             }
             for (name, span) in reached.functions.get(&index).into_iter().flatten() {
-                if !is_allowed(surface, name, route.kind) {
+                if diagnostics.len() < super::FINDINGS_MAX + super::NOTES_MAX && !is_allowed(surface, name, route.kind)
+                {
                     diagnostics.push(not_allowed(table, surface, name, *span, route.kind, index, &from));
                 }
             }

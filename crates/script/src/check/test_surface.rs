@@ -1,6 +1,6 @@
 //! A small stand-in for what modules offer, for the tests of this crate's front end.
 
-use crate::surface::ArgType::{BranchFlag, Flag, Int, Raw, Regex, Route, Static, Text, Var, VarOut};
+use crate::surface::ArgType::{BranchFlag, Flag, Int, Raw, Regex, Route, Static, Text, Var, VarOut, Words};
 use crate::surface::{ArgSpec, FunctionSpec, NameRule, Routes, Surface, VariableSpec, arg, opt};
 
 const fn function(name: &'static str, args: &'static [ArgSpec]) -> FunctionSpec {
@@ -27,7 +27,7 @@ static CORE: &[FunctionSpec] = &[
     function("append_msg_branch", &[arg("uri", Text), opt("q", Text), opt("flags", Text)]),
     function("cache_store", &[arg("engine", Text), arg("key", Text), arg("value", Text), opt("expire", Int)]),
     function("cache_fetch", &[arg("engine", Text), arg("key", Text), arg("out", VarOut)]),
-    function("cache_raw_query", &[arg("engine", Text), arg("query", Text), opt("out", Raw)]),
+    function("cache_raw_query", &[arg("engine", Text), arg("query", Words), opt("out", Raw)]),
     function("raise_event", &[arg("name", Text), opt("names", Var), opt("values", Var)]),
     function("use_blacklist", &[arg("name", Text)]),
     function("unuse_blacklist", &[arg("name", Text)]),

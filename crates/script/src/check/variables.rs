@@ -32,12 +32,31 @@ impl Checker<'_> {
                     self.glued_text(var, parsed.source());
                 }
                 self.check_context(var.text.as_bytes(), var.span);
+                self.missing_variables(&parsed, var.span);
                 Some(parsed)
             }
             Err(error) => {
                 let diagnostic = self.variable_error(&error, var.span);
                 self.report(diagnostic);
                 None
+            }
+        }
+    }
+
+    /// Variables that OpenSIPS has and this program lacks, in the variable, its name and its index.
+    pub(super) fn missing_variables(&mut self, parsed: &CompiledVar, span: Span) {
+        let mut missing = Vec::new();
+        parsed.visit(&mut |var| {
+            if var.is_missing() {
+                missing.push(var.source().to_owned());
+            }
+        });
+        for source in missing {
+            let name = source.trim_start_matches(['$', '(']);
+            let name = name.split(['(', '[', '{', ')']).next().unwrap_or("").to_owned();
+            if let Some(module) = self.surface.missing_variable(&name) {
+                let text = format!("variable `${name}` of module {module} is known to OpenSIPS, not yet here");
+                self.missing("missing-variable", span, text, "it reads NULL");
             }
         }
     }

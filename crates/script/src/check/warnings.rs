@@ -1,41 +1,37 @@
-//! What is allowed but probably not meant: code that never runs, routes never called, comparisons that always fail, misspelt AVPs.
+//! What is allowed but probably not meant: code that never runs, routes never called, comparisons that always fail, the code
+//! of a `break` taken for an answer. The longer analyses are beside it.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
+use super::names_used::{NamesUsed, is_text};
 use super::routes::{Reached, RouteTable, head_span, title};
 use super::visit::{Visitor, walk_route};
+use super::{paths, waits};
 use crate::ast::{
-    ArgKind, Assign, AssignOp, Block, Call, CallKind, Compare, CompareOp, CompareRight, Cond, Dialect, Expr, Function,
-    Item, ModparamValue, Route, RouteKind, RouteName, Script, Span, StmtKind, Var,
+    Block, Call, CallKind, Compare, CompareOp, CompareRight, Cond, Dialect, Expr, If, Item, ModparamValue, RouteKind,
+    RouteName, Script, Span, Stmt, StmtKind,
 };
 use crate::diagnostic::Diagnostic;
-use crate::names::nearest;
+use crate::surface::Surface;
 
-/// Variables that never have an integer form.
-const TEXT_ONLY: &[&str] = &[
-    "hdr", "ru", "rU", "rd", "fu", "fU", "fd", "ft", "tu", "tU", "td", "tt", "ci", "cs", "ua", "si", "du", "ou", "oU",
-    "od",
-];
+/// Blocks that are searched for a last `break`; deeper ones are not.
+const ENDS_DEPTH_MAX: usize = 100;
 
 pub(super) fn check(
     script: &Script,
     table: &RouteTable<'_>,
     reached: &Reached,
     dialect: Dialect,
+    surface: &Surface,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     unused_routes(script, table, reached, diagnostics);
     if dialect == Dialect::V4_0 {
         switch_codes(table, diagnostics);
     }
-    let mut names = AvpNames::default();
-    for item in &script.items {
-        if let Item::Modparam(modparam) = item
-            && let ModparamValue::Text(text) = &modparam.value.node
-        {
-            names.mention(text);
-        }
-    }
+    paths::check(table, surface, diagnostics);
+    waits::check(script, table, surface, diagnostics);
+    let mut names = NamesUsed::new(script, surface);
     for route in table.routes() {
         walk_route(route, &mut Doubts { diagnostics });
         walk_route(route, &mut names);
@@ -92,7 +88,17 @@ fn item_span(item: &Item) -> Span {
 
 /// 4.0: a route that ends with a `switch` left by `break` returns -5, so that it is false as a condition.
 fn switch_codes(table: &RouteTable<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    #[derive(Default)]
     struct Conditions(Vec<(String, Span)>);
+    impl Conditions {
+        fn call(&mut self, call: &Call) {
+            if let CallKind::Route { name, .. } = &call.kind
+                && let RouteName::Text(text) = &name.node
+            {
+                self.0.push((text.clone(), call.span));
+            }
+        }
+    }
     impl Visitor for Conditions {
         fn head(&mut self, cond: &Cond) {
             let mut pending = vec![cond];
@@ -100,11 +106,10 @@ fn switch_codes(table: &RouteTable<'_>, diagnostics: &mut Vec<Diagnostic>) {
                 match cond {
                     Cond::And(left, right) | Cond::Or(left, right) => pending.extend([left.as_ref(), right.as_ref()]),
                     Cond::Not(inner) | Cond::Group(inner) => pending.push(inner),
-                    Cond::Call(call) => {
-                        if let CallKind::Route { name, .. } = &call.kind
-                            && let RouteName::Text(text) = &name.node
-                        {
-                            self.0.push((text.clone(), call.span));
+                    Cond::Call(call) => self.call(call),
+                    Cond::Bracket(expr) => {
+                        if let Expr::Call(call) = expr.as_ref() {
+                            self.call(call);
                         }
                     }
                     _ => {}
@@ -112,28 +117,65 @@ fn switch_codes(table: &RouteTable<'_>, diagnostics: &mut Vec<Diagnostic>) {
             }
         }
     }
-    let mut conditions = Conditions(Vec::new());
+    let mut conditions = Conditions::default();
     for route in table.routes() {
         walk_route(route, &mut conditions);
     }
+    let mut ends: HashMap<usize, bool> = HashMap::new();
     for (name, span) in conditions.0 {
-        let target = table.find(RouteKind::Request, &name).and_then(|index| table.get(index));
-        if target.is_some_and(ends_with_break) {
-            let warning = Diagnostic::warning(
-                "switch-code",
-                span,
-                format!("`route({name})` is false here when its last `switch` is left by `break`"),
-            );
-            diagnostics
-                .push(warning.with_note("`break` has the code -5").with_suggestion("end the route with `return(1);`"));
+        let Some(index) = table.find(RouteKind::Request, &name) else { continue };
+        let Some(route) = table.get(index) else { continue };
+        if !*ends.entry(index).or_insert_with(|| last_break(&route.body, 0)) {
+            continue;
         }
+        let title = title(route);
+        let text = format!("`{title}` ends with a `break`: as a condition it is false then");
+        let warning = Diagnostic::warning("switch-code", span, text);
+        let warning = warning.with_note("in this dialect the code of a `break` is -5, whatever ran before it");
+        diagnostics.push(warning.with_suggestion(format!("end `{title}` with `return(1);`")));
     }
 }
 
-fn ends_with_break(route: &Route) -> bool {
-    let last = route.body.iter().rev().find(|statement| !matches!(statement.kind, StmtKind::Null));
-    let Some(StmtKind::Switch { cases, .. }) = last.map(|statement| &statement.kind) else { return false };
-    cases.iter().any(|case| case.body.iter().any(|statement| matches!(statement.kind, StmtKind::Break)))
+/// Whether a `break` may be the last action of the block.
+fn last_break(block: &[Stmt], depth: usize) -> bool {
+    if depth > ENDS_DEPTH_MAX {
+        return false;
+    }
+    let Some(last) = block.iter().rev().find(|statement| !matches!(statement.kind, StmtKind::Null)) else {
+        return false;
+    };
+    match &last.kind {
+        StmtKind::Block(block) => last_break(block, depth + 1),
+        StmtKind::Switch { cases, .. } => cases.iter().any(|case| own_break(&case.body, depth + 1)),
+        StmtKind::If(first) => {
+            let mut current: &If = first;
+            loop {
+                if last_break(&current.then, depth + 1) {
+                    return true;
+                }
+                match current.otherwise.as_deref() {
+                    Some([Stmt { kind: StmtKind::If(next), .. }]) => current = next,
+                    Some(block) => return last_break(block, depth + 1),
+                    None => return false,
+                }
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Whether a `break` in the block belongs to the switch around it.
+fn own_break(block: &[Stmt], depth: usize) -> bool {
+    depth <= ENDS_DEPTH_MAX
+        && block.iter().any(|statement| match &statement.kind {
+            StmtKind::Break => true,
+            StmtKind::Block(block) => own_break(block, depth + 1),
+            StmtKind::If(first) => {
+                own_break(&first.then, depth + 1)
+                    || first.otherwise.as_deref().is_some_and(|block| own_break(block, depth + 1))
+            }
+            _ => false,
+        })
 }
 
 struct Doubts<'a> {
@@ -164,14 +206,16 @@ impl Visitor for Doubts<'_> {
 
     fn compare(&mut self, compare: &Compare) {
         let is_number = matches!(compare.right, CompareRight::Int(_));
-        let name = plain_name(&compare.left);
-        if is_number && name.is_some_and(|name| TEXT_ONLY.contains(&name)) {
+        if is_number && is_text(&compare.left) {
             let warning = Diagnostic::warning(
                 "text-and-number",
                 compare.span,
                 "a text is never equal to, smaller or greater than a number: this is always false",
             );
-            let inner = compare.left.text.trim_start_matches('$');
+            let inner = compare.left.text.trim_start_matches(['$', '(']);
+            // The long form ends with a parenthesis of its own.
+            let inner =
+                if compare.left.text.starts_with("$(") { inner.strip_suffix(')').unwrap_or(inner) } else { inner };
             self.diagnostics.push(warning.with_suggestion(format!("compare the number in it: `$({inner}{{s.int}})`")));
         }
         if let (CompareRight::Null, CompareOp::Eq | CompareOp::Ne) = (&compare.right, compare.op)
@@ -193,105 +237,5 @@ fn end_word(call: &Call) -> Option<&'static str> {
         CallKind::Return { .. } => Some("return"),
         CallKind::Async { .. } => Some("async"),
         _ => None,
-    }
-}
-
-/// The class of a variable in short form, without transformations.
-fn plain_name(var: &Var) -> Option<&str> {
-    let rest = var.text.strip_prefix('$')?;
-    if rest.starts_with('(') {
-        return None;
-    }
-    rest.split('(').next()
-}
-
-/// Names of AVPs, where they are set and where they are read.
-#[derive(Default)]
-struct AvpNames {
-    set: HashSet<String>,
-    read: HashMap<String, Span>,
-}
-
-impl AvpNames {
-    /// Names of all `$avp(...)` and `$(avp(...)...)` in a text.
-    fn names_in(text: &[u8]) -> Vec<String> {
-        let mut names = Vec::new();
-        for at in memchr::memmem::find_iter(text, b"avp(") {
-            let before = text.get(..at).unwrap_or(&[]);
-            let inner = text.get(at + 4..).unwrap_or(&[]);
-            let is_variable = before.ends_with(b"$") || before.ends_with(b"$(") || before.ends_with(b">");
-            if let (true, Some(end)) = (is_variable, memchr::memchr(b')', inner)) {
-                let name = String::from_utf8_lossy(inner.get(..end).unwrap_or(&[])).into_owned();
-                if !name.contains('$') {
-                    names.push(name);
-                }
-            }
-        }
-        names
-    }
-
-    fn mention(&mut self, text: &[u8]) {
-        self.set.extend(Self::names_in(text));
-    }
-
-    fn reads(&mut self, text: &[u8], span: Span) {
-        for name in Self::names_in(text) {
-            self.read.entry(name).or_insert(span);
-        }
-    }
-
-    /// An AVP that is only read, and close to one that is set.
-    fn report(self, diagnostics: &mut Vec<Diagnostic>) {
-        for (name, span) in &self.read {
-            if self.set.contains(name) || name.len() < 4 {
-                continue;
-            }
-            let set = self.set.iter().filter(|other| !self.read.contains_key(*other)).map(String::as_str);
-            if let Some(meant) = nearest(name, set) {
-                let warning = Diagnostic::warning(
-                    "misspelt-avp",
-                    *span,
-                    format!("nothing sets `$avp({name})`, and nothing reads `$avp({meant})`"),
-                );
-                diagnostics.push(warning.with_nearest(Some(&format!("$avp({meant})"))));
-            }
-        }
-    }
-}
-
-impl Visitor for AvpNames {
-    fn call(&mut self, call: &Call) {
-        if let CallKind::Xlog { format, .. } = &call.kind {
-            self.reads(&format.node, format.span);
-        }
-    }
-
-    fn function(&mut self, function: &Function, _is_async: bool) {
-        for arg in &function.args {
-            match &arg.kind {
-                // An argument may be an output; whatever stands there counts as set, a text with more in it as read.
-                ArgKind::Var(var) => self.mention(var.text.as_bytes()),
-                ArgKind::Text(text) if text.starts_with(b"$") => self.mention(text),
-                ArgKind::Text(text) => self.reads(text, arg.span),
-                _ => {}
-            }
-        }
-    }
-
-    fn assign(&mut self, assign: &Assign) {
-        let is_clear = matches!((&assign.value, assign.op), (Expr::Null, AssignOp::Set | AssignOp::Replace));
-        if !is_clear {
-            self.mention(assign.target.text.as_bytes());
-        }
-    }
-
-    fn var(&mut self, var: &Var, is_target: bool) {
-        if !is_target {
-            self.reads(var.text.as_bytes(), var.span);
-        }
-    }
-
-    fn each(&mut self, iterator: &Var, _list: &Var) {
-        self.mention(iterator.text.as_bytes());
     }
 }

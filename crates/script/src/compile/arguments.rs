@@ -76,7 +76,15 @@ impl Compiler<'_> {
                 ArgKind::Word(word) => word.clone().into_bytes(),
                 ArgKind::Null | ArgKind::Missing => return Err(mismatch(arg, declared, "a string")),
             })),
+            ArgType::Words => self.words_argument(arg, declared),
             ArgType::Var | ArgType::VarOut => self.variable_argument(arg, declared),
+            ArgType::VarOrText => match &arg.kind {
+                ArgKind::Text(text) if pvar::parse_exact(text, self.scope()).is_err() => {
+                    self.text_argument(arg, declared)
+                }
+                ArgKind::Text(_) | ArgKind::Var(_) => self.variable_argument(arg, declared),
+                _ => self.text_argument(arg, declared),
+            },
             ArgType::Regex => self.regex_argument(arg, declared),
             ArgType::Flag | ArgType::BranchFlag => self.flag_argument(arg, declared),
             ArgType::Route(kind) => self.route_argument(arg, declared, kind),
@@ -139,6 +147,22 @@ impl Compiler<'_> {
             }
             ArgKind::Null | ArgKind::Missing => Err(mismatch(arg, declared, "a string")),
         }
+    }
+
+    fn words_argument(&mut self, arg: &Arg, declared: &ArgSpec) -> Planned {
+        let text = match &arg.kind {
+            ArgKind::Var(var) => return self.var_or_error(var).map(ArgPlan::WordsOfVar),
+            ArgKind::Text(text) => text.clone(),
+            ArgKind::Int(int) => int.to_string().into_bytes(),
+            ArgKind::Word(word) => word.clone().into_bytes(),
+            ArgKind::Null | ArgKind::Missing => return Err(mismatch(arg, declared, "a string")),
+        };
+        let format = self.format_or_error(&text, arg)?;
+        if let Some(var) = format.single_var() {
+            let var = var.clone();
+            return Ok(ArgPlan::WordsOfVar(self.add_var(var)));
+        }
+        Ok(ArgPlan::Words(format.words().into_iter().map(|word| self.add_format(word)).collect()))
     }
 
     fn static_argument(&mut self, arg: &Arg, declared: &ArgSpec) -> Planned {

@@ -1,12 +1,21 @@
 //! Calls to instructions: the core statements with a syntax of their own, routes, `async`, `launch`, functions of the surface.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::{ARGUMENTS_MAX, BLOCK_DEPTH_MAX, Compiler, level_of_text};
 use crate::ast::{Arg, ArgKind, Call, CallKind, Function, RouteKind, RouteName, Span, Spanned};
 use crate::diagnostic::Diagnostic;
 use crate::format::Format;
-use crate::program::{AsyncPlan, CallPlan, LaunchPlan, Op, Operand, ReturnPlan, RouteCall, RouteTarget, XlogLevel};
+use crate::program::{
+    AsyncPlan, CallPlan, LaunchPlan, MissingCall, Op, Operand, ReturnPlan, RouteCall, RouteTarget, XlogLevel,
+};
+use crate::surface::FunctionId;
 use crate::value::{Text, Value};
 use crate::vm::{LogLevel, RouteId};
+
+/// No function has this number: the plan of a missing one never reaches the host.
+const MISSING: FunctionId = FunctionId(u16::MAX);
 
 impl Compiler<'_> {
     /// Leaves the code of the call in the code register.
@@ -197,6 +206,9 @@ impl Compiler<'_> {
         let name = function.name.node.as_str();
         let surface = self.surface;
         let candidates = surface.functions_named(name);
+        if let (true, Some(module)) = (candidates.is_empty(), surface.missing_function(name)) {
+            return Some(self.missing_function(function, module));
+        }
         if candidates.is_empty() {
             let nearest = crate::names::nearest(name, surface.function_names());
             let diagnostic =
@@ -222,7 +234,7 @@ impl Compiler<'_> {
             match self.arguments(function, spec) {
                 Ok(args) => {
                     let constant = crate::program::constant_args(&args);
-                    self.program.calls.push(CallPlan { function: *id, name: spec.name, args, constant });
+                    self.program.calls.push(CallPlan { function: *id, name: spec.name, args, constant, missing: None });
                     return Some(self.program.calls.len() as u32 - 1);
                 }
                 Err(diagnostic) => {
@@ -234,5 +246,23 @@ impl Compiler<'_> {
         }
         self.diagnostics.extend(first_error);
         None
+    }
+
+    /// A call that fails when it runs. Its arguments are of unknown types and are not compiled.
+    fn missing_function(&mut self, function: &Function, module: &'static str) -> u32 {
+        let name = function.name.node.as_str();
+        let place = self.sources.location(function.name.span);
+        let reason = format!(
+            "{name}() of module {module} is known to OpenSIPS, not yet here: the call at {}:{} fails with -1 (told once)",
+            place.name, place.line
+        );
+        self.program.calls.push(CallPlan {
+            function: MISSING,
+            name: "missing function",
+            args: Vec::new(),
+            constant: None,
+            missing: Some(Arc::new(MissingCall { reason: reason.into(), is_told: AtomicBool::new(false) })),
+        });
+        self.program.calls.len() as u32 - 1
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{BLOCK_DEPTH_MAX, Compiler, EXPRESSION_DEPTH_MAX};
-use crate::ast::{Compare, CompareOp, CompareRight, Cond};
+use crate::ast::{Compare, CompareOp, CompareRight, Cond, Expr};
 use crate::program::{CompareTo, Comparison, Op};
 use crate::regex::PosixRegex;
 use crate::transform::Network;
@@ -53,6 +53,15 @@ impl Compiler<'_> {
             }
             Cond::Group(inner) => self.nested_condition(inner, depth, nesting + 1),
             Cond::Bracket(expr) => {
+                // A variable alone is true when it has a value, even 0 or an empty text.
+                if let Expr::Var(var) = &**expr {
+                    if let Some(left) = self.var(var) {
+                        self.program.comparisons.push(Comparison { left, op: CompareOp::Ne, right: CompareTo::Null });
+                        let at = self.program.comparisons.len() as u32 - 1;
+                        self.emit(Op::CondCompare(at));
+                    }
+                    return;
+                }
                 let span = self.position.span;
                 self.expression(expr, depth + nesting, span);
                 self.emit(Op::CondPop);

@@ -11,6 +11,9 @@ use crate::program::VarRef;
 use crate::pvar::{self, CompiledVar};
 use crate::value::Value;
 
+/// Values that a new one is compared with before it is kept.
+const VALUES_COMPARED: usize = 64;
+
 /// What is in the tables already.
 #[derive(Default)]
 pub(super) struct Interned {
@@ -60,8 +63,11 @@ impl Compiler<'_> {
     }
 
     pub(super) fn value(&mut self, value: Value) -> u32 {
-        if let Some(at) = self.program.values.iter().rposition(|known| *known == value) {
-            return at as u32;
+        // Only the newest are compared, so that long scripts stay linear; a value kept twice costs nothing.
+        let oldest = self.program.values.len().saturating_sub(VALUES_COMPARED);
+        if let Some(at) = self.program.values.get(oldest..).and_then(|new| new.iter().position(|known| *known == value))
+        {
+            return (oldest + at) as u32;
         }
         self.program.values.push(value);
         self.program.values.len() as u32 - 1

@@ -129,6 +129,7 @@ impl<'a> Compiler<'a> {
             branch_flags: Vec::new(),
             while_rounds_max: if dialect == Dialect::V2_4 { WHILE_ROUNDS_MAX_2_4 } else { WHILE_ROUNDS_MAX },
             xlog_bytes_max: XLOG_BYTES_MAX,
+            coverage: None,
         };
         Compiler {
             program,
@@ -193,7 +194,12 @@ impl<'a> Compiler<'a> {
         }
         self.has_error_route |= route.kind == RouteKind::Error;
         let has_name = !(name.is_empty() || route.kind == RouteKind::Request && name == "0");
-        let shown = if has_name { format!("{}[{name}]", head(route.kind)) } else { kind_name(route.kind).to_owned() };
+        let shown = match route.kind {
+            _ if has_name => format!("{}[{name}]", head(route.kind)),
+            // The main route is shown by its head alone.
+            RouteKind::Request => head(route.kind).to_owned(),
+            kind => kind_name(kind).to_owned(),
+        };
         let shown_type = if has_name { head(route.kind) } else { kind_name(route.kind) };
         self.program.routes.push(RouteInfo {
             kind: route.kind,

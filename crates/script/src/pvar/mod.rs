@@ -96,6 +96,11 @@ impl CompiledVar {
         }
     }
 
+    /// Whether OpenSIPS has this variable and this program lacks it (see [`Surface::missing_variable`]).
+    pub fn is_missing(&self) -> bool {
+        matches!(self.class, VarClass::Missing)
+    }
+
     /// Whether this is an `$avp`.
     pub fn is_avp(&self) -> bool {
         matches!(self.class, VarClass::Avp)
@@ -114,7 +119,7 @@ impl CompiledVar {
         note(self);
         match &self.name {
             VarName::Var(inner) => inner.visit(note),
-            VarName::Format(format) => {
+            VarName::Format(format) | VarName::Path(format) => {
                 for var in format.vars() {
                     var.visit(note);
                 }
@@ -136,6 +141,21 @@ impl CompiledVar {
     }
 }
 
+/// The index `[insert]`: in front of what the variable names (`$sdp.line(...)`).
+pub const INDEX_INSERT: i32 = i32::MIN;
+/// The index `[insertAfter]`: behind it.
+pub const INDEX_INSERT_AFTER: i32 = i32::MIN + 1;
+/// Starts a variable inside a path ([`crate::surface::NameRule::Path`]): this byte, the kind, the value, [`PATH_VAR_END`].
+pub const PATH_VAR_START: u8 = 1;
+/// Ends a variable inside a path.
+pub const PATH_VAR_END: u8 = 2;
+/// Kind of a variable inside a path: an integer, in decimal.
+pub const PATH_INT: u8 = b'i';
+/// Kind of a variable inside a path: a text.
+pub const PATH_TEXT: u8 = b's';
+/// Kind of a variable inside a path: NULL.
+pub const PATH_NULL: u8 = b'n';
+
 /// The class of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VarClass {
@@ -153,6 +173,8 @@ pub(crate) enum VarClass {
     CfgFile,
     /// `$$`.
     Dollar,
+    /// A variable of OpenSIPS that no module here has (see [`Surface::missing_variable`]): NULL, and not to be set.
+    Missing,
     Host(VariableId),
 }
 
@@ -171,6 +193,8 @@ pub(crate) enum VarName {
     Avp(AvpName),
     Var(Box<CompiledVar>),
     Format(Arc<Format>),
+    /// A path with variables inside.
+    Path(Arc<Format>),
 }
 
 /// The index as written.

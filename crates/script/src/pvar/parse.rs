@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{CompiledVar, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError, VarIndex, VarName, var_slot};
+use super::{
+    CompiledVar, INDEX_INSERT, INDEX_INSERT_AFTER, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError, VarIndex,
+    VarName, var_slot,
+};
 use crate::avp::AvpName;
 use crate::format::Format;
 use crate::surface::NameRule;
@@ -158,13 +161,20 @@ impl<'a> Cursor<'a> {
             (NameRule::Plain, true) => {
                 return Err(VarError::new(start, format!("`${name}` takes no argument in parentheses")));
             }
-            (NameRule::Named, false) => {
+            (NameRule::Named | NameRule::Path, false) => {
                 return Err(VarError::new(start, format!("`${name}` needs an argument in parentheses")));
             }
             _ => {}
         }
         let argument = argument.unwrap_or((&[], self.at));
-        let (class, name) = self.name(class, argument.0, argument.1)?;
+        let (class, mut name) = self.name(class, argument.0, argument.1)?;
+        if rule == NameRule::Path && argument.0.contains(&b'$') {
+            name = match name {
+                VarName::Var(var) => VarName::Path(Arc::new(Format::of_var(*var))),
+                VarName::Format(format) => VarName::Path(format),
+                other => other,
+            };
+        }
         Ok(Parts { class, name, index: VarIndex::None, context: None, is_writable })
     }
 
@@ -202,6 +212,10 @@ impl<'a> Cursor<'a> {
             "cfg_file" => (VarClass::CfgFile, NameRule::Plain, false),
             _ => match self.scope.surface.variable_named(name) {
                 Some((id, spec)) => (VarClass::Host(id), spec.rule, spec.is_writable),
+                // Whether it can be written is not known: assignments fail when they run.
+                None if self.scope.surface.missing_variable(name).is_some() => {
+                    (VarClass::Missing, NameRule::Both, true)
+                }
                 None => {
                     let mut error = VarError::new(at, format!("unknown variable `${name}`"));
                     error.unknown = Some(name.to_owned());
@@ -260,6 +274,8 @@ impl<'a> Cursor<'a> {
             match word {
                 "*" => VarIndex::All,
                 "append" => VarIndex::Append,
+                word if word.eq_ignore_ascii_case("insert") => VarIndex::At(INDEX_INSERT),
+                word if word.eq_ignore_ascii_case("insertAfter") => VarIndex::At(INDEX_INSERT_AFTER),
                 digits => match digits.parse::<i32>() {
                     Ok(at) => VarIndex::At(at),
                     Err(_) => return Err(VarError::new(start, format!("bad index `{digits}`"))),

@@ -65,7 +65,8 @@ pub fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => text.parse().ok(),
+        // Only the hexadecimal form of IPv6 is read, as in the reference.
+        None => text.parse().ok().filter(|address: &IpAddr| address.is_ipv4() || !text.contains('.')),
     }
 }
 
@@ -85,6 +86,9 @@ fn from_raw(raw: &[u8]) -> Option<IpAddr> {
 }
 
 pub(super) fn apply<H: Host>(context: &mut Context<'_, H>, op: &IpOp, input: &Text) -> Result<Value, Failed> {
+    if input.is_empty() {
+        return Err(Failed);
+    }
     let parsed = || address(input);
     Ok(match op {
         IpOp::Pton => match parsed().ok_or(Failed)? {
@@ -100,7 +104,9 @@ pub(super) fn apply<H: Host>(context: &mut Context<'_, H>, op: &IpOp, input: &Te
             let network = context.text(network)?;
             let network = std::str::from_utf8(&network)
                 .ok()
-                .filter(|text| text.contains('/'))
+                .filter(|text| {
+                    text.split_once('/').is_some_and(|(_, length)| length.bytes().all(|c| c.is_ascii_digit()))
+                })
                 .and_then(Network::parse)
                 .ok_or(Failed)?;
             let address = parsed().ok_or(Failed)?;

@@ -18,6 +18,7 @@ use crate::vm::{Failed, Host, eval_at};
 
 pub use ip::{Network, address};
 pub(crate) use parse::parse_chain;
+pub use sip::is_readable;
 
 /// Longest result of a transformation in bytes; a longer one is an error.
 pub const RESULT_BYTES_MAX: usize = 65_535;
@@ -166,13 +167,6 @@ pub(crate) enum SdpOp {
     Line(u8, ArgInt),
     Stream(ArgText),
     StreamDelete(ArgText),
-}
-
-impl Transform {
-    /// `{s.int}` changes only the numeric side: printing it shows the text before it.
-    pub(crate) fn keeps_text(&self) -> bool {
-        matches!(self, Transform::Text(TextOp::Int))
-    }
 }
 
 /// Applies one transformation to a value that is not NULL.

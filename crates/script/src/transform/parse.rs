@@ -458,8 +458,9 @@ impl Cursor<'_> {
         }
         match Subst::parse(&expression, self.scope, self.depth + 1) {
             Ok(subst) => Ok(Transform::Subst(SubstArg::Fixed(Box::new(subst)))),
-            // A bad expression is an error of each use, as in the reference, not of the load.
-            Err(message) if message.is_regex => Ok(Transform::Subst(SubstArg::Bad)),
+            // A bad expression is an error of each use, as in the reference, not of the load; a replacement that names an
+            // unknown variable is refused.
+            Err(message) if message.is_at_use => Ok(Transform::Subst(SubstArg::Bad)),
             Err(message) => Err(VarError::new(start, message.text)),
         }
     }
@@ -469,10 +470,13 @@ impl Cursor<'_> {
             "line" => {
                 self.comma()?;
                 self.blanks();
-                let Some(letter) = self.peek().filter(u8::is_ascii_alphabetic) else {
+                let Some(letter) = self.peek().filter(|byte| !matches!(byte, b',' | b'}')) else {
                     return self.error("the transformation needs a letter here");
                 };
-                self.at += 1;
+                // A variable cannot stand here; its dollar sign is a letter that no line has.
+                while self.peek().is_some_and(|byte| !matches!(byte, b',' | b'}')) {
+                    self.at += 1;
+                }
                 SdpOp::Line(letter, if self.has_comma() { self.int()? } else { ArgInt::Int(0) })
             }
             "stream" => SdpOp::Stream(self.argument()?),

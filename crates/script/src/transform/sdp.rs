@@ -18,6 +18,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 /// Byte ranges of the media sections.
 fn sections(text: &[u8]) -> Vec<(usize, usize)> {
+    if !text.starts_with(b"v=") {
+        return Vec::new();
+    }
     let starts: Vec<usize> = lines(text).filter(|(_, line)| line.starts_with(b"m=")).map(|(at, _)| at).collect();
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     starts.iter().copied().zip(ends).collect()
@@ -29,7 +32,8 @@ fn section(text: &[u8], wanted: &[u8]) -> Option<(usize, usize)> {
     if let Some(at) = std::str::from_utf8(wanted).ok().and_then(|text| text.parse::<i32>().ok()) {
         return all.get(position(at, all.len())?).copied();
     }
-    all.into_iter().find(|(start, _)| {
+    // Of several sections of a type the last one.
+    all.into_iter().rev().find(|(start, _)| {
         let media = text.get(start + 2..).unwrap_or(&[]);
         let end = media.iter().position(|c| *c == b' ').unwrap_or(media.len());
         media.get(..end).is_some_and(|media| media.eq_ignore_ascii_case(wanted))
@@ -49,7 +53,7 @@ pub(super) fn apply<H: Host>(context: &mut Context<'_, H>, op: &SdpOp, input: &T
             Ok(range.and_then(|(start, end)| text.get(start..end)).map_or(Value::Null, Value::text))
         }
         SdpOp::StreamDelete(wanted) => {
-            let Some((start, end)) = section_of(context, wanted, text)? else { return Ok(Value::Text(input.clone())) };
+            let Some((start, end)) = section_of(context, wanted, text)? else { return Err(Failed) };
             let mut out = text.get(..start).unwrap_or(&[]).to_vec();
             out.extend_from_slice(text.get(end..).unwrap_or(&[]));
             Ok(out.into())

@@ -9,6 +9,9 @@ use crate::vm::{Failed, Host};
 
 pub(super) fn uri<H: Host>(context: &mut Context<'_, H>, wanted: &UriPart, input: &Text) -> Result<Value, Failed> {
     let uri = Uri::parse(input).map_err(|_| Failed)?;
+    if !is_readable(&uri) {
+        return Err(Failed);
+    }
     let is_tel = matches!(uri.scheme, Scheme::Tel);
     Ok(match wanted {
         UriPart::User => part(uri.user),
@@ -32,6 +35,11 @@ pub(super) fn uri<H: Host>(context: &mut Context<'_, H>, wanted: &UriPart, input
         UriPart::Headers => part(uri.headers),
         UriPart::Scheme => filled(uri.scheme_text),
     })
+}
+
+/// Whether scripts may look into a URI: one with an empty user before `@`, or a second colon in its password, is unreadable.
+pub fn is_readable(uri: &Uri<'_>) -> bool {
+    uri.user.is_none_or(|user| !user.is_empty()) && uri.password.is_none_or(|password| !password.contains(&b':'))
 }
 
 pub(super) fn via<H: Host>(context: &mut Context<'_, H>, wanted: &ViaPart, input: &Text) -> Result<Value, Failed> {
@@ -77,10 +85,15 @@ pub(super) fn name_addr<H: Host>(
         }
     };
     let address = NameAddr::parse(text).map_err(|_| Failed)?;
+    let is_followed = !input.trim_ascii_end().ends_with(text.trim_ascii_end());
     Ok(match wanted {
         NameAddrPart::Name => filled(address.display),
         NameAddrPart::Uri => filled(address.uri),
-        NameAddrPart::Len => Value::Int(i32::try_from(length(&address)).unwrap_or(i32::MAX)),
+        NameAddrPart::Len => {
+            // The reference counts the line end it reads behind an address without parameters.
+            let line_end = if address.params.raw().is_empty() && !is_followed { 2 } else { 0 };
+            Value::Int(i32::try_from(length(&address) + line_end).unwrap_or(i32::MAX))
+        }
         NameAddrPart::Param(name) => {
             let name = context.text(name)?;
             // Names are compared with their case here.

@@ -34,38 +34,51 @@ enum Piece {
 /// Why an expression is refused.
 pub(crate) struct SubstError {
     pub(crate) text: String,
-    pub(crate) is_regex: bool,
+    /// Whether it fails when it is used, and not when the script is loaded.
+    pub(crate) is_at_use: bool,
+}
+
+fn malformed(text: impl Into<String>) -> SubstError {
+    SubstError { text: text.into(), is_at_use: true }
 }
 
 fn refused(text: impl Into<String>) -> SubstError {
-    SubstError { text: text.into(), is_regex: false }
+    SubstError { text: text.into(), is_at_use: false }
 }
 
 impl Subst {
     pub(crate) fn parse(expression: &[u8], scope: Scope<'_>, depth: usize) -> Result<Subst, SubstError> {
-        let (delimiter, rest) = expression.split_first().ok_or_else(|| refused("empty substitution"))?;
-        let (pattern, rest) = until(rest, *delimiter).ok_or_else(|| refused("the substitution has no replacement"))?;
-        let (replacement, flags) = until(rest, *delimiter).ok_or_else(|| refused("the substitution has no end"))?;
+        let (delimiter, rest) = expression.split_first().ok_or_else(|| malformed("empty substitution"))?;
+        let (pattern, rest) =
+            until(rest, *delimiter).ok_or_else(|| malformed("the substitution has no replacement"))?;
+        let (replacement, flags) = until(rest, *delimiter).ok_or_else(|| malformed("the substitution has no end"))?;
         let (mut ignore_case, mut is_global, mut is_line_mode) = (false, false, true);
         for flag in flags.trim_ascii() {
             match flag.to_ascii_lowercase() {
                 b'i' => ignore_case = true,
                 b'g' => is_global = true,
                 b's' => is_line_mode = false,
-                other => return Err(refused(format!("unknown substitution flag `{}`", char::from(other)))),
+                other => return Err(malformed(format!("unknown substitution flag `{}`", char::from(other)))),
             }
         }
         let regex = PosixRegex::with_flags(&pattern, RegexFlags { ignore_case, is_line_mode })
-            .map_err(|error| SubstError { text: error.to_string(), is_regex: true })?;
+            .map_err(|error| malformed(error.to_string()))?;
         Ok(Subst { regex, replacement: pieces(&replacement, scope, depth)?, is_global })
     }
 
     fn replace<H: Host>(&self, host: &mut H, input: &Text) -> Result<Value, Failed> {
         let text: &[u8] = input;
+        if text.is_empty() {
+            return Err(Failed);
+        }
         let mut out = Vec::new();
         let (mut done, mut from) = (0, 0);
         while let Some(groups) = self.regex.groups_at(text, from) {
             let Some((start, end)) = groups.first().copied().flatten() else { break };
+            // The reference gives up on an expression that matches nothing at all.
+            if start == end {
+                return Err(Failed);
+            }
             out.extend_from_slice(text.get(done..start).unwrap_or(&[]));
             for piece in &self.replacement {
                 match piece {

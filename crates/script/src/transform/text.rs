@@ -1,7 +1,8 @@
 //! `{s.*}`: text transformations. Escapes are beside it.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha1::{Digest, Sha1};
@@ -12,6 +13,14 @@ use crate::format::Format;
 use crate::pvar::Scope;
 use crate::value::{Text, Value};
 use crate::vm::{Failed, Host};
+
+/// Reads Base64 with or without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// `{s.eval}` inside what `{s.eval}` expands.
 const EVAL_DEPTH_MAX: u8 = 4;
@@ -26,7 +35,9 @@ pub(super) fn apply<H: Host>(
     Ok(match op {
         TextOp::Len => Value::Int(i32::try_from(text.len()).unwrap_or(i32::MAX)),
         TextOp::Int => {
-            Value::Int(value.as_int().filter(|_| value.is_int_primary()).unwrap_or_else(|| leading_int(text)))
+            // Only the numeric side changes: what is printed and compared as text stays.
+            let int = value.as_int().filter(|_| value.is_int_primary()).unwrap_or_else(|| leading_int(text));
+            Value::Number(input.clone(), int)
         }
         TextOp::Hash(hash) => digest(*hash, text).into(),
         TextOp::Hmac(hash, key) => hmac(*hash, &context.text(key)?, text)?.into(),
@@ -66,25 +77,30 @@ pub(super) fn apply<H: Host>(
         TextOp::TrimLeft => Value::text(trim_left(text)),
         TextOp::TrimRight => Value::text(trim_right(text)),
         TextOp::Reverse => text.iter().rev().copied().collect::<Vec<u8>>().into(),
-        TextOp::Base64Encode | TextOp::Base64Decode if value.is_int_primary() => Value::Text(input.clone()),
+        TextOp::Base64Encode | TextOp::Base64Decode
+            if value.is_int_primary() && context.dialect != crate::ast::Dialect::V2_4 =>
+        {
+            Value::Text(input.clone())
+        }
         TextOp::Base64Encode => STANDARD.encode(text).into_bytes().into(),
-        TextOp::Base64Decode => STANDARD.decode(text).map_err(|_| Failed)?.into(),
+        TextOp::Base64Decode => LENIENT.decode(text).map_err(|_| Failed)?.into(),
         TextOp::HexEncode => hex::encode(text).into_bytes().into(),
         TextOp::HexDecode => hex::decode(text).map_err(|_| Failed)?.into(),
+        TextOp::HexToInt if value.is_int_primary() => Value::Int(value.as_int().unwrap_or(0)),
+        TextOp::HexToInt if text.is_empty() => Value::Int(0),
         TextOp::HexToInt => {
-            let digits = std::str::from_utf8(text)
-                .ok()
-                .filter(|text| !text.is_empty() && !text.starts_with('+'))
-                .ok_or(Failed)?;
+            let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+')).ok_or(Failed)?;
             Value::Int(u64::from_str_radix(digits, 16).map_err(|_| Failed)? as i32)
         }
         TextOp::IntToHex => {
             let int = if value.is_int_primary() { value.as_int() } else { None };
-            format!("{:x}", int.unwrap_or_else(|| leading_int(text))).into_bytes().into()
+            let int = int.or_else(|| strict_int(text)).ok_or(Failed)?;
+            format!("{int:x}").into_bytes().into()
         }
         TextOp::EscapeCommon => escape::common(text).into(),
         TextOp::UnescapeCommon => escape::unescape_common(text).into(),
         TextOp::EscapeUser => escape::user(text).into(),
+        TextOp::EscapeParam if text.iter().any(|byte| !matches!(byte, 32..127)) => return Err(Failed),
         TextOp::EscapeParam => escape::param(text).into(),
         TextOp::UnescapeUser | TextOp::UnescapeParam => escape::unescape_percent(text).ok_or(Failed)?.into(),
         TextOp::Xor(secret) => {
@@ -109,6 +125,12 @@ pub(super) fn leading_int(text: &[u8]) -> i32 {
     let digits = digits.iter().take_while(|c| c.is_ascii_digit());
     let int = digits.fold(0i32, |int, digit| int.wrapping_mul(10).wrapping_add(i32::from(digit - b'0')));
     if is_negative { int.wrapping_neg() } else { int }
+}
+
+/// A number that is all of the text; what does not fit wraps.
+fn strict_int(text: &[u8]) -> Option<i32> {
+    let digits = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
+    (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then(|| leading_int(text))
 }
 
 fn digest(hash: Hash, text: &[u8]) -> Vec<u8> {

@@ -6,7 +6,8 @@ use super::host::{Arg, Host};
 use super::variables::{Failed, decimal, eval_var};
 use crate::program::{ArgPlan, CallPlan, Program, VarRef};
 use crate::regex::PosixRegex;
-use crate::value::Value;
+use crate::value::{Text, Value};
+use crate::words;
 
 /// Fills `args`; the number (from 1) of the first argument that has no fitting value is the error.
 pub(super) fn evaluate<H: Host>(
@@ -38,6 +39,14 @@ fn one<H: Host>(program: &Program, host: &mut H, plan: &ArgPlan) -> Option<Arg> 
         ArgPlan::RegexVar(var) => {
             let text = value(program, host, *var).ok()?.as_text()?;
             PosixRegex::new(&text).ok().map(|regex| Arg::Regex(Arc::new(regex)))
+        }
+        ArgPlan::Words(formats) => {
+            let word = |format: &u32| program.formats.get(*format as usize)?.eval_text(host);
+            formats.iter().map(word).collect::<Option<Vec<_>>>().map(Arg::Words)
+        }
+        ArgPlan::WordsOfVar(var) => {
+            let text = value(program, host, *var).ok()?.as_text()?;
+            Some(Arg::Words(words::split(&text).into_iter().map(Text::from).collect()))
         }
     }
 }

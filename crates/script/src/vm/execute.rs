@@ -1,5 +1,7 @@
 //! The instruction loop. Nothing in it is recursive: conditions and expressions are instructions too, so a run can stop at any call.
 
+use std::sync::atomic::Ordering;
+
 use super::arguments;
 use super::control;
 use super::host::{CallMode, Called, Host, LogLevel};
@@ -24,6 +26,19 @@ pub(super) fn execute<H: Host>(m: &mut Machine, program: &Program, host: &mut H)
     {
         return outcome;
     }
+    match program.coverage.as_deref() {
+        None => run_on::<H, false>(m, program, host, |_| ()),
+        Some(coverage) => run_on::<H, true>(m, program, host, |pc| coverage.hit(pc)),
+    }
+}
+
+/// The loop itself; made twice, so that a run that is not counted pays nothing for counting.
+fn run_on<H: Host, const IS_COUNTED: bool>(
+    m: &mut Machine,
+    program: &Program,
+    host: &mut H,
+    count: impl Fn(u32),
+) -> Outcome<H::Pending> {
     loop {
         let pc = m.pc;
         let frame = &mut host.vars().frame;
@@ -35,6 +50,9 @@ pub(super) fn execute<H: Host>(m: &mut Machine, program: &Program, host: &mut H)
         frame.pc = pc;
         let Some(op) = program.code.get(pc as usize) else { return control::abandon(host) };
         m.pc = pc + 1;
+        if IS_COUNTED {
+            count(pc);
+        }
         if let Flow::Leave(outcome) = step(m, program, host, *op) {
             return outcome;
         }
@@ -248,6 +266,12 @@ pub(super) fn invoke<H: Host>(
     plan: &CallPlan,
     mode: CallMode,
 ) -> Option<Called<H::Pending>> {
+    if let Some(missing) = &plan.missing {
+        if !missing.is_told.swap(true, Ordering::Relaxed) {
+            complain_here(m, program, host, LogLevel::Error, &missing.reason);
+        }
+        return Some(Called::Done(-1));
+    }
     if let Some(args) = &plan.constant {
         return Some(host.call(plan.function, args, mode));
     }
@@ -358,12 +382,15 @@ fn for_next<H: Host>(m: &mut Machine, program: &Program, host: &mut H, iterator:
     if let Some(rounds) = m.loops.last_mut() {
         *rounds = round.saturating_add(1);
     }
-    let is_done =
-        program.vars.get(iterator.0 as usize).is_some_and(|iterator| write_var(host, iterator, AssignOp::Set, element));
+    let is_done = program.vars.get(iterator.0 as usize).is_some_and(|iterator| {
+        // Elements of a document are documents: `$json` parses them.
+        let op = if iterator.host_class().is_some() { AssignOp::Replace } else { AssignOp::Set };
+        write_var(host, iterator, op, element)
+    });
     if !is_done {
         complain_here(m, program, host, LogLevel::Error, "the variable of the `for` cannot take the element");
-        m.code = -1;
-        host.vars().frame.rc = -1;
+        m.code = -5;
+        host.vars().frame.rc = -5;
         m.pc = exit;
     }
 }

@@ -55,6 +55,8 @@ pub enum Arg {
     Int(i32),
     /// A text (formats are expanded already).
     Text(Text),
+    /// For [`ArgType::Words`](crate::surface::ArgType::Words).
+    Words(Vec<Text>),
     /// For [`ArgType::Any`](crate::surface::ArgType::Any).
     Value(Value),
     /// A variable by reference; read and written through [`crate::vm::read_var`] and [`crate::vm::write_var`].

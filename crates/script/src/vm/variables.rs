@@ -34,20 +34,7 @@ pub(crate) fn eval_var<H: Host>(host: &mut H, var: &CompiledVar) -> Result<Value
     eval_at(host, var, level)
 }
 
-/// What printing shows: a final `{s.int}` changes only the numeric side, so it is left out.
-pub(crate) fn printed_var<H: Host>(host: &mut H, var: &CompiledVar) -> Result<Value, Failed> {
-    match var.transforms.split_last() {
-        Some((last, steps)) if last.keeps_text() => {
-            let level = host.vars().frame.calls.len();
-            let Some(index) = index_of(host, var, level)? else { return Ok(Value::Null) };
-            let value = base(host, var, level, index)?;
-            transformed(host, var, steps, level, value)
-        }
-        _ => eval_var(host, var),
-    }
-}
-
-/// The same, as the route at `level` calls sees it.
+/// The value of a variable, as the route at `level` calls sees it.
 pub(crate) fn eval_at<H: Host>(host: &mut H, var: &CompiledVar, level: usize) -> Result<Value, Failed> {
     let Some(index) = index_of(host, var, level)? else { return Ok(Value::Null) };
     let value = base(host, var, level, index)?;
@@ -57,8 +44,8 @@ pub(crate) fn eval_at<H: Host>(host: &mut H, var: &CompiledVar, level: usize) ->
 /// Element `at` of a list variable, for `for`.
 pub(crate) fn eval_element<H: Host>(host: &mut H, var: &CompiledVar, at: i32) -> Result<Value, Failed> {
     let level = host.vars().frame.calls.len();
-    let value = base(host, var, level, Index::At(at))?;
-    transformed(host, var, &var.transforms, level, value)
+    // The elements are given as they are; transformations of the list are not applied to them.
+    base(host, var, level, Index::At(at))
 }
 
 fn transformed<H: Host>(
@@ -97,9 +84,16 @@ fn dynamic_name<H: Host>(host: &mut H, name: &VarName, level: usize) -> Result<O
     Ok(match name {
         VarName::Var(inner) => eval_at(host, inner, level)?.as_text(),
         VarName::Format(format) => format.eval_text(host),
+        VarName::Path(format) => Some(format.eval_path(host)),
         VarName::Text(text) => Some(Text::copy(text)),
         VarName::None | VarName::Avp(_) => None,
     })
+}
+
+/// The argument in parentheses of a variable, as its reader is given it; `None` when it is NULL.
+pub fn path_name<H: Host>(host: &mut H, var: &CompiledVar) -> Option<Text> {
+    let level = host.vars().frame.calls.len();
+    dynamic_name(host, &var.name, level).ok().flatten()
 }
 
 fn avp_name<H: Host>(host: &mut H, var: &CompiledVar, level: usize) -> Result<Option<AvpName>, Failed> {
@@ -141,6 +135,7 @@ fn base<H: Host>(host: &mut H, var: &CompiledVar, level: usize, index: Index) ->
             file.map_or(Value::Null, Value::Text)
         }
         VarClass::Dollar => Value::Dual(Text::from("$"), i32::from(b'$')),
+        VarClass::Missing => Value::Null,
         VarClass::Host(id) => match &var.name {
             VarName::None => host.read_variable(id, var.context, None, index),
             VarName::Text(name) => host.read_variable(id, var.context, Some(name), index),

@@ -36,6 +36,7 @@ fn a_request_of_our_own_passes_the_local_route_and_reports_its_reply() {
     let out = rig.take_sent();
     assert_eq!(lines(&out), ["OPTIONS sip:192.0.2.9 SIP/2.0"]);
     assert!(out[0].text().contains("X-Local: OPTIONS\r\n"));
+    assert!(out[0].text().contains("\r\nUser-Agent: Tandem/"));
     assert!(out[0].message().from().unwrap().tag().is_some());
     rig.receive(answer(&out[0], 100));
     assert!(rig.receive(answer(&out[0], 200)).is_empty());

@@ -1,0 +1,9 @@
+//! Fuzz target: see `fuzzing::script` for what it does. Nothing else is here.
+#![no_main]
+
+#[path = "../../crates/script/tests/common/mod.rs"]
+mod common;
+#[path = "../../crates/script/tests/fuzzing/mod.rs"]
+mod fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::script(data));
