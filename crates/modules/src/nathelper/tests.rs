@@ -383,7 +383,7 @@ fn wrong_parameters_do_not_start() {
         (format!("{alone}modparam(\"nathelper\", \"natping_partitions\", 9)"), "between 1 and 8"),
         (format!("{alone}modparam(\"nathelper\", \"sipping_ignore_rpl_codes\", \"x\")"), "reply codes"),
         (format!("{alone}modparam(\"nathelper\", \"cluster_sharing_tag\", \"vip\")"), "cluster_id"),
-        (format!("{alone}modparam(\"nathelper\", \"received_avp\", \"$nothing(x)\")"), "received_avp"),
+        (format!("{alone}modparam(\"nathelper\", \"received_avp\", \"$nothing(x)\")"), "unknown variable"),
     ] {
         let error =
             Rig::try_script(&format!("{script}\nroute {{ exit; }}\n"), RigOptions::default()).err().unwrap_or_default();
