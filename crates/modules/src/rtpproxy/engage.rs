@@ -59,6 +59,11 @@ pub(super) fn engage(context: &mut Context, args: &[Arg]) -> Called {
     {
         let mut engaged = own.engaged.0.lock();
         if engaged.len() >= ENGAGED_MAX {
+            // An INVITE that never became a transaction leaves without a word.
+            let dialogs = context.node.state::<dialog::Dialogs>();
+            engaged.retain(|id, _| dialogs.is_some_and(|dialogs| dialogs.table.with_dialog(*id, |_| ()).is_some()));
+        }
+        if engaged.len() >= ENGAGED_MAX {
             drop(engaged);
             complain(context, "rtpproxy_engage", "too many calls are engaged");
             return done(false);
