@@ -18,7 +18,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("module", &["sip", "script"]),
     ("store", &["module", "script"]),
     ("admin", &["module"]),
-    ("modules", &["sip", "transaction", "dialog", "location", "bin", "cluster", "script", "module", "store", "admin"]),
+    ("media", &[]),
+    (
+        "modules",
+        &["sip", "transaction", "dialog", "location", "bin", "cluster", "script", "module", "store", "admin", "media"],
+    ),
     ("net", &["sip", "bin"]),
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
     ("scenario", &["sip", "transaction", "bin", "cluster", "script", "module", "modules", "store", "engine"]),

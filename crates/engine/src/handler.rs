@@ -183,6 +183,9 @@ impl Front {
 
     fn on_reply(&self, context: Box<Context>) {
         self.counters.replies.inc();
+        if self.node.takes_reply(&context) {
+            return context.recycle();
+        }
         match self.node.transactions() {
             Some(layer) => layer.on_reply(context),
             None => tandem_module::reply::forward_stateless(context),

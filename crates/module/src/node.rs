@@ -47,6 +47,9 @@ pub struct Alias {
 /// Called when `loose_route()` has taken off our Route header, with its parameters (OpenSIPS: rr callbacks).
 pub type RouteHook = fn(&mut Context, params: &[u8]);
 
+/// Asked about every reply before anything else sees it; true takes it (replies to requests that keep no transaction).
+pub type ReplyFilter = fn(&Context) -> bool;
+
 /// Takes a cluster packet in.
 pub type BinSink = Box<dyn Fn(NodeRef, Source, bytes::Bytes) + Send + Sync>;
 
@@ -90,6 +93,7 @@ pub struct Node {
     workers: OnceLock<Arc<dyn Workers>>,
     transactions: OnceLock<Arc<dyn TransactionLayer>>,
     route_hooks: RwLock<Vec<RouteHook>>,
+    reply_filters: RwLock<Vec<ReplyFilter>>,
     bin_sink: OnceLock<BinSink>,
     close_sinks: RwLock<Vec<CloseSink>>,
     reload: OnceLock<Reload>,
@@ -283,6 +287,16 @@ impl Node {
         self.route_hooks.read().clone()
     }
 
+    /// Adds a filter for replies.
+    pub fn add_reply_filter(&self, filter: ReplyFilter) {
+        self.reply_filters.write().push(filter);
+    }
+
+    /// Whether a module has taken the reply in `context` for itself.
+    pub fn takes_reply(&self, context: &Context) -> bool {
+        self.reply_filters.read().iter().any(|filter| filter(context))
+    }
+
     /// Set once by module `clusterer`.
     pub fn set_bin_sink(&self, sink: BinSink) {
         let _ = self.bin_sink.set(sink);
@@ -420,6 +434,7 @@ impl NodeBuilder {
             workers: OnceLock::new(),
             transactions: OnceLock::new(),
             route_hooks: RwLock::new(Vec::new()),
+            reply_filters: RwLock::new(Vec::new()),
             bin_sink: OnceLock::new(),
             close_sinks: RwLock::new(Vec::new()),
             reload: OnceLock::new(),

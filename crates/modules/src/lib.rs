@@ -31,12 +31,16 @@ pub mod maxfwd;
 pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
+pub mod nathelper;
 pub mod permissions;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
 pub mod registrar;
+mod relays;
 pub mod rr;
+pub mod rtpengine;
+pub mod rtpproxy;
 pub mod signaling;
 pub mod sipmsgops;
 pub mod sl;
@@ -70,6 +74,9 @@ pub static ALL: &[&ModuleDecl] = &[
     &textops::MODULE,
     &uri::MODULE,
     &usrloc::MODULE,
+    &nathelper::MODULE,
+    &rtpproxy::MODULE,
+    &rtpengine::MODULE,
     &registrar::MODULE,
     &auth::MODULE,
     &auth_db::MODULE,

@@ -100,3 +100,8 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "syncs_done", doc: "syncs completed as receiver" },
     StatSpec { name: "donations_done", doc: "syncs completed as donor" },
 ];
+
+/// Whether a sharing tag is active on this node; `None` without module `clusterer` or without such a tag.
+pub fn is_sharing_tag_active(node: tandem_module::NodeRef, cluster: i32, name: &str) -> Option<bool> {
+    node.state::<Clusterer>()?.with(node, |core| core.is_sharing_tag_active(tandem_cluster::ClusterId(cluster), name))
+}

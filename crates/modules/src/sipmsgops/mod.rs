@@ -10,6 +10,8 @@ mod tests;
 pub(crate) mod uri_params;
 mod validate;
 
+pub(crate) use parts::{current_sdp, set_sdp};
+
 use tandem_module::ModuleDecl;
 use tandem_module::declare::Function;
 use tandem_script::surface::ArgType::{Int, Regex, Text, VarOut};

@@ -152,7 +152,7 @@ pub(super) fn updated(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 /// The session description in what will be sent: the whole body and where the description stands in it.
-pub(super) fn current_sdp(context: &mut Context) -> Option<(Bytes, std::ops::Range<usize>)> {
+pub(crate) fn current_sdp(context: &mut Context) -> Option<(Bytes, std::ops::Range<usize>)> {
     let body = current(context);
     let kind = current_type(context)?;
     if mime_of(&kind).eq_ignore_ascii_case(b"application/sdp") {
@@ -164,4 +164,11 @@ pub(super) fn current_sdp(context: &mut Context) -> Option<(Bytes, std::ops::Ran
     let start = part.body.as_ptr() as usize - body.as_ptr() as usize;
     let range = start..start + part.body.len();
     Some((body, range))
+}
+
+/// Puts another session description in the place that [`current_sdp`] found.
+pub(crate) fn set_sdp(context: &mut Context, body: &Bytes, range: std::ops::Range<usize>, sdp: &[u8]) {
+    let ahead = body.get(..range.start).unwrap_or_default();
+    let behind = body.get(range.end..).unwrap_or_default();
+    context.edits.lumps.set_body([ahead, sdp, behind].concat());
 }

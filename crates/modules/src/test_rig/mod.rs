@@ -255,6 +255,9 @@ impl Rig {
     }
 
     fn reply(&self, mut context: Box<Context>) {
+        if self.node.takes_reply(&context) {
+            return context.recycle();
+        }
         if let Some(layer) = self.node.transactions() {
             return layer.on_reply(context);
         }

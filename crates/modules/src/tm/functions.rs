@@ -226,7 +226,13 @@ fn t_relay(context: &mut Context, args: &[Arg]) -> Called {
         (None, Some(bits)) => flags_of_bits(bits as u32),
         (None, None) => RelayFlags::default(),
     };
-    relay::relay(context, proxy, flags)
+    let step = context.node.state::<super::Tm>().and_then(|tm| tm.message_step.get());
+    match step.filter(|_| context.is_request()).and_then(|step| step(context)) {
+        Some(Called::Pending(pending)) => {
+            Called::Pending(pending.then(move |context, _| relay::relay(context, proxy, flags)))
+        }
+        _ => relay::relay(context, proxy, flags),
+    }
 }
 
 fn t_check_trans(context: &mut Context, _: &[Arg]) -> Called {

@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tandem_module::context::Context;
+use tandem_module::context::{Called, Context};
 use tandem_module::declare::Setup;
 use tandem_module::reply::{self, TO_TAG_BYTES};
 use tandem_module::stat::Stat;
@@ -136,6 +136,7 @@ pub(crate) struct Tm {
     class: OnceLock<TimerClass>,
     counters: OnceLock<Counters>,
     request_hooks: RwLock<Arc<[RequestHook]>>,
+    message_step: OnceLock<MessageStep>,
 }
 
 pub(crate) struct Counters {
@@ -194,6 +195,15 @@ pub fn add_request_hook(node: NodeRef, hook: RequestHook) -> bool {
     true
 }
 
+/// Work on a request that is about to be relayed, or on a reply behind its reply routes; it may wait. `None`: nothing to do.
+pub type MessageStep = fn(&mut Context) -> Option<Called>;
+
+/// Sets the step that messages of transactions take before they go on. One module has it; false when it is taken, or
+/// without module `tm`.
+pub fn add_message_step(node: NodeRef, step: MessageStep) -> bool {
+    node.state::<Tm>().is_some_and(|tm| tm.message_step.set(step).is_ok())
+}
+
 /// The To tag of replies made by transactions. It differs from that of stateless replies, so that the ACK to one of ours
 /// comes to its transaction and is not taken for an ACK to a stateless reply.
 pub fn local_to_tag(message: &Message) -> [u8; TO_TAG_BYTES + 1] {
@@ -245,6 +255,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         class: OnceLock::new(),
         counters: OnceLock::new(),
         request_hooks: RwLock::new(Arc::new([])),
+        message_step: OnceLock::new(),
     });
     Ok(())
 }

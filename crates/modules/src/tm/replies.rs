@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tandem_module::context::Context;
+use tandem_module::context::{Called, Context};
 use tandem_module::run::{self, After};
 use tandem_module::transaction::TmMoment;
 use tandem_script::ast::RouteKind;
@@ -86,7 +86,7 @@ fn named_routes(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex) {
         let of_branch = data.and_then(|data| data.on_reply.as_deref());
         if state.on_reply.is_none() && of_branch.is_none() {
             drop(state);
-            return process(context, tx, branch);
+            return with_step(context, tx, branch, false);
         }
         for name in [state.on_reply.as_deref(), of_branch].into_iter().flatten() {
             routes.extend(tx.program.route(RouteKind::OnReply, name));
@@ -103,11 +103,8 @@ fn named_routes(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex) {
     next_route(context, tx.clone(), branch, routes);
 }
 
-fn next_route(mut context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut routes: Routes) {
-    let Some(route) = routes.pop() else {
-        give_back(&mut context, &tx, branch);
-        return process(context, &tx, branch);
-    };
+fn next_route(context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut routes: Routes) {
+    let Some(route) = routes.pop() else { return with_step(context, &tx, branch, true) };
     let after: After = Box::new(move |mut context, end| {
         if end.is_dropped && context.reply_code < 200 {
             give_back(&mut context, &tx, branch);
@@ -116,6 +113,33 @@ fn next_route(mut context: Box<Context>, tx: Arc<Tx>, branch: BranchIndex, mut r
         next_route(context, tx, branch, routes);
     });
     run::start(context, route, StartOptions::new(RouteKind::OnReply), after);
+}
+
+/// The step of another module (media relays), then the machine. `has_run`: reply routes have run on the context.
+fn with_step(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex, has_run: bool) {
+    let Some(step) = tx.tm.message_step.get() else { return conclude(context, tx, branch, has_run) };
+    if !has_run {
+        let state = tx.state.lock();
+        context.request = Some(state.request.clone());
+        context.dialog.clone_from(&state.dialog);
+        drop(state);
+        context.transaction = Some(tx.clone());
+    }
+    match step(&mut context) {
+        Some(Called::Pending(pending)) => {
+            let tx = tx.clone();
+            run::wait(context, pending, move |context, _| conclude(context, &tx, branch, has_run));
+        }
+        _ => conclude(context, tx, branch, has_run),
+    }
+}
+
+fn conclude(mut context: Box<Context>, tx: &Arc<Tx>, branch: BranchIndex, has_run: bool) {
+    if has_run {
+        give_back(&mut context, tx, branch);
+    }
+    context.request = None;
+    process(context, tx, branch);
 }
 
 /// AVPs and flags belong to the transaction again.
