@@ -32,6 +32,8 @@ pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
 pub mod permissions;
+pub mod presence;
+pub mod presence_xml;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
@@ -48,6 +50,7 @@ pub mod textops;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
+pub mod xcap;
 pub mod xml;
 
 // The test rig is also a part of integration tests, where this crate has its own name.
@@ -104,6 +107,9 @@ pub static ALL: &[&ModuleDecl] = &[
     &group::MODULE,
     &drouting::MODULE,
     &xml::MODULE,
+    &xcap::MODULE,
+    &presence::MODULE,
+    &presence_xml::MODULE,
 ];
 
 /// The module of that name: the base name of `loadmodule`, without `.so`.
