@@ -82,13 +82,16 @@ impl Config {
         }
         let spec = params.text("bla_presentity_spec").filter(|spec| !spec.is_empty());
         let bla_presentity = match spec {
-            Some(spec) => Some(
-                setup.names.variable(&spec).map_err(|error| SetupError::param("bla_presentity_spec", error))?,
-            ),
+            Some(spec) => {
+                Some(setup.names.variable(&spec).map_err(|error| SetupError::param("bla_presentity_spec", error))?)
+            }
             None => None,
         };
         Ok(Config {
-            db_url: params.text("db_url").filter(|url| !url.is_empty()).or_else(|| setup.settings.db_default_url.clone()),
+            db_url: params
+                .text("db_url")
+                .filter(|url| !url.is_empty())
+                .or_else(|| setup.settings.db_default_url.clone()),
             is_shared: params.int("fallback2db", 0) != 0,
             expires_offset_secs: i64::from(params.int("expires_offset", 0).max(0)),
             subscribe_secs_max: longest("max_expires_subscribe")?,

@@ -31,7 +31,9 @@ pub(super) fn register(node: NodeRef, own: &'static Presence) {
                 MiReply::Now(Ok(json!("OK")))
             }
             "presence:phtable_list" => publications(own),
-            "presence:subs_phtable_list" => subscriptions(own, request).map_or_else(|error| Err(error).into(), |list| Ok(list).into()),
+            "presence:subs_phtable_list" => {
+                subscriptions(own, request).map_or_else(|error| Err(error).into(), |list| Ok(list).into())
+            }
             _ => expose(node, own, request),
         });
     }
@@ -50,8 +52,7 @@ fn refresh_watchers(node: NodeRef, own: &'static Presence, request: &MiRequest) 
         let uri = request.text("presentity_uri")?;
         let event = request.text("event")?;
         let kind = request.int("refresh_type")?;
-        let (user, domain) =
-            account(uri.as_bytes()).map_err(|_| MiError::new(404, "Empty presentity URI"))?;
+        let (user, domain) = account(uri.as_bytes()).map_err(|_| MiError::new(404, "Empty presentity URI"))?;
         let package = own.packages.named(&event).ok_or_else(|| MiError::new(400, "Unknown event"))?;
         Ok((Owner { user, domain, event: package.name() }, package, kind))
     })();
@@ -126,7 +127,7 @@ fn apply(own: &Presence, resource: &Resource, decide: impl Fn(&str) -> (Status, 
     let mut decided: HashMap<String, (Status, &'static str)> = HashMap::new();
     let mut refused = Vec::new();
     let mut table = own.table.lock();
-    for id in table.of_resource(resource).to_vec() {
+    for id in table.of_resource(resource) {
         let Some(subscription) = table.find(id) else { continue };
         let watcher = subscription.watcher();
         let (status, reason) = *decided.entry_ref(&watcher).or_insert_with(|| decide(&watcher));
@@ -204,8 +205,7 @@ fn subscriptions(own: &Presence, request: &MiRequest) -> Result<Json, MiError> {
     };
     let table = own.table.lock();
     let wanted = table.all().filter(|subscription| {
-        fits(&from, &subscription.watcher())
-            && fits(&to, &uri_of(&subscription.to_user, &subscription.to_domain))
+        fits(&from, &subscription.watcher()) && fits(&to, &uri_of(&subscription.to_user, &subscription.to_domain))
     });
     Ok(Json::Array(wanted.take(LIST_MAX).map(shown).collect()))
 }
@@ -215,9 +215,7 @@ fn expose(node: NodeRef, own: &'static Presence, request: &MiRequest) -> MiReply
         let event = request.text("event")?;
         let package = own.packages.named(&event).ok_or_else(|| MiError::new(404, "unknown event"))?;
         let filter = match request.text_opt("filter")? {
-            Some(filter) => {
-                Some(PosixRegex::new(filter.as_bytes()).map_err(|_| MiError::bad("filter"))?)
-            }
+            Some(filter) => Some(PosixRegex::new(filter.as_bytes()).map_err(|_| MiError::bad("filter"))?),
             None => None,
         };
         Ok((package.name(), filter))

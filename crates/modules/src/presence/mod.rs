@@ -40,8 +40,8 @@ use crate::sqlops::{check_tables_of, check_url, wait};
 
 /// Valid publications of one presentity and package at most; further ones are refused with 503.
 pub const PUBLICATIONS_MAX: usize = 32;
-/// Longest published document in bytes; longer ones are refused with 413.
-pub const BODY_BYTES_MAX: usize = 128 * 1024;
+/// Longest published document in bytes; longer ones are refused with 413 (a MySQL BLOB has 65,535).
+pub const BODY_BYTES_MAX: usize = 60_000;
 /// Longest user or domain in bytes (the tables' columns have 64 characters).
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest URI in bytes (the tables' columns have 255 characters).
@@ -220,5 +220,9 @@ fn account(uri: &[u8]) -> Result<(String, String), Refusal> {
     }
     let user = text(uri.user_or_empty(), NAME_BYTES_MAX)?;
     let domain = text(uri.host, NAME_BYTES_MAX)?.to_ascii_lowercase();
+    // They stand between angle brackets in what is sent.
+    if user.contains(['<', '>', '"', ' ']) || domain.contains(['<', '>', '"', ' ']) {
+        return Err(bad());
+    }
     Ok((user, domain))
 }

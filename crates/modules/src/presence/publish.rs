@@ -11,7 +11,7 @@ use tandem_module::event::Event;
 use tandem_module::run::Pending;
 use tandem_script::value::Value;
 use tandem_script::vm::Arg;
-use tandem_sip::HeaderKind;
+use tandem_sip::{HeaderKind, NameAddr};
 
 use super::package::{Package, Refusal, Source};
 use super::refresh::{self, Wanted};
@@ -61,6 +61,10 @@ pub(super) fn handle(context: &mut Context, args: &[Arg]) -> Called {
 
 fn read(context: &Context, own: &Presence, sender: &[u8]) -> Result<Publish, Refusal> {
     let message = &context.message;
+    let sender = match NameAddr::parse(sender) {
+        Ok(address) if sender.contains(&b'<') => address.uri,
+        _ => sender,
+    };
     let event = message.value_of(HeaderKind::Event).ok_or_else(|| bad_event(own))?;
     let (package, _) = own.packages.of_event(event).ok_or_else(|| bad_event(own))?;
     if package.source() != Source::Publications {
@@ -100,7 +104,9 @@ fn stale() -> Refusal {
 /// 500, unless there is too much to do just now.
 fn refused(error: DbError) -> Refusal {
     match error {
-        DbError::Overloaded => Refusal { headers: "Retry-After: 5\r\n".into(), ..Refusal::new(503, "Service Unavailable") },
+        DbError::Overloaded => {
+            Refusal { headers: "Retry-After: 5\r\n".into(), ..Refusal::new(503, "Service Unavailable") }
+        }
         _ => failed(),
     }
 }
@@ -150,7 +156,8 @@ async fn remove(own: &'static Presence, publish: Publish, etag: String) -> Resul
 async fn again(own: &'static Presence, publish: Publish, etag: String) -> Result<Published, Refusal> {
     let next = if publish.package.keeps_etag() { etag.clone() } else { format!("{:032x}", rand::random::<u128>()) };
     let times = (expires_at(own, &publish), publish.at);
-    let mut update = rows::update_publication(&own.config, &publish.owner, (&etag, &next), times, publish.body.as_deref());
+    let mut update =
+        rows::update_publication(&own.config, &publish.owner, (&etag, &next), times, publish.body.as_deref());
     if let Statement::Update { keys, .. } = &mut update {
         keys.push(("expires".into(), DbOp::Ge, DbValue::Int(publish.at)));
     }

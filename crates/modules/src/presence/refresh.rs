@@ -11,7 +11,7 @@ use tandem_module::worker::WorkerId;
 use super::package::{Asked, Package, Policy, Source};
 use super::rows::Owner;
 use super::status::Status;
-use super::table::{Resource, Subscription, SUBSCRIPTIONS_MAX};
+use super::table::{Resource, SUBSCRIPTIONS_MAX, Subscription};
 use super::{Presence, account, notify, rows, winfo, writer};
 
 /// How long after a failure of the database it is tried again.
@@ -95,7 +95,7 @@ pub(super) fn tell(node: NodeRef, own: &'static Presence, resource: &Resource, w
 pub(super) fn watchers_changed(node: NodeRef, own: &'static Presence, uri: &str, event: &str, at: i64) {
     let Some(package) = own.packages.named(&format!("{event}.winfo")) else { return };
     let resource = Resource::new(uri, package.name());
-    if !own.config.is_shared && own.table.lock().of_resource(&resource).is_empty() {
+    if !own.config.is_shared && !own.table.lock().is_watched(&resource) {
         return;
     }
     tell(node, own, &resource, Wanted::all(at));
@@ -159,12 +159,7 @@ impl Content {
     }
 }
 
-async fn once(
-    node: NodeRef,
-    own: &'static Presence,
-    resource: &Resource,
-    wanted: &mut Wanted,
-) -> Result<(), DbError> {
+async fn once(node: NodeRef, own: &'static Presence, resource: &Resource, wanted: &mut Wanted) -> Result<(), DbError> {
     let Some(package) = own.packages.named(resource.event) else { return Ok(()) };
     let gives_up = wanted.tries >= RETRIES_MAX;
     if own.config.is_shared && wanted.to_all {
@@ -179,7 +174,7 @@ async fn once(
             Err(_) => {}
         }
     }
-    if !wanted.to_all || own.table.lock().of_resource(resource).is_empty() {
+    if !wanted.to_all || !own.table.lock().is_watched(resource) {
         // Nobody to tell: no need to read what there would be to tell.
         if wanted.only.is_empty() && wanted.last.is_empty() {
             return Ok(());
@@ -188,13 +183,9 @@ async fn once(
     let content = match content(node, own, &package, resource, wanted).await {
         Ok(content) => content,
         Err(error) if !gives_up => return Err(error),
-        Err(_) => Content {
-            content_type: package.content_type(),
-            body: None,
-            policy: None,
-            sphere: None,
-            watchers: None,
-        },
+        Err(_) => {
+            Content { content_type: package.content_type(), body: None, policy: None, sphere: None, watchers: None }
+        }
     };
     let notices = notices(node, own, resource, wanted, &content);
     notify::send(node, own, resource, notices);
@@ -215,9 +206,9 @@ fn notices(
     let mut ids = std::mem::take(&mut wanted.only);
     if wanted.to_all {
         let wants = |id: &u64| table.find(*id).is_some_and(|own| own.expires >= at && wanted.wants(own));
-        let others: Vec<u64> = table.of_resource(resource).iter().copied().filter(wants).collect();
-        ids.retain(|id| !others.contains(id));
-        ids.extend(others);
+        ids.extend(table.of_resource(resource).into_iter().filter(wants));
+        ids.sort_unstable();
+        ids.dedup();
     }
     for id in ids {
         let written = table.change(id, |own| {
@@ -242,13 +233,8 @@ async fn content(
     resource: &Resource,
     wanted: &Wanted,
 ) -> Result<Content, DbError> {
-    let mut content = Content {
-        content_type: package.content_type(),
-        body: None,
-        policy: None,
-        sphere: None,
-        watchers: None,
-    };
+    let mut content =
+        Content { content_type: package.content_type(), body: None, policy: None, sphere: None, watchers: None };
     match package.source() {
         Source::Watchers(event) => {
             content.watchers = Some((event, winfo::lines(node, own, &resource.uri, event).await?));

@@ -125,12 +125,7 @@ pub(super) fn update_publication(
 }
 
 /// Deletes the publication with tag `etag`; only if its time is up before `expired_before`, when that is given.
-pub(super) fn delete_publication(
-    config: &Config,
-    owner: &[Key],
-    etag: &str,
-    expired_before: Option<i64>,
-) -> Statement {
+pub(super) fn delete_publication(config: &Config, owner: &[Key], etag: &str, expired_before: Option<i64>) -> Statement {
     let mut keys = owner.to_vec();
     keys.push(key("etag", etag));
     keys.extend(expired_before.map(|now| ("expires".to_owned(), DbOp::Lt, DbValue::Int(now))));

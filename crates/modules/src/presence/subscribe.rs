@@ -41,7 +41,11 @@ pub(super) fn handle(context: &mut Context, args: &[Arg]) -> Called {
         Ok(subscribe) => subscribe,
         Err(refusal) => return refuse(context, &refusal),
     };
-    if subscribe.subscription.key.to_tag.is_empty() { begin(context, own, subscribe) } else { go_on(context, own, subscribe) }
+    if subscribe.subscription.key.to_tag.is_empty() {
+        begin(context, own, subscribe)
+    } else {
+        go_on(context, own, subscribe)
+    }
 }
 
 fn bad() -> Refusal {
@@ -82,7 +86,8 @@ fn local_contact(context: &Context, own: &Presence) -> String {
     let host = String::from_utf8_lossy(&socket.sent_by);
     let user = &own.config.contact_user;
     let at = if user.is_empty() { "" } else { "@" };
-    let transport = if socket.proto == Proto::Udp { String::new() } else { format!(";transport={}", socket.proto.name()) };
+    let transport =
+        if socket.proto == Proto::Udp { String::new() } else { format!(";transport={}", socket.proto.name()) };
     format!("sip:{user}{at}{host}{transport}")
 }
 

@@ -80,7 +80,7 @@ pub(super) type Gone = (DialogKey, Arc<str>);
 pub(super) struct Table {
     subscriptions: HashMap<u64, Subscription>,
     by_dialog: HashMap<DialogKey, u64>,
-    by_resource: HashMap<Resource, Vec<u64>>,
+    by_resource: HashMap<Resource, BTreeSet<u64>>,
     by_expiry: BTreeSet<(i64, u64)>,
     dirty: HashSet<u64>,
     gone: Vec<Gone>,
@@ -115,7 +115,7 @@ impl Table {
         self.last_id += 1;
         let id = self.last_id;
         self.by_dialog.insert(subscription.key.clone(), id);
-        self.by_resource.entry(subscription.resource.clone()).or_default().push(id);
+        self.by_resource.entry(subscription.resource.clone()).or_default().insert(id);
         self.by_expiry.insert((subscription.expires, id));
         if !is_written {
             self.dirty.insert(id);
@@ -173,7 +173,7 @@ impl Table {
         self.by_expiry.remove(&(subscription.expires, id));
         self.dirty.remove(&id);
         if let Some(ids) = self.by_resource.get_mut(&subscription.resource) {
-            ids.retain(|other| *other != id);
+            ids.remove(&id);
             if ids.is_empty() {
                 self.by_resource.remove(&subscription.resource);
             }
@@ -181,9 +181,14 @@ impl Table {
         Some(subscription)
     }
 
-    /// Who watches a resource.
-    pub(super) fn of_resource(&self, resource: &Resource) -> &[u64] {
-        self.by_resource.get(resource).map_or(&[], Vec::as_slice)
+    /// Whether anybody watches a resource.
+    pub(super) fn is_watched(&self, resource: &Resource) -> bool {
+        self.by_resource.contains_key(resource)
+    }
+
+    /// Who watches a resource, oldest first.
+    pub(super) fn of_resource(&self, resource: &Resource) -> Vec<u64> {
+        self.by_resource.get(resource).map(|ids| ids.iter().copied().collect()).unwrap_or_default()
     }
 
     /// All subscriptions.

@@ -96,9 +96,8 @@ fn tag(sent: &Sent) -> String {
 fn answer(rig: &Rig, sent: &[Sent], code: u16) -> Vec<Sent> {
     let mut more = Vec::new();
     for notify in sent.iter().filter(|sent| sent.first_line().starts_with("NOTIFY")) {
-        let lines: Vec<String> = ["Via", "From", "To", "Call-ID", "CSeq"]
-            .map(|name| format!("{name}: {}\r\n", header(notify, name)))
-            .into();
+        let lines: Vec<String> =
+            ["Via", "From", "To", "Call-ID", "CSeq"].map(|name| format!("{name}: {}\r\n", header(notify, name))).into();
         more.extend(rig.receive(format!("SIP/2.0 {code} X\r\n{}Content-Length: 0\r\n\r\n", lines.concat())));
     }
     more
@@ -335,7 +334,13 @@ fn presence_subscriptions_survive_a_restart() {
     let db = database();
     let params = format!("{OPEN}\nmodparam(\"presence\", \"db_update_period\", 5)");
     let first = rig(&db, &params);
-    let sent = first.receive(subscribe_to("presence", "bob", 1, "", "Expires: 3000\r\nRecord-Route: <sip:127.0.3.8;lr>, <sip:127.0.3.7;lr>\r\n"));
+    let sent = first.receive(subscribe_to(
+        "presence",
+        "bob",
+        1,
+        "",
+        "Expires: 3000\r\nRecord-Route: <sip:127.0.3.8;lr>, <sip:127.0.3.7;lr>\r\n",
+    ));
     answer(&first, &sent, 200);
     assert_eq!(sent[1].to.addr.to_string(), "127.0.3.8:5060");
     first.advance(Duration::from_secs(6));
@@ -355,7 +360,8 @@ fn presence_subscriptions_survive_a_restart() {
 
 /// A message whose To tag is our own tag: From and To of a NOTIFY changed over.
 fn first_ok(sent: &[Sent]) -> Sent {
-    let text = sent[1].text().replace("\r\nFrom:", "\r\nX:").replace("\r\nTo:", "\r\nFrom:").replace("\r\nX:", "\r\nTo:");
+    let text =
+        sent[1].text().replace("\r\nFrom:", "\r\nX:").replace("\r\nTo:", "\r\nFrom:").replace("\r\nX:", "\r\nTo:");
     Sent { bytes: text.into_bytes(), ..sent[1].clone() }
 }
 
@@ -395,6 +401,7 @@ fn presence_bad_requests_are_refused() {
     assert_eq!(codes(&rig.receive(publish(102, "", bomb))), ["400 Bad presence document"]);
     assert_eq!(codes(&rig.receive(publish(103, "", ""))), ["400 Bad request"]);
     let huge = pidf(&"x".repeat(super::BODY_BYTES_MAX), "open");
+    assert!(huge.len() < 65_000, "it has to fit into a datagram");
     assert_eq!(codes(&rig.receive(publish(104, "", &huge))), ["413 Request Entity Too Large"]);
     assert_eq!(codes(&rig.receive(publish(105, "SIP-If-Match: unknown\r\n", ""))), ["412 Conditional Request Failed"]);
     let no_contact = subscribe("bob").replace("Contact:", "X-Contact:");
@@ -457,6 +464,7 @@ fn presence_a_change_in_the_table_is_told_when_asked_for() {
          ('alice', 'example.org', 'presence', 'x', 4000000000, 1, '{body}')"
     ));
     mi(&rig, "presence:refresh_watchers", &["sip:alice@example.org", "presence", "1"]);
+    rig.settle();
     let sent = rig.take_sent();
     assert!(sent[0].text().contains("<basic>open</basic>"), "{}", sent[0].text());
 }
@@ -492,7 +500,7 @@ fn presence_phones_of_a_shared_line_hear_each_other() {
     let body = "<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\"><dialog id=\"1\"><remote>\
                 <target uri=\"sip:x@192.0.2.1:5060\"/></remote></dialog></dialog-info>";
     let headers = format!(
-        "Event: dialog;sla\r\nContent-Type: application/dialog-info+xml\r\nSender: sip:alice@{PEER};phone=bob\r\n"
+        "Event: dialog;sla\r\nContent-Type: application/dialog-info+xml\r\nSender: <sip:alice@{PEER};phone=bob>\r\n"
     );
     let sent = rig.receive(publish_with(1, &headers, body));
     let told = notifies(sent);
@@ -529,6 +537,19 @@ fn presence_without_a_database_nothing_is_served() {
     let text = text.replace("handle_subscribe();", "if (!handle_subscribe()) t_reply(503, \"No presence\");");
     let _entered = db.handle().enter();
     assert_eq!(codes(&Rig::script(&text).receive(subscribe("bob"))), ["503 No presence"]);
+}
+
+#[test]
+fn presence_a_broken_database_costs_the_request_and_delays_the_notify() {
+    let db = database();
+    let rig = rig(&db, OPEN);
+    db.rows("DROP TABLE presentity");
+    assert_eq!(codes(&rig.receive(publish(1, "", &pidf("t", "open")))), ["500 Server Internal Error"]);
+    assert_eq!(codes(&rig.receive(subscribe("bob"))), ["200 OK"]);
+    let sent = rig.advance(Duration::from_secs(40));
+    assert_eq!(codes(&sent[..1]), ["NOTIFY sip:bob"]);
+    assert_eq!(sent[0].message().body(), b"");
+    assert!(rig.node.stats.value("presence:db_errors").unwrap() > 1);
 }
 
 #[test]

@@ -88,8 +88,7 @@ async fn clean_publications(node: NodeRef, own: &'static Presence, at: i64) {
         let is_full = expired.len() >= PUBLICATION_BATCH;
         let mut removed = 0;
         for publication in expired {
-            let delete =
-                rows::delete_publication(&own.config, &publication.owner_keys(), &publication.etag, Some(at));
+            let delete = rows::delete_publication(&own.config, &publication.owner_keys(), &publication.etag, Some(at));
             // Another server with the same database may have been quicker.
             if !own.run(delete).await.is_ok_and(|done| done.affected > 0) {
                 continue;

@@ -27,10 +27,16 @@ pub(super) async fn lines(
 ) -> Result<Vec<Line>, DbError> {
     let resource = Resource::new(uri, event);
     let mut lines = Vec::new();
+    if own.config.is_shared {
+        let rows = own.run(rows::subscriptions_to(&own.config, &resource, WATCHERS_MAX)).await?;
+        let found = rows::read_subscriptions(&own.config, &own.packages, &rows);
+        let mut table = own.table.lock();
+        found.into_iter().for_each(|row| table.merge(row));
+    }
     {
         let table = own.table.lock();
-        for id in table.of_resource(&resource).iter().take(WATCHERS_MAX) {
-            let Some(subscription) = table.find(*id) else { continue };
+        for id in table.of_resource(&resource).into_iter().take(WATCHERS_MAX) {
+            let Some(subscription) = table.find(id) else { continue };
             let id = subscription.key.to_tag.clone();
             lines.push(Line { id, status: subscription.status, uri: subscription.watcher() });
         }

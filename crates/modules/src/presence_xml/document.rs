@@ -10,7 +10,8 @@ pub const ELEMENTS_MAX: usize = 500;
 pub(super) fn parse(body: &[u8]) -> Option<Document> {
     let text = std::str::from_utf8(body).ok()?;
     let document = Document::parse(text.trim_start_matches('\u{feff}').trim_start()).ok()?;
-    let has_type = |node: &Node| matches!(node, Node::Other(text) if text.starts_with("<!"  ) && !text.starts_with("<!--"));
+    let has_type =
+        |node: &Node| matches!(node, Node::Other(text) if text.starts_with("<!"  ) && !text.starts_with("<!--"));
     if document.nodes.iter().any(has_type) {
         return None;
     }

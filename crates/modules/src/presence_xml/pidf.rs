@@ -86,8 +86,7 @@ fn close(tuple: &mut Element) {
     match status {
         Some(status) => status.children = vec![basic()],
         None => {
-            let status =
-                Element { name: format!("{prefix}status"), children: vec![basic()], ..Element::default() };
+            let status = Element { name: format!("{prefix}status"), children: vec![basic()], ..Element::default() };
             tuple.children.push(Node::Element(status));
         }
     }

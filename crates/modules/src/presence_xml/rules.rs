@@ -7,8 +7,8 @@ use chrono::DateTime;
 use tandem_sip::Uri;
 
 use super::document::{self, attribute, child, elements, local, text};
-use super::view::Grants;
 use super::pidf;
+use super::view::Grants;
 use crate::presence::{Asked, Decision, Policy, Status};
 use crate::xml::tree::Element;
 
@@ -40,7 +40,10 @@ enum Condition {
 enum Identity {
     One(String),
     /// In a domain, or everybody; except these.
-    Many { domain: Option<String>, except: Vec<Except> },
+    Many {
+        domain: Option<String>,
+        except: Vec<Except>,
+    },
 }
 
 #[derive(Debug)]
@@ -87,13 +90,14 @@ impl Identity {
         match local(element) {
             "one" => Some(Identity::One(normal(attribute(element, "id")?))),
             "many" => {
-                let except = elements(element).filter(|element| local(element) == "except").filter_map(|except| {
-                    match (attribute(except, "id"), attribute(except, "domain")) {
-                        (Some(id), _) => Some(Except::Id(normal(id))),
-                        (None, Some(domain)) => Some(Except::Domain(domain.to_ascii_lowercase())),
-                        (None, None) => None,
-                    }
-                });
+                let except =
+                    elements(element).filter(|element| local(element) == "except").filter_map(|except| {
+                        match (attribute(except, "id"), attribute(except, "domain")) {
+                            (Some(id), _) => Some(Except::Id(normal(id))),
+                            (None, Some(domain)) => Some(Except::Domain(domain.to_ascii_lowercase())),
+                            (None, None) => None,
+                        }
+                    });
                 let domain = attribute(element, "domain").map(str::to_ascii_lowercase);
                 Some(Identity::Many { domain, except: except.collect() })
             }
@@ -165,9 +169,7 @@ impl Rule {
         self.conditions.iter().all(|condition| match condition {
             Condition::Identity(any) => any.iter().any(|identity| identity.fits(watcher)),
             Condition::Sphere(sphere) => asked.sphere.is_some_and(|own| own.eq_ignore_ascii_case(sphere)),
-            Condition::Validity(spans) => {
-                spans.iter().any(|(from, until)| (*from..*until).contains(&asked.unix_secs))
-            }
+            Condition::Validity(spans) => spans.iter().any(|(from, until)| (*from..*until).contains(&asked.unix_secs)),
             Condition::Anonymous => domain_of(watcher) == "anonymous.invalid",
             Condition::Other => true,
             Condition::Unknown => false,

@@ -147,7 +147,8 @@ fn a_polite_block_shows_somebody_closed() {
 
 #[test]
 fn transformations_show_what_they_grant() {
-    let more = "<dm:person id='p'><rpid:activities><rpid:busy/></rpid:activities><rpid:mood/></dm:person><note>n</note>";
+    let more =
+        "<dm:person id='p'><rpid:activities><rpid:busy/></rpid:activities><rpid:mood/></dm:person><note>n</note>";
     let body = pidf("a", "open", more);
     let seen = |transformations: &str| {
         let transformations = format!("<cr:transformations>{transformations}</cr:transformations>");
@@ -157,7 +158,8 @@ fn transformations_show_what_they_grant() {
     assert!(!nothing.contains("tuple") && !nothing.contains("person"), "{nothing}");
     let services = seen("<provide-services><all-services/></provide-services>");
     assert!(services.contains("<basic>open</basic>") && !services.contains("person"), "{services}");
-    let persons = seen("<provide-persons><all-persons/></provide-persons><provide-activities>true</provide-activities>");
+    let persons =
+        seen("<provide-persons><all-persons/></provide-persons><provide-activities>true</provide-activities>");
     assert!(persons.contains("busy") && !persons.contains("mood") && !persons.contains("tuple"), "{persons}");
     let by_id = seen("<provide-services><occurrence-id>b</occurrence-id></provide-services>");
     assert!(!by_id.contains("tuple"), "{by_id}");
