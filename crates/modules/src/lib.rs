@@ -33,6 +33,8 @@ pub mod mi_fifo;
 pub mod mi_http;
 pub mod nathelper;
 pub mod permissions;
+pub mod presence;
+pub mod presence_xml;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_udp;
@@ -52,6 +54,7 @@ pub mod textops;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
+pub mod xcap;
 pub mod xml;
 
 // The test rig is also a part of integration tests, where this crate has its own name.
@@ -111,6 +114,9 @@ pub static ALL: &[&ModuleDecl] = &[
     &group::MODULE,
     &drouting::MODULE,
     &xml::MODULE,
+    &xcap::MODULE,
+    &presence::MODULE,
+    &presence_xml::MODULE,
 ];
 
 /// The module of that name: the base name of `loadmodule`, without `.so`.

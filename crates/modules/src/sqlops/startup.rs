@@ -21,7 +21,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for a future that others complete: those of databases are bounded in time.
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
     loop {

@@ -12,7 +12,7 @@ pub const NODES_MAX: usize = 100_000;
 
 /// A node of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Element(Element),
     /// Text, entities resolved.
     Text(String),
@@ -23,25 +23,25 @@ pub(super) enum Node {
 
 /// An element.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Element {
-    pub(super) name: String,
-    pub(super) attributes: Vec<(String, String)>,
-    pub(super) children: Vec<Node>,
+pub(crate) struct Element {
+    pub(crate) name: String,
+    pub(crate) attributes: Vec<(String, String)>,
+    pub(crate) children: Vec<Node>,
 }
 
 /// A document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// Encoding of the declaration, if it names one.
     encoding: Option<String>,
     /// Before and behind the root.
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 /// Why a text is no document. The position is a byte offset.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no well-formed XML at byte {at}: {what}")]
-pub(super) struct XmlError {
+pub(crate) struct XmlError {
     at: u64,
     what: String,
 }
@@ -98,7 +98,7 @@ fn element(start: &BytesStart<'_>) -> Result<Element, String> {
 
 impl Document {
     /// Reads a document.
-    pub(super) fn parse(text: &str) -> Result<Document, XmlError> {
+    pub(crate) fn parse(text: &str) -> Result<Document, XmlError> {
         let mut reader = Reader::from_str(text);
         let mut builder = Builder { open: Vec::new(), done: Vec::new(), count: 0 };
         let mut encoding = None;
@@ -151,7 +151,7 @@ impl Document {
     }
 
     /// The text of the document, with its declaration.
-    pub(super) fn print(&self) -> String {
+    pub(crate) fn print(&self) -> String {
         let mut out = "<?xml version=\"1.0\"".to_owned();
         if let Some(encoding) = &self.encoding {
             out.push_str(&format!(" encoding=\"{encoding}\""));
@@ -185,7 +185,7 @@ fn escape(text: &str, is_attribute: bool, is_ascii: bool, out: &mut String) {
 }
 
 /// Writes a node. Letters beyond ASCII become references when `is_ascii`.
-pub(super) fn print(node: &Node, is_ascii: bool, out: &mut String) {
+pub(crate) fn print(node: &Node, is_ascii: bool, out: &mut String) {
     match node {
         Node::Text(text) => escape(text, false, is_ascii, out),
         Node::CData(text) => {
