@@ -12,6 +12,8 @@ mod request;
 mod save;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torture;
 
 use tandem_location::Aor;
 use tandem_module::context::{Called, Context};

@@ -15,7 +15,7 @@ use super::layer::Armed;
 
 /// What was armed, and the AVPs the routes share.
 #[derive(Default)]
-pub(super) struct LocalRoutes {
+pub(crate) struct LocalRoutes {
     on_reply: Option<Box<str>>,
     on_failure: Option<Box<str>>,
     avps: Mutex<AvpList>,
