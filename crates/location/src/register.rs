@@ -418,9 +418,8 @@ impl<'a> Plan<'a> {
         if !self.policy.matches_flows || contact.instance.is_empty() || contact.reg_id == 0 {
             return None;
         }
-        let is_flow = |binding: &Arc<Binding>| {
-            binding.instance() == contact.instance && binding.reg_id() == contact.reg_id
-        };
+        let is_flow =
+            |binding: &Arc<Binding>| binding.instance() == contact.instance && binding.reg_id() == contact.reg_id;
         self.bindings.iter().position(is_flow)
     }
 

@@ -130,7 +130,10 @@ mod tests {
     fn a_temporary_one_says_what_went_in_and_never_looks_the_same() {
         let gruu = Gruu::new(b"secret").unwrap();
         let (first, second) = (written(&gruu), written(&gruu));
-        assert!(first.starts_with(";pub-gruu=\"sip:alice@example.org;gr=urn:uuid:1%202\";temp-gruu=\"sip:tgruu."), "{first}");
+        assert!(
+            first.starts_with(";pub-gruu=\"sip:alice@example.org;gr=urn:uuid:1%202\";temp-gruu=\"sip:tgruu."),
+            "{first}"
+        );
         assert!(first.ends_with("@example.org;gr\""), "{first}");
         assert_ne!(token(&first), token(&second));
         let wanted = Temporary {

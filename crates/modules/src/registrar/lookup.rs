@@ -118,7 +118,8 @@ pub(super) fn lookup(context: &mut Context, args: &[Arg]) -> Called {
     let branches = context.edits.branches.iter().filter_map(|branch| branch.uri.as_deref());
     let flags = LookupFlags::parse(arg_text(args, 1).unwrap_or_default());
     let others = branches.filter(|_| flags.expands_branches);
-    let aors = uri.into_iter().chain(others).filter_map(|uri| wanted(node, uri).ok()).map(|wanted| wanted.aor).collect();
+    let aors =
+        uri.into_iter().chain(others).filter_map(|uri| wanted(node, uri).ok()).map(|wanted| wanted.aor).collect();
     super::at_hand(context, args, domain, aors, FAILED, lookup_now)
 }
 

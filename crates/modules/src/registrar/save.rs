@@ -71,7 +71,8 @@ pub(super) fn save(context: &mut Context, args: &[Arg]) -> Called {
         return save_now(context, args, (usrloc, registrar, domain), flags, None);
     }
     let given = arg_text(args, 2).filter(|aor| !aor.is_empty());
-    let message = if context.is_request() { Some(&context.message) } else { context.request.as_ref().map(|r| &r.message) };
+    let message =
+        if context.is_request() { Some(&context.message) } else { context.request.as_ref().map(|r| &r.message) };
     let uri = given.or_else(|| Some(message?.to().ok()?.uri));
     // Without an address of record nothing is read, and the refusal says what is wrong.
     let aors = uri.and_then(|uri| aor_of(node, uri).ok()).into_iter().collect();
@@ -119,12 +120,7 @@ async fn all_written(acks: Vec<Ack>) -> bool {
 }
 
 /// Answers.
-fn end(
-    context: &mut Context,
-    registrar: &Registrar,
-    flags: &SaveFlags,
-    result: Result<Saved, Refusal>,
-) -> Called {
+fn end(context: &mut Context, registrar: &Registrar, flags: &SaveFlags, result: Result<Saved, Refusal>) -> Called {
     let no_reply = flags.no_reply || !context.is_request();
     match result {
         Ok(saved) => {
@@ -243,7 +239,8 @@ impl Job<'_> {
             let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
             let to = Uri::parse(self.aor.unwrap_or(to)).ok();
             let gruu = self.registrar.gruu.as_ref().filter(|_| request::supports(message, b"gruu"));
-            let extensions = reply::Extensions { gruu: gruu.zip(to.as_ref()).map(|(gruu, to)| (gruu, &aor, to)), is_outbound };
+            let extensions =
+                reply::Extensions { gruu: gruu.zip(to.as_ref()).map(|(gruu, to)| (gruu, &aor, to)), is_outbound };
             lines[0] = reply::contact_line(&outcome.bindings, only, self.registrar, extensions, self.now);
             if path.is_shown {
                 lines[1] = reply::path_line(&path.stored);

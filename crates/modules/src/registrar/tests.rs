@@ -478,7 +478,8 @@ fn contradicting_parameters_do_not_start() {
     for (params, what) in [
         ("modparam(\"registrar\", \"max_expires\", 10)", "max_expires"),
         ("modparam(\"registrar\", \"default_q\", 2000)", "thousandths"),
-        ("modparam(\"usrloc\", \"db_mode\", 3)\nmodparam(\"usrloc\", \"db_url\", \"sqlite:///x\")", "not here yet"),
+        ("modparam(\"usrloc\", \"db_mode\", 3)", "db_url"),
+        ("modparam(\"usrloc\", \"cluster_mode\", \"federation-cachedb\")", "not here yet"),
         ("modparam(\"usrloc\", \"db_mode\", 1)", "db_url"),
         ("modparam(\"usrloc\", \"working_mode_preset\", \"nonsense\")", "no preset"),
         ("modparam(\"usrloc\", \"hash_size\", 40)", "between 0 and 16"),

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use crate::test_rig::Rig;
 
-const MODULES: &[&str] =
-    &["signaling", "sl", "tm", "rr", "maxfwd", "sipmsgops", "textops", "usrloc", "registrar"];
+const MODULES: &[&str] = &["signaling", "sl", "tm", "rr", "maxfwd", "sipmsgops", "textops", "usrloc", "registrar"];
 
 const ROUTE: &str = r#"
 modparam("registrar", "disable_gruu", 0)

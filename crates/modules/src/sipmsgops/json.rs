@@ -22,7 +22,8 @@ fn object(message: &Message) -> Json {
             list.push(json!(text(message.value(entry))));
         }
     }
-    let mut object = json!({ "first_line": text(message.bytes(message.first_line()).trim_ascii_end()), "headers": headers });
+    let mut object =
+        json!({ "first_line": text(message.bytes(message.first_line()).trim_ascii_end()), "headers": headers });
     let body = message.bytes(message.body_span());
     if let (Some(object), false) = (object.as_object_mut(), body.is_empty()) {
         object.insert("body".to_owned(), json!(text(body)));

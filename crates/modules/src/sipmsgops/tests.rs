@@ -120,7 +120,10 @@ fn remove_hf_takes_the_flags_of_2_4() {
         "X-R7: 1\r\nX-R77: 1\r\nX-Glob: 1\r\n",
     );
     assert_eq!(lines, ["re", "glob"]);
-    assert!(out.contains("X-R77") && !out.contains("X-R7:") && !out.contains("X-Glob") && out.contains("\r\nTo:"), "{out}");
+    assert!(
+        out.contains("X-R77") && !out.contains("X-R7:") && !out.contains("X-Glob") && out.contains("\r\nTo:"),
+        "{out}"
+    );
 }
 
 #[test]

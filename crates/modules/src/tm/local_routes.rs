@@ -47,7 +47,14 @@ impl LocalRoutes {
     }
 
     /// Runs the failure route on the request that failed with that code.
-    pub(super) fn on_failure(&self, node: NodeRef, source: Source, request: bytes::Bytes, code: u16, reply: Option<&Message>) {
+    pub(super) fn on_failure(
+        &self,
+        node: NodeRef,
+        source: Source,
+        request: bytes::Bytes,
+        code: u16,
+        reply: Option<&Message>,
+    ) {
         let Some(name) = self.on_failure.as_deref() else { return };
         let Ok(mut context) = Context::receive(node, source, request) else { return };
         let Some(route) = context.program().route(RouteKind::Failure, name) else { return context.recycle() };

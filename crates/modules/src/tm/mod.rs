@@ -225,7 +225,8 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         value @ 1.. => Ok(u64::from(value.unsigned_abs())),
         value => Err(SetupError::param(name, format!("{name} must be above 0, not {value}"))),
     };
-    let renamed = |name, old, default| if params.is_set(name) { positive(name, default) } else { positive(old, default) };
+    let renamed =
+        |name, old, default| if params.is_set(name) { positive(name, default) } else { positive(old, default) };
     let wt_timer = Duration::from_secs(positive("wt_timer", 5)?);
     let config = Config {
         t1: Duration::from_millis(positive("T1_timer", 500)?),

@@ -16,7 +16,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("desc_time_order", "0", "1: lookup puts the newest contact first, whatever its q"),
     param("nat_bflag", ParamType::IntOrText, "", "branch flag that marks contacts behind NAT"),
     text("db_url", "", "database of the location tables; without it db_default_url"),
-    int("db_mode", "0", "0 none, 1 write-through, 2 write-back, 3 in the database only; stands for a working_mode_preset (2.4)"),
+    int(
+        "db_mode",
+        "0",
+        "0 none, 1 write-through, 2 write-back, 3 in the database only; stands for a working_mode_preset (2.4)",
+    ),
     text(
         "working_mode_preset",
         "single-instance-no-db",
@@ -175,12 +179,12 @@ fn modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
         Some("single-instance-sql-write-back") => Ok((WriteMode::Back, false)),
         Some("full-sharing-cluster") => Ok((WriteMode::None, true)),
         Some("sql-only") => Ok((WriteMode::Only, false)),
-        Some(name @ ("federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => {
-            Err(SetupError::param(
-                "working_mode_preset",
-                format!("'{name}' is not here yet: use single-instance-no-db, sql-only or one of single-instance-sql-write-*"),
-            ))
-        }
+        Some(name @ ("federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => Err(SetupError::param(
+            "working_mode_preset",
+            format!(
+                "'{name}' is not here yet: use single-instance-no-db, sql-only or one of single-instance-sql-write-*"
+            ),
+        )),
         Some(name) => Err(SetupError::param("working_mode_preset", format!("there is no preset '{name}'"))),
     }
 }

@@ -291,7 +291,9 @@ async fn flush(usrloc: &'static Usrloc) -> MiResult {
 fn sync(usrloc: &'static Usrloc, request: &MiRequest) -> Result<MiReply, MiError> {
     let domain = domain_of(usrloc, request)?;
     // What lives in the database only is not written anew from memory.
-    let Some(store) = domain.store.as_ref().filter(|store| !store.is_only()) else { return Err(MiError::new(200, "Contacts already synced")) };
+    let Some(store) = domain.store.as_ref().filter(|store| !store.is_only()) else {
+        return Err(MiError::new(200, "Contacts already synced"));
+    };
     let aor = request.param("aor").map(|_| aor_of(usrloc, request)).transpose()?;
     Ok(MiReply::Later(Box::pin(async move {
         if store.clear(aor.as_ref()).await.is_err() {

@@ -134,7 +134,8 @@ impl Store {
             }
             lane.version += 1;
             let version = lane.version;
-            let entry = lane.pending.entry(id).or_insert_with(|| Entry { op: Op::Delete, version, waiting: Vec::new() });
+            let entry =
+                lane.pending.entry(id).or_insert_with(|| Entry { op: Op::Delete, version, waiting: Vec::new() });
             (entry.op, entry.version) = (op, version);
             if let Some(acks) = acks.filter(|_| self.is_through()) {
                 let (sender, receiver) = oneshot::channel();
@@ -334,4 +335,3 @@ pub(super) fn flag_names(node: NodeRef, mask: u32) -> String {
     let names = program.branch_flag_names().iter().take(32).enumerate().filter(|(at, _)| mask >> at & 1 == 1);
     names.map(|(_, name)| &**name).collect::<Vec<_>>().join(" ")
 }
-

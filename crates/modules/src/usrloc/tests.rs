@@ -534,7 +534,8 @@ fn a_database_that_is_away_answers_nothing_and_grants_nothing() {
     db.is_down.store(true, Ordering::Relaxed);
     let reply = answer(&rig, "alice", 2, "<sip:a@10.0.0.1>");
     assert!(reply.starts_with("SIP/2.0 500") && reply.contains("Location table not available"), "{reply}");
-    let show = || rig.mi("ul_show_contact", named(&[("table_name", json!("location")), ("aor", json!("alice@example.org"))]));
+    let show =
+        || rig.mi("ul_show_contact", named(&[("table_name", json!("location")), ("aor", json!("alice@example.org"))]));
     assert_eq!(show().unwrap_err().code, 500);
     db.is_down.store(false, Ordering::Relaxed);
     assert!(show().is_ok());
