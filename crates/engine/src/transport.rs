@@ -66,6 +66,10 @@ impl Transport for NetTransport {
         self.network.close(tandem_net::ConnId::from_u64(conn.0));
     }
 
+    fn keep_connection(&self, conn: ConnId, span: std::time::Duration) {
+        self.network.keep(tandem_net::ConnId::from_u64(conn.0), span);
+    }
+
     fn bin_backlog(&self, to: SocketAddr) -> usize {
         self.network.queued_bytes(tandem_net::Proto::Bin, to) + self.network.queued_bytes(tandem_net::Proto::Bins, to)
     }

@@ -54,6 +54,10 @@ pub struct RegisterPolicy {
     pub allow_duplicate_cseq: bool,
     /// See [`DEFAULT_CSEQ_DELAY_SECS`].
     pub cseq_delay_secs: i64,
+    /// A contact with instance and `reg-id` replaces the binding of that flow, whatever its URI (RFC 5626 §6).
+    pub matches_flows: bool,
+    /// New bindings get ids that no other node can have given: for a table that several nodes write to.
+    pub has_foreign_writers: bool,
 }
 
 impl Default for RegisterPolicy {
@@ -68,6 +72,8 @@ impl Default for RegisterPolicy {
             matching: Matching::Contact,
             allow_duplicate_cseq: true,
             cseq_delay_secs: DEFAULT_CSEQ_DELAY_SECS,
+            matches_flows: false,
+            has_foreign_writers: false,
         }
     }
 }
@@ -388,7 +394,9 @@ impl<'a> Plan<'a> {
 
     fn apply(&mut self, contact: &ContactRequest<'_>) -> Result<(), RegisterError> {
         let expires = self.policy.granted_expires(contact.expires.or(self.request.expires))?;
-        let found = find_match(&self.bindings, contact.uri, self.request.call_id, &self.policy.matching);
+        let found = self
+            .find_flow(contact)
+            .or_else(|| find_match(&self.bindings, contact.uri, self.request.call_id, &self.policy.matching));
         let Some((at, old)) = found.and_then(|at| Some((at, Arc::clone(self.bindings.get(at)?)))) else {
             return if expires == 0 { Ok(()) } else { self.insert(contact, expires) };
         };
@@ -403,6 +411,16 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         self.update(contact, expires, at, &old)
+    }
+
+    /// The binding of the same flow of the same UA.
+    fn find_flow(&self, contact: &ContactRequest<'_>) -> Option<usize> {
+        if !self.policy.matches_flows || contact.instance.is_empty() || contact.reg_id == 0 {
+            return None;
+        }
+        let is_flow =
+            |binding: &Arc<Binding>| binding.instance() == contact.instance && binding.reg_id() == contact.reg_id;
+        self.bindings.iter().position(is_flow)
     }
 
     fn insert(&mut self, contact: &ContactRequest<'_>, expires: u32) -> Result<(), RegisterError> {

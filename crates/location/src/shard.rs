@@ -206,6 +206,12 @@ impl Shard {
     ) -> Result<RegisterOutcome, RegisterError> {
         let slot = self.slot_of(aor);
         let before = match slot.and_then(|slot| self.record(slot)) {
+            Some(record) if policy.has_foreign_writers => {
+                // Another node may be giving the next label of this record right now.
+                let (label, bindings) = (self.next_record_label, record.bindings.clone());
+                self.take_record_label();
+                (label, self.first_contact_label(label), bindings)
+            }
             Some(record) => (record.record_label, record.next_contact_label, record.bindings.clone()),
             None => (self.next_record_label, self.first_contact_label(self.next_record_label), Bindings::new()),
         };

@@ -31,8 +31,10 @@ pub struct Target {
 /// A Record-Route header to add when the request is sent (the address depends on the sending socket).
 #[derive(Clone, Debug, Default)]
 pub struct RecordRoute {
-    /// User part (`record_route("user")` is a parameter in OpenSIPS; kept for `rr` extensions).
+    /// Parameters, each with its semicolon.
     pub params: Vec<u8>,
+    /// User part of its URI, as it was received (OpenSIPS: rr, `add_username`).
+    pub user: Option<Text>,
     /// Complete address of `record_route_preset()`: `host[:port]`.
     pub preset: Option<Text>,
     /// Second preset address (double Record-Route).
@@ -56,6 +58,8 @@ pub struct Edits {
     pub rr_params: Vec<u8>,
     /// Message flags.
     pub flags: u32,
+    /// Body of replies made here (OpenSIPS: sipmsgops, append_body_to_reply()).
+    pub reply_body: Option<Text>,
     /// `force_rport()`.
     pub force_rport: bool,
     /// `add_local_rport()`.
@@ -83,6 +87,7 @@ impl Edits {
             && self.record_routes.is_empty()
             && self.serial.is_empty()
             && self.rr_params.is_empty()
+            && self.reply_body.is_none()
             && self.target.uri.is_none()
             && self.target.dst_uri.is_none()
             && self.target.path.is_none()

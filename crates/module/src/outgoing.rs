@@ -191,6 +191,7 @@ fn write_record_route(
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"Record-Route: <sip:");
+    write_user(route, out);
     sent_by_of(node, edits, socket, out);
     if proto != Proto::Udp {
         out.extend_from_slice(b";transport=");
@@ -205,8 +206,16 @@ fn write_record_route(
     out.extend_from_slice(b">\r\n");
 }
 
+fn write_user(route: &RecordRoute, out: &mut Vec<u8>) {
+    if let Some(user) = &route.user {
+        out.extend_from_slice(user);
+        out.push(b'@');
+    }
+}
+
 fn write_preset(route: &RecordRoute, host: &[u8], is_double: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Record-Route: <sip:");
+    write_user(route, out);
     out.extend_from_slice(host);
     if is_double {
         out.extend_from_slice(b";r2=on");

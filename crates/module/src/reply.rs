@@ -148,6 +148,8 @@ impl Parts<'_> {
             .iter()
             .any(|line| line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"server:")));
         let server = self.node.settings.server_header.as_deref().filter(|_| !has_server).map(str::as_bytes);
+        let own_body = self.edits.reply_body.as_ref().filter(|_| code > 100).map(|body| (&b""[..], body.as_bytes()));
+        let body = body.or(own_body);
         let reply = ReplyOut {
             status: code,
             reason,

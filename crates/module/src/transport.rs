@@ -228,6 +228,9 @@ pub trait Transport: Send + Sync {
     /// Closes one connection; nothing when it is gone.
     fn close_connection(&self, _conn: ConnId) {}
 
+    /// Keeps a connection open for `span` from now, however silent it is; a zero span takes the wish back.
+    fn keep_connection(&self, _conn: ConnId, _span: std::time::Duration) {}
+
     /// Bytes that wait to be taken by the cluster peer at that listener address.
     fn bin_backlog(&self, _to: SocketAddr) -> usize {
         0

@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     /// Other ports of the peer under which the connection may be found. Changed only under the table's lock.
     pub(crate) aliases: Mutex<SmallVec<[u16; 1]>>,
     last_activity_ms: AtomicU64,
+    /// Silence is no reason to close it before this moment, in milliseconds since the network was started.
+    keep_until_ms: AtomicU64,
     queue_count_max: usize,
     queue_bytes_max: usize,
     output: Mutex<Output>,
@@ -114,6 +116,7 @@ impl Connection {
             stream,
             aliases: Mutex::new(SmallVec::new()),
             last_activity_ms: AtomicU64::new(seed.now_ms),
+            keep_until_ms: AtomicU64::new(0),
             queue_count_max: seed.queue_count_max,
             queue_bytes_max: seed.queue_bytes_max,
             output: Mutex::new(Output {
@@ -144,6 +147,14 @@ impl Connection {
 
     pub(crate) fn touch(&self, now_ms: u64) {
         self.last_activity_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep_until(&self, at_ms: u64) {
+        self.keep_until_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep_until_ms(&self) -> u64 {
+        self.keep_until_ms.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_activity_ms(&self) -> u64 {

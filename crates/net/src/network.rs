@@ -275,6 +275,14 @@ impl Network {
         self.table.by_id(conn).is_some_and(|connection| self.close_connection(&connection, CloseReason::Local))
     }
 
+    /// Keeps a connection open for `span` from now, however silent it is; a zero span takes the wish back. False when it is
+    /// already gone.
+    pub fn keep(&self, conn: ConnId, span: std::time::Duration) -> bool {
+        let until = self.started().elapsed() + span;
+        let until_ms = if span.is_zero() { 0 } else { u64::try_from(until.as_millis()).unwrap_or(u64::MAX) };
+        self.table.by_id(conn).map(|connection| connection.keep_until(until_ms)).is_some()
+    }
+
     /// Closes all connections of a transport whose remote address and port are `remote`; returns how many.
     pub fn close_connections_to(&self, proto: Proto, remote: SocketAddr) -> usize {
         let found = self.table.select(|connection| connection.proto == proto && connection.remote == remote);

@@ -100,7 +100,8 @@ impl Stream {
         if self.local.is_none() {
             return (self.connection.since + connect, CloseReason::ConnectTimeout);
         }
-        let idle = started + Duration::from_millis(self.connection.last_activity_ms()) + lifetime;
+        let silent = Duration::from_millis(self.connection.last_activity_ms()) + lifetime;
+        let idle = started + silent.max(Duration::from_millis(self.connection.keep_until_ms()));
         match self.framer.deadline() {
             Some(message) if message < idle => (message, CloseReason::MessageTimeout),
             _ => (idle, CloseReason::Idle),

@@ -307,3 +307,38 @@ fn deviation_spreads_the_expiry_of_new_bindings_only() {
     let absurd = new_table().register(&alice(), &request(1, i32::MIN), &policy, NOW).unwrap();
     assert_eq!(absurd.bindings[0].expires_at(), NOW + 1);
 }
+
+#[test]
+fn a_flow_keeps_its_binding_when_the_address_changes() {
+    let table = new_table();
+    let flow = |uri, reg_id| ContactRequest { instance: b"<urn:uuid:1>", reg_id, ..contact(uri) };
+    let policy = RegisterPolicy { matches_flows: true, ..RegisterPolicy::default() };
+    let send = |cseq, contacts: &[ContactRequest<'_>], policy: &RegisterPolicy| {
+        let request = RegisterRequest { call_id: b"c", cseq, contacts, ..RegisterRequest::default() };
+        table.register(&alice(), &request, policy, NOW).unwrap()
+    };
+    send(1, &[flow("sip:a@10.0.0.1:1000", 1)], &policy);
+    send(2, &[flow("sip:a@10.0.0.1:2000", 2)], &policy);
+    let outcome = send(3, &[flow("sip:a@10.0.0.1:3000", 1)], &policy);
+    let uris: Vec<_> = outcome.bindings.iter().map(|binding| binding.contact().to_vec()).collect();
+    assert_eq!(uris.len(), 2, "{uris:?}");
+    assert!(uris.contains(&b"sip:a@10.0.0.1:3000".to_vec()) && uris.contains(&b"sip:a@10.0.0.1:2000".to_vec()));
+    let outcome = send(4, &[flow("sip:a@10.0.0.1:4000", 1)], &RegisterPolicy::default());
+    assert_eq!(outcome.bindings.len(), 3, "without the extension the URI decides");
+}
+
+#[test]
+fn ids_in_a_shared_table_do_not_follow_the_record() {
+    let table = new_table();
+    let policy = RegisterPolicy { has_foreign_writers: true, ..RegisterPolicy::default() };
+    let send = |cseq, uri| {
+        let contacts = [contact(uri)];
+        let request = RegisterRequest { call_id: b"c", cseq, contacts: &contacts, ..RegisterRequest::default() };
+        let outcome = table.register(&alice(), &request, &policy, NOW).unwrap();
+        let added = outcome.bindings.iter().find(|binding| binding.contact() == uri.as_bytes()).cloned();
+        added.unwrap().contact_id()
+    };
+    let (first, second) = (send(1, "sip:a@h1"), send(2, "sip:a@h2"));
+    assert_eq!(first.aor_hash(), second.aor_hash());
+    assert_ne!(first.record_label(), second.record_label());
+}

@@ -44,10 +44,10 @@ pub(super) const PARAMS: &[ParamSpec] = &[
         "tcp_persistent_flag",
         ParamType::IntOrText,
         "",
-        "accepted, no effect: connections live as long as tcp_connection_lifetime says",
+        "message flag: the connection of this REGISTER is kept as long as its contacts are registered",
     ),
-    text("gruu_secret", "", "accepted, no effect: GRUU is not here yet"),
-    int("disable_gruu", "1", "accepted, no effect: GRUU is not here yet"),
+    text("gruu_secret", "", "secret of temporary GRUUs, the same on all nodes; random when unset"),
+    int("disable_gruu", "1", "0: UAs that support GRUU get public and temporary ones, and lookup() finds them"),
     int("append_branches", "1", "accepted, no effect: lookup() adds branches unless its flags say otherwise (1.x)"),
 ];
 
@@ -85,12 +85,17 @@ pub(super) struct Registrar {
     pub(super) attr: Option<Arc<CompiledVar>>,
     /// Name of the branch attribute that carries the attributes.
     pub(super) attr_name: Text,
+    /// `tcp_persistent_flag`.
+    pub(super) persistent_flag: Option<u8>,
+    /// Unless `disable_gruu`.
+    pub(super) gruu: Option<super::gruu::Gruu>,
     pub(super) accepted: std::sync::OnceLock<Arc<Stat>>,
     pub(super) rejected: std::sync::OnceLock<Arc<Stat>>,
     patterns: Mutex<Patterns>,
 }
 
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
+    let persistent_flag = setup.message_flag("tcp_persistent_flag")?;
     let params = setup.params;
     let number = |name: &'static str, default: i32| match params.int(name, default) {
         value @ 0.. => Ok(value.unsigned_abs()),
@@ -131,6 +136,11 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         modified_contact,
         attr,
         attr_name,
+        persistent_flag,
+        gruu: match params.int("disable_gruu", 1) {
+            0 => super::gruu::Gruu::new(params.text_or("gruu_secret", "").as_bytes()),
+            _ => None,
+        },
         accepted: std::sync::OnceLock::new(),
         rejected: std::sync::OnceLock::new(),
         patterns: Mutex::default(),

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tandem_location::{Binding, LookupFilter};
+use tandem_location::{Aor, Binding, LookupFilter};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::arg_text;
 use tandem_module::edits::Target;
+use tandem_module::node::NodeRef;
 use tandem_script::regex::PosixRegex;
 use tandem_script::value::Text;
 use tandem_script::vm::Arg;
-use tandem_sip::{CommaList, NameAddr};
+use tandem_sip::{CommaList, NameAddr, Uri};
 
-use super::aor_of;
 use super::config::Registrar;
 use super::flags::LookupFlags;
+use super::gruu::Temporary;
+use super::{AorError, aor_of};
 use crate::usrloc::{Domain, Usrloc, unix_secs_at};
 
 const NOT_FOUND: i32 = -1;
@@ -32,11 +34,60 @@ struct Search {
     now: i64,
 }
 
+/// Whom a URI means.
+struct Wanted {
+    aor: Aor,
+    /// For a GRUU: the instance without angle brackets, and the Call-ID of a temporary one.
+    gruu: Option<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// Reads a URI, which may be a GRUU.
+fn wanted(node: NodeRef, uri: &[u8]) -> Result<Wanted, AorError> {
+    let gruu = node.state::<Registrar>().and_then(|registrar| registrar.gruu.as_ref());
+    if let Some(gruu) = gruu
+        && let Ok(parsed) = Uri::parse(uri)
+        && let Some(instance) = parsed.param(b"gr")
+    {
+        if let Some(Temporary { aor, instance, call_id }) = gruu.open(parsed.user_or_empty()) {
+            return Ok(Wanted { aor, gruu: Some((instance, Some(call_id))) });
+        }
+        if !instance.is_empty() {
+            let instance = tandem_sip::unescape_percent(instance).into_owned();
+            return Ok(Wanted { aor: aor_of(node, uri)?, gruu: Some((instance, None)) });
+        }
+    }
+    Ok(Wanted { aor: aor_of(node, uri)?, gruu: None })
+}
+
+/// Of the flows of one UA (RFC 5626 §7) the newest alone: further ones are other ways to the same telephone.
+fn one_flow_each(found: &mut Vec<Arc<Binding>>) {
+    if found.iter().filter(|binding| binding.reg_id() != 0).count() < 2 {
+        return;
+    }
+    let is_other_flow = |one: &Binding, other: &Binding| {
+        one.reg_id() != 0 && other.reg_id() != 0 && !one.instance().is_empty() && one.instance() == other.instance()
+    };
+    let all = found.clone();
+    found.retain(|binding| {
+        !all.iter().any(|other| {
+            is_other_flow(binding, other)
+                && (other.last_modified(), other.contact_id()) > (binding.last_modified(), binding.contact_id())
+        })
+    });
+}
+
 impl Search {
     /// The bindings of a URI, best first, or the return code of a failure.
     fn run(&self, context: &Context, uri: &[u8]) -> Result<Found, i32> {
-        let aor = aor_of(context.node, uri).map_err(|_| FAILED)?;
+        let Wanted { aor, gruu } = wanted(context.node, uri).map_err(|_| FAILED)?;
         let mut found = self.domain.table.lookup(&aor, self.now, &LookupFilter::default());
+        if let Some((instance, call_id)) = &gruu {
+            found.retain(|binding| {
+                super::gruu::bare(binding.instance()) == instance
+                    && call_id.as_ref().is_none_or(|call_id| binding.call_id() == call_id)
+            });
+        }
+        one_flow_each(&mut found);
         if found.is_empty() {
             return Err(NOT_FOUND);
         }
@@ -60,6 +111,19 @@ impl Search {
 }
 
 pub(super) fn lookup(context: &mut Context, args: &[Arg]) -> Called {
+    let node = context.node;
+    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
+    let Some(domain) = domain.filter(|domain| domain.is_db_only()) else { return lookup_now(context, args) };
+    let uri = arg_text(args, 2).filter(|aor| !aor.is_empty()).or_else(|| context.request_uri());
+    let branches = context.edits.branches.iter().filter_map(|branch| branch.uri.as_deref());
+    let flags = LookupFlags::parse(arg_text(args, 1).unwrap_or_default());
+    let others = branches.filter(|_| flags.expands_branches);
+    let aors =
+        uri.into_iter().chain(others).filter_map(|uri| wanted(node, uri).ok()).map(|wanted| wanted.aor).collect();
+    super::at_hand(context, args, domain, aors, FAILED, lookup_now)
+}
+
+fn lookup_now(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
     let (Some(usrloc), Some(registrar)) = (node.state::<Usrloc>(), node.state::<Registrar>()) else {
         return Called::Done(FAILED);

@@ -1,8 +1,9 @@
 //! Module `registrar`: `save()`, `lookup()` and their kind on the location tables (RFC 3261 §10.3). The tables belong to
-//! module `usrloc`. GRUU and push notifications are not here.
+//! module `usrloc`. Push notifications are not here.
 
 mod config;
 mod flags;
+mod gruu;
 mod lookup;
 mod queries;
 mod remove;
@@ -11,15 +12,20 @@ mod request;
 mod save;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torture;
 
 use tandem_location::Aor;
+use tandem_module::context::{Called, Context};
 use tandem_module::declare::Function;
 use tandem_module::node::NodeRef;
+use tandem_module::run::Pending;
 use tandem_module::{ModuleDecl, SetupError};
 use tandem_script::surface::{ArgSpec, ArgType, Routes, StatSpec, arg, opt};
+use tandem_script::vm::Arg;
 use tandem_sip::{Scheme, Uri};
 
-use crate::usrloc::Usrloc;
+use crate::usrloc::{Domain, Usrloc};
 use config::Registrar;
 
 /// The table of the module.
@@ -125,6 +131,25 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(registrar) = node.state::<Registrar>() else { return Ok(()) };
     registrar.register_statistics(node);
     Ok(())
+}
+
+type Work = fn(&mut Context, &[Arg]) -> Called;
+
+/// Calls `work` once the bindings of `aors` are in the table of a domain that lives in the database only; with `failed` as
+/// its result when the database does not give them.
+fn at_hand(
+    context: &Context,
+    args: &[Arg],
+    domain: &'static Domain,
+    aors: Vec<Aor>,
+    failed: i32,
+    work: Work,
+) -> Called {
+    let args = args.to_vec();
+    Pending::job(context.node, domain.fetch(aors), move |context, fetched| match fetched.flatten() {
+        Some(_fetched) => work(context, &args),
+        None => Called::Done(failed),
+    })
 }
 
 /// Why a URI gives no address of record.

@@ -1,7 +1,7 @@
 //! Questions about bindings that change nothing but a branch attribute, and `add_sock_hdr()`.
 
 use smallvec::SmallVec;
-use tandem_location::{Binding, Record, uris_match};
+use tandem_location::{Aor, Binding, Record, uris_match};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_text, arg_var};
 use tandem_script::value::{Text, Value};
@@ -16,10 +16,8 @@ fn done(is_true: bool) -> Called {
     Called::Done(if is_true { 1 } else { -1 })
 }
 
-/// Runs `test` on the record of the address in argument `at`, or of To (REGISTER) or From (other requests).
-fn with_record<T>(context: &Context, args: &[Arg], at: usize, test: impl FnOnce(&Record, i64) -> T) -> Option<T> {
-    let usrloc = context.node.state::<Usrloc>()?;
-    let domain = usrloc.domain(context.node, arg_text(args, 0)?)?;
+/// The address in argument `at`, or of To (REGISTER) or From (other requests).
+fn aor_at(context: &Context, args: &[Arg], at: usize) -> Option<Aor> {
     let message = &context.message;
     let uri = match arg_text(args, at).filter(|aor| !aor.is_empty()) {
         Some(aor) => aor,
@@ -27,7 +25,27 @@ fn with_record<T>(context: &Context, args: &[Arg], at: usize, test: impl FnOnce(
         None if message.method() == Method::Register => message.to().ok()?.uri,
         None => message.from().ok()?.uri,
     };
-    let aor = aor_of(context.node, uri).ok()?;
+    aor_of(context.node, uri).ok()
+}
+
+/// Asks `now` when the bindings of the address are at hand.
+fn ask(context: &mut Context, args: &[Arg], now: fn(&mut Context, &[Arg]) -> Called) -> Called {
+    let node = context.node;
+    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
+    match domain.filter(|domain| domain.is_db_only()) {
+        Some(domain) => {
+            let aors = aor_at(context, args, 1).into_iter().collect();
+            super::at_hand(context, args, domain, aors, -1, now)
+        }
+        None => now(context, args),
+    }
+}
+
+/// Runs `test` on the record of the address in argument `at`, or of To (REGISTER) or From (other requests).
+fn with_record<T>(context: &Context, args: &[Arg], at: usize, test: impl FnOnce(&Record, i64) -> T) -> Option<T> {
+    let usrloc = context.node.state::<Usrloc>()?;
+    let domain = usrloc.domain(context.node, arg_text(args, 0)?)?;
+    let aor = aor_at(context, args, at)?;
     let now = unix_secs_at(context.source.at);
     domain.table.with_record(&aor, |record| test(record, now))
 }
@@ -37,6 +55,10 @@ fn valid(record: &Record, now: i64) -> impl Iterator<Item = &Binding> {
 }
 
 pub(super) fn is_registered(context: &mut Context, args: &[Arg]) -> Called {
+    ask(context, args, is_registered_now)
+}
+
+fn is_registered_now(context: &mut Context, args: &[Arg]) -> Called {
     let registrar = context.node.state::<Registrar>();
     let wants_attr = registrar.is_some_and(|registrar| !registrar.attr_name.is_empty());
     let found = with_record(context, args, 1, |record, now| {
@@ -53,6 +75,10 @@ pub(super) fn is_registered(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 pub(super) fn is_contact_registered(context: &mut Context, args: &[Arg]) -> Called {
+    ask(context, args, is_contact_registered_now)
+}
+
+fn is_contact_registered_now(context: &mut Context, args: &[Arg]) -> Called {
     let call_id = arg_text(args, 3).filter(|call_id| !call_id.is_empty());
     let mut contact = arg_text(args, 2).filter(|contact| !contact.is_empty());
     if contact.is_none() && call_id.is_none() {
@@ -78,6 +104,10 @@ fn values(context: &mut Context, args: &[Arg], at: usize) -> SmallVec<[Value; 2]
 }
 
 pub(super) fn is_ip_registered(context: &mut Context, args: &[Arg]) -> Called {
+    ask(context, args, is_ip_registered_now)
+}
+
+fn is_ip_registered_now(context: &mut Context, args: &[Arg]) -> Called {
     let has_ports = arg_var(args, 3).is_some();
     let (ips, ports) = (values(context, args, 2), values(context, args, 3));
     if has_ports && ports.len() != ips.len() {

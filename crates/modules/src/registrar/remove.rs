@@ -40,6 +40,18 @@ fn hosts(node: NodeRef, host: &[u8]) -> Vec<Vec<u8>> {
 
 pub(super) fn remove(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
+    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
+    match domain.filter(|domain| domain.is_db_only()) {
+        Some(domain) => {
+            let aors = arg_text(args, 1).and_then(|uri| aor_of(node, uri).ok()).into_iter().collect();
+            super::at_hand(context, args, domain, aors, -1, remove_now)
+        }
+        None => remove_now(context, args),
+    }
+}
+
+fn remove_now(context: &mut Context, args: &[Arg]) -> Called {
+    let node = context.node;
     let domain = node.state::<Usrloc>().and_then(|usrloc| Some((usrloc, usrloc.domain(node, arg_text(args, 0)?)?)));
     let (Some((usrloc, domain)), Ok(aor)) = (domain, aor_of(node, arg_text(args, 1).unwrap_or_default())) else {
         return Called::Done(-1);
@@ -73,6 +85,23 @@ fn take_out(
 }
 
 pub(super) fn remove_ip_port(context: &mut Context, args: &[Arg]) -> Called {
+    let node = context.node;
+    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 2)?));
+    match (domain.filter(|domain| domain.is_db_only()), some(args, 3)) {
+        (Some(domain), Some(uri)) => {
+            let aors = aor_of(node, uri).ok().into_iter().collect();
+            super::at_hand(context, args, domain, aors, -1, remove_ip_port_now)
+        }
+        (Some(_), None) => {
+            let text = "remove_ip_port(): name an address of record: the contacts are in the database only";
+            context.log(tandem_script::vm::LogLevel::Error, text);
+            Called::Done(-1)
+        }
+        (None, _) => remove_ip_port_now(context, args),
+    }
+}
+
+fn remove_ip_port_now(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
     let (Some(ip), Some(port)) = (some(args, 0), arg_int(args, 1).and_then(|port| u16::try_from(port).ok())) else {
         return Called::Done(-1);

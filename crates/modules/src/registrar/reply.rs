@@ -3,21 +3,51 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use tandem_location::{Binding, ContactRequest, RegisterError, uris_match};
+use tandem_location::{Aor, Binding, ContactRequest, RegisterError, uris_match};
 use tandem_module::context::Context;
-use tandem_sip::Message;
+use tandem_sip::{Message, Uri};
 
 use super::config::Registrar;
+use super::gruu::Gruu;
 use super::request::{self, Refusal};
 
 /// Shown for a permanent binding: a header has no word for it.
 const PERMANENT_SECS: i64 = i32::MAX as i64;
+
+/// What the contacts of a 200 say beside URI, q and expiry.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Extensions<'a> {
+    /// For UAs that support it: how to make GRUUs, and for whom.
+    pub(super) gruu: Option<(&'a Gruu, &'a Aor, &'a Uri<'a>)>,
+    /// The UA registers flows (RFC 5626): instance and `reg-id` are shown.
+    pub(super) is_outbound: bool,
+}
+
+impl Extensions<'_> {
+    fn write(&self, binding: &Binding, line: &mut Vec<u8>) {
+        if binding.instance().is_empty() {
+            return;
+        }
+        if let Some((gruu, aor, to)) = self.gruu {
+            gruu.write(aor, to, binding, line);
+        }
+        if self.gruu.is_some() || self.is_outbound {
+            line.extend_from_slice(b";+sip.instance=\"");
+            line.extend_from_slice(binding.instance());
+            line.push(b'"');
+        }
+        if self.is_outbound && binding.reg_id() != 0 {
+            line.extend_from_slice(format!(";reg-id={}", binding.reg_id()).as_bytes());
+        }
+    }
+}
 
 /// The Contact line of a 200, or nothing when there is no binding. `only` limits it to those contacts of the request.
 pub(super) fn contact_line(
     bindings: &[Arc<Binding>],
     only: Option<&[ContactRequest<'_>]>,
     registrar: &Registrar,
+    extensions: Extensions<'_>,
     now: i64,
 ) -> Vec<u8> {
     let is_wanted = |binding: &&Arc<Binding>| {
@@ -46,6 +76,7 @@ pub(super) fn contact_line(
             line.extend_from_slice(binding.received());
             line.push(b'"');
         }
+        extensions.write(binding, &mut line);
     }
     if !line.is_empty() {
         line.extend_from_slice(b"\r\n");

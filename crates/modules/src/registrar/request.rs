@@ -30,6 +30,8 @@ pub(super) enum Refusal {
     Table(RegisterError),
     /// The domain cannot be used now.
     NoTable,
+    /// The database did not take the change (write-through).
+    NotWritten,
 }
 
 impl Refusal {
@@ -45,6 +47,7 @@ impl Refusal {
             Refusal::PathUnsupported => (420, "Path found but not supported"),
             Refusal::Table(error) => (error.response_code(), table_text(error)),
             Refusal::NoTable => (500, "Location table not available"),
+            Refusal::NotWritten => (500, "Location table not written"),
         }
     }
 }
@@ -149,9 +152,9 @@ pub(super) fn call_id(message: &Message) -> Result<&[u8], Refusal> {
     if call_id.len() > CALL_ID_BYTES_MAX { Err(Refusal::CallIdTooLong) } else { Ok(call_id) }
 }
 
-/// Whether the UA says it supports the Path extension (RFC 3327 §5.1).
-pub(super) fn supports_path(message: &Message) -> bool {
-    message.values_of(HeaderKind::Supported).any(|value| value.bytes.eq_ignore_ascii_case(b"path"))
+/// Whether the UA says it supports an extension such as `path` (RFC 3327 §5.1), `gruu` or `outbound`.
+pub(super) fn supports(message: &Message, tag: &[u8]) -> bool {
+    message.values_of(HeaderKind::Supported).any(|value| value.bytes.eq_ignore_ascii_case(tag))
 }
 
 /// Path headers as the flags want them.
@@ -170,7 +173,7 @@ pub(super) fn path<'m>(message: &'m Message, flags: &SaveFlags) -> Result<PathVe
     if flags.path == PathMode::Ignore || !message.has(HeaderKind::Path) {
         return Ok(PathVector::default());
     }
-    let is_supported = supports_path(message);
+    let is_supported = supports(message, b"path");
     if flags.path == PathMode::Strict && !is_supported {
         return Err(Refusal::PathUnsupported);
     }

@@ -1,19 +1,27 @@
 //! `save()`: one REGISTER applied to a location table, and its answer.
 
-use tandem_location::{Aor, Change, RegisterPolicy, RegisterRequest, binding_flags};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_location::{Aor, Binding, Change, RegisterPolicy, RegisterRequest, binding_flags};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::arg_text;
+use tandem_module::edits::Edits;
 use tandem_module::node::NodeRef;
+use tandem_module::run::Pending;
 use tandem_module::transport::Source;
 use tandem_script::value::Text;
 use tandem_script::vm::{Arg, LogLevel};
-use tandem_sip::Message;
+use tandem_sip::{Message, Uri};
 
 use super::config::{Registrar, text_of};
 use super::flags::SaveFlags;
 use super::request::{self, Refusal};
 use super::{aor_of, reply};
-use crate::usrloc::{Domain, Usrloc, unix_secs_at};
+use crate::usrloc::{Ack, Domain, Fetched, Usrloc, unix_secs_at};
+
+/// A connection outlives the registration by this, so that a late refresh still finds it.
+const KEEP_MORE_SECS: i64 = 10;
 
 /// What `save()` was given, beside the message.
 struct Job<'a> {
@@ -36,15 +44,18 @@ struct Job<'a> {
 struct Register<'m> {
     message: &'m Message,
     source: &'m Source,
-    branch_flags: u32,
+    edits: &'m Edits,
 }
 
 /// What came of it.
 struct Saved {
     aor: Aor,
     changes: Vec<Change>,
-    contact_line: Vec<u8>,
-    path_line: Vec<u8>,
+    bindings: Vec<Arc<Binding>>,
+    /// Contact, Path and Require of the 200.
+    lines: [Vec<u8>; 3],
+    /// How long the connection is wanted, in seconds; `None` leaves it as it is.
+    keep_secs: Option<i64>,
 }
 
 pub(super) fn save(context: &mut Context, args: &[Arg]) -> Called {
@@ -53,17 +64,70 @@ pub(super) fn save(context: &mut Context, args: &[Arg]) -> Called {
         return Called::Done(-1);
     };
     let flags = SaveFlags::parse(arg_text(args, 1).unwrap_or_default());
-    let no_reply = flags.no_reply || !context.is_request();
-    let result = match usrloc.domain(node, arg_text(args, 0).unwrap_or_default()) {
-        Some(domain) => prepare(context, args, usrloc, registrar, domain, flags),
-        None => Err(Refusal::NoTable),
+    let Some(domain) = usrloc.domain(node, arg_text(args, 0).unwrap_or_default()) else {
+        return end(context, registrar, &flags, Err(Refusal::NoTable));
     };
+    if !domain.is_db_only() {
+        return save_now(context, args, (usrloc, registrar, domain), flags, None);
+    }
+    let given = arg_text(args, 2).filter(|aor| !aor.is_empty());
+    let message =
+        if context.is_request() { Some(&context.message) } else { context.request.as_ref().map(|r| &r.message) };
+    let uri = given.or_else(|| Some(message?.to().ok()?.uri));
+    // Without an address of record nothing is read, and the refusal says what is wrong.
+    let aors = uri.and_then(|uri| aor_of(node, uri).ok()).into_iter().collect();
+    let args = args.to_vec();
+    Pending::job(node, domain.fetch(aors), move |context, fetched| match fetched.flatten() {
+        Some(fetched) => save_now(context, &args, (usrloc, registrar, domain), flags, Some(fetched)),
+        None => end(context, registrar, &flags, Err(Refusal::NoTable)),
+    })
+}
+
+type Places = (&'static Usrloc, &'static Registrar, &'static Domain);
+
+/// Applies the request to the table and answers, in write-through mode when the rows are written: nothing is acknowledged
+/// that a crash could take back.
+fn save_now(
+    context: &mut Context,
+    args: &[Arg],
+    (usrloc, registrar, domain): Places,
+    flags: SaveFlags,
+    fetched: Option<Fetched>,
+) -> Called {
+    let node = context.node;
+    let saved = match prepare(context, args, (usrloc, registrar, domain), flags.clone()) {
+        Ok(saved) => saved,
+        Err(refusal) => return end(context, registrar, &flags, Err(refusal)),
+    };
+    let acks = usrloc.publish_acknowledged(node, domain, &saved.aor, &saved.changes, &saved.bindings);
+    // A reply that passes through was acknowledged by the registrar behind us.
+    if acks.is_empty() || (!context.is_request() && fetched.is_none()) {
+        return end(context, registrar, &flags, Ok(saved));
+    }
+    Pending::job(node, all_written(acks), move |context, is_written| {
+        drop(fetched);
+        let result = if is_written == Some(true) { Ok(saved) } else { Err(Refusal::NotWritten) };
+        end(context, registrar, &flags, result)
+    })
+}
+
+async fn all_written(acks: Vec<Ack>) -> bool {
+    let mut is_written = true;
+    for ack in acks {
+        is_written &= ack.await == Ok(true);
+    }
+    is_written
+}
+
+/// Answers.
+fn end(context: &mut Context, registrar: &Registrar, flags: &SaveFlags, result: Result<Saved, Refusal>) -> Called {
+    let no_reply = flags.no_reply || !context.is_request();
     match result {
-        Ok((domain, saved)) => {
+        Ok(saved) => {
             count(&registrar.accepted);
-            usrloc.publish(node, domain, &saved.aor, &saved.changes);
+            keep_connection(context, saved.keep_secs);
             if !no_reply {
-                for line in [saved.contact_line, saved.path_line].into_iter().filter(|line| !line.is_empty()) {
+                for line in saved.lines.into_iter().filter(|line| !line.is_empty()) {
                     context.edits.lumps.append_to_reply(line);
                 }
                 context.answer(200, b"OK");
@@ -73,7 +137,7 @@ pub(super) fn save(context: &mut Context, args: &[Arg]) -> Called {
         Err(refusal) => {
             count(&registrar.rejected);
             let (code, text) = refusal.reply();
-            if node.settings.wants_log(LogLevel::Info) {
+            if context.node.settings.wants_log(LogLevel::Info) {
                 context.log(LogLevel::Info, &format!("registrar: REGISTER refused with {code}: {text}"));
             }
             if !no_reply {
@@ -81,6 +145,13 @@ pub(super) fn save(context: &mut Context, args: &[Arg]) -> Called {
             }
             Called::Done(-1)
         }
+    }
+}
+
+/// `tcp_persistent_flag`.
+fn keep_connection(context: &Context, secs: Option<i64>) {
+    if let (Some(secs), Some(conn), Some(transport)) = (secs, context.source.conn, context.node.transport()) {
+        transport.keep_connection(conn, Duration::from_secs(secs.unsigned_abs()));
     }
 }
 
@@ -93,11 +164,9 @@ fn count(stat: &std::sync::OnceLock<std::sync::Arc<tandem_module::stat::Stat>>) 
 fn prepare(
     context: &mut Context,
     args: &[Arg],
-    usrloc: &'static Usrloc,
-    registrar: &'static Registrar,
-    domain: &'static Domain,
+    (usrloc, registrar, domain): Places,
     flags: SaveFlags,
-) -> Result<(&'static Domain, Saved), Refusal> {
+) -> Result<Saved, Refusal> {
     let received = text_of(context, registrar.received.as_ref());
     let attr = text_of(context, registrar.attr.as_ref());
     let is_request = context.is_request();
@@ -116,17 +185,12 @@ fn prepare(
         reply: (!is_request).then_some((&context.message, modified)),
         now: unix_secs_at(context.source.at),
     };
-    let saved = if is_request {
-        job.run(Register {
-            message: &context.message,
-            source: &context.source,
-            branch_flags: context.edits.target.flags,
-        })
-    } else {
-        let stored = context.request.as_ref().ok_or(Refusal::Unparsable("no request belongs to this reply"))?;
-        job.run(Register { message: &stored.message, source: &stored.source, branch_flags: stored.edits.target.flags })
-    };
-    saved.map(|saved| (domain, saved))
+    if is_request {
+        let (source, edits) = (&context.source, &context.edits);
+        return job.run(Register { message: &context.message, source, edits });
+    }
+    let stored = context.request.as_ref().ok_or(Refusal::Unparsable("no request belongs to this reply"))?;
+    job.run(Register { message: &stored.message, source: &stored.source, edits: &stored.edits })
 }
 
 impl Job<'_> {
@@ -145,7 +209,7 @@ impl Job<'_> {
                 contact.expires = reply::granted_expires(reply, sent).or(contact.expires);
             }
         }
-        let mut branch_flags = register.branch_flags;
+        let mut branch_flags = register.edits.target.flags;
         if let (true, Some(flag)) = (path.received.is_some(), self.usrloc.nat_bflag) {
             branch_flags |= 1 << u32::from(flag.min(31));
         }
@@ -166,14 +230,39 @@ impl Job<'_> {
             methods: request::allowed_methods(message),
             expires_deviation_secs: self.deviation(),
         };
-        let outcome = self.domain.table.register(&aor, &request, &self.policy(), self.now).map_err(Refusal::Table)?;
-        let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
-        let contact_line = match self.flags.no_reply {
-            true => Vec::new(),
-            false => reply::contact_line(&outcome.bindings, only, self.registrar, self.now),
-        };
-        let path_line = if path.is_shown { reply::path_line(&path.stored) } else { Vec::new() };
-        Ok(Saved { aor, changes: outcome.changes, contact_line, path_line })
+        let is_outbound = request::supports(message, b"outbound")
+            && list.contacts.iter().any(|contact| contact.reg_id != 0 && !contact.instance.is_empty());
+        let policy = RegisterPolicy { matches_flows: is_outbound, ..self.policy() };
+        let outcome = self.domain.table.register(&aor, &request, &policy, self.now).map_err(Refusal::Table)?;
+        let mut lines = <[Vec<u8>; 3]>::default();
+        if !self.flags.no_reply {
+            let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
+            let to = Uri::parse(self.aor.unwrap_or(to)).ok();
+            let gruu = self.registrar.gruu.as_ref().filter(|_| request::supports(message, b"gruu"));
+            let extensions =
+                reply::Extensions { gruu: gruu.zip(to.as_ref()).map(|(gruu, to)| (gruu, &aor, to)), is_outbound };
+            lines[0] = reply::contact_line(&outcome.bindings, only, self.registrar, extensions, self.now);
+            if path.is_shown {
+                lines[1] = reply::path_line(&path.stored);
+            }
+            if is_outbound {
+                lines[2] = b"Require: outbound\r\n".to_vec();
+            }
+        }
+        let keep_secs = self.keep_secs(register, &outcome.bindings);
+        Ok(Saved { aor, changes: outcome.changes, bindings: outcome.bindings, lines, keep_secs })
+    }
+
+    /// How long the connection of a flagged REGISTER is wanted: until its last contact expires, and a little longer.
+    fn keep_secs(&self, register: Register<'_>, bindings: &[Arc<Binding>]) -> Option<i64> {
+        let flag = self.registrar.persistent_flag.filter(|_| register.source.proto.is_reliable())?;
+        if register.edits.flags >> u32::from(flag.min(31)) & 1 == 0 {
+            return None;
+        }
+        let call_id = register.message.call_id().ok()?;
+        let own = bindings.iter().filter(|binding| binding.call_id() == call_id);
+        let left = own.map(|binding| binding.remaining_secs(self.now).unwrap_or(i64::from(i32::MAX))).max();
+        Some(left.map_or(0, |left| left + KEEP_MORE_SECS))
     }
 
     fn policy(&self) -> RegisterPolicy {

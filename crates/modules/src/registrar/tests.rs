@@ -478,7 +478,8 @@ fn contradicting_parameters_do_not_start() {
     for (params, what) in [
         ("modparam(\"registrar\", \"max_expires\", 10)", "max_expires"),
         ("modparam(\"registrar\", \"default_q\", 2000)", "thousandths"),
-        ("modparam(\"usrloc\", \"db_mode\", 3)\nmodparam(\"usrloc\", \"db_url\", \"sqlite:///x\")", "not here yet"),
+        ("modparam(\"usrloc\", \"db_mode\", 3)", "db_url"),
+        ("modparam(\"usrloc\", \"cluster_mode\", \"federation-cachedb\")", "not here yet"),
         ("modparam(\"usrloc\", \"db_mode\", 1)", "db_url"),
         ("modparam(\"usrloc\", \"working_mode_preset\", \"nonsense\")", "no preset"),
         ("modparam(\"usrloc\", \"hash_size\", 40)", "between 0 and 16"),
@@ -486,4 +487,76 @@ fn contradicting_parameters_do_not_start() {
         let error = Rig::try_script(&script(params, "exit;"), RigOptions::default()).err().unwrap_or_default();
         assert!(error.contains(what), "{params}: {error}");
     }
+}
+
+fn parameter<'a>(reply: &'a str, name: &str) -> &'a str {
+    let (_, rest) = reply.split_once(&format!("{name}=\"")).unwrap_or_else(|| panic!("no {name} in {reply}"));
+    rest.split_once('"').unwrap().0
+}
+
+fn calls(rig: &Rig, uri: &str) -> (i32, String) {
+    let mut context = rig.context(request("INVITE", uri));
+    let code = code(lookup::lookup(&mut context, &[text("location"), text("")]));
+    (code, context.request_uri().map(|uri| String::from_utf8_lossy(uri).into_owned()).unwrap_or_default())
+}
+
+#[test]
+fn gruus_lead_to_one_instance() {
+    let rig = saving("modparam(\"registrar\", \"disable_gruu\", 0)\nmodparam(\"registrar\", \"gruu_secret\", \"s\")");
+    let desk = "Contact: <sip:alice@10.0.0.1>;+sip.instance=\"<urn:uuid:desk>\"";
+    let car = "Contact: <sip:alice@10.0.0.2>;q=1;+sip.instance=\"<urn:uuid:car>\"";
+    let plain = answer(&rig, register("alice", "car", 1, &[car]));
+    assert!(!plain.contains("gruu"), "only who supports it is told: {plain}");
+    let reply = answer(&rig, register("alice", "desk", 1, &[desk, "Supported: path, gruu"]));
+    let own = reply.split_once("<sip:alice@10.0.0.1>").unwrap().1;
+    assert!(own.contains("+sip.instance=\"<urn:uuid:desk>\""), "{reply}");
+    let public = parameter(own, "pub-gruu");
+    assert_eq!(public, "sip:alice@example.org;gr=urn:uuid:desk");
+    let temporary = parameter(own, "temp-gruu");
+    assert!(temporary.starts_with("sip:tgruu.") && !temporary.contains("alice"), "{temporary}");
+    assert_eq!(calls(&rig, "sip:alice@example.org"), (1, "sip:alice@10.0.0.2".into()));
+    assert_eq!(calls(&rig, public), (1, "sip:alice@10.0.0.1".into()));
+    assert_eq!(calls(&rig, temporary), (1, "sip:alice@10.0.0.1".into()));
+    assert_eq!(calls(&rig, "sip:alice@example.org;gr=urn:uuid:other").0, -1);
+    assert_eq!(calls(&rig, "sip:tgruu.AAAABBBBCCCC@example.org;gr").0, -1, "a forged one is a user nobody knows");
+    let again = answer(&rig, register("alice", "reboot", 1, &[desk, "Supported: gruu"]));
+    assert_eq!(calls(&rig, temporary).0, -1, "a temporary one ends with the Call-ID that registered it");
+    assert_eq!(calls(&rig, parameter(again.split_once("<sip:alice@10.0.0.1>").unwrap().1, "temp-gruu")).0, 1);
+}
+
+#[test]
+fn flows_of_one_telephone_are_called_once() {
+    let rig = saving("");
+    let flow = |port: u16, id: u32| {
+        format!("Contact: <sip:alice@10.0.0.1:{port};ob>;+sip.instance=\"<urn:uuid:1>\";reg-id={id};q=0.5")
+    };
+    let reply = answer(&rig, register("alice", "a", 1, &[&flow(1000, 1), "Supported: outbound, path"]));
+    assert!(reply.contains("\r\nRequire: outbound\r\n") && reply.contains(";reg-id=1"), "{reply}");
+    answer(&rig, register("alice", "b", 1, &[&flow(2000, 2), "Supported: outbound"]));
+    answer(&rig, register("alice", "a", 2, &[&flow(3000, 1), "Supported: outbound"]));
+    assert_eq!(contacts_of(&rig, "alice"), ["sip:alice@10.0.0.1:3000;ob", "sip:alice@10.0.0.1:2000;ob"]);
+    answer(&rig, register("alice", "c", 1, &["Contact: <sip:alice@10.0.0.9>"]));
+    let (code, context) = look(&rig, "INVITE", "");
+    assert_eq!((code, context.edits.branches.len()), (1, 1), "one flow and the other telephone");
+    let plain = answer(&rig, register("alice", "d", 1, &["Contact: <sip:alice@10.0.0.8>;reg-id=3"]));
+    assert!(!plain.contains("Require"), "{plain}");
+}
+
+#[test]
+fn the_connection_of_a_flagged_register_is_kept_while_its_contacts_are() {
+    use tandem_module::transport::{ConnId, Proto, SocketId, Source};
+    let rig = Rig::script(&format!(
+        "{MODULES}modparam(\"registrar\", \"tcp_persistent_flag\", \"KEEP\")\n\
+         route {{ if ($tU == \"alice\") setflag(\"KEEP\"); save(\"location\"); }}\n"
+    ));
+    let send = |user: &str, cseq: u32, expires: &str| {
+        let (src, dst) = ("127.0.3.9:5099".parse().unwrap(), "127.0.3.1:5071".parse().unwrap());
+        let (socket, conn, at) = (SocketId(0), Some(ConnId(7)), rig.now());
+        let lines = ["Contact: <sip:x@10.0.0.1;transport=tcp>", expires];
+        rig.receive_at(Source { src, dst, proto: Proto::Tcp, socket, conn, at }, register(user, user, cseq, &lines));
+        std::mem::take(&mut *rig.recorder.kept.lock())
+    };
+    assert_eq!(send("bob", 1, "Expires: 600"), []);
+    assert_eq!(send("alice", 1, "Expires: 600"), [(ConnId(7), Duration::from_secs(610))]);
+    assert_eq!(send("alice", 2, "Expires: 0"), [(ConnId(7), Duration::ZERO)]);
 }

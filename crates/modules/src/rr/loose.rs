@@ -74,6 +74,10 @@ fn remove_last(context: &mut Context, all: &[(Span, Span)], removed: usize) {
 }
 
 fn is_mine(context: &Context, uri: &Uri<'_>) -> bool {
+    let ignored = context.node.state::<Settings>().map_or(&b""[..], |settings| &settings.ignored_user);
+    if !ignored.is_empty() && uri.user == Some(ignored) {
+        return false;
+    }
     context.node.is_myself(uri.host, uri.port)
 }
 

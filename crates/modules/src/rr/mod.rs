@@ -30,6 +30,8 @@ pub static MODULE: ModuleDecl = ModuleDecl {
         setup.state(Settings {
             appends_from_tag: setup.params.int("append_fromtag", 1) != 0,
             is_double: setup.params.int("enable_double_rr", 1) != 0,
+            adds_username: setup.params.int("add_username", 0) != 0,
+            ignored_user: setup.params.text_or("ignore_user", "").into_bytes(),
         });
         Ok(())
     },
@@ -40,6 +42,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 pub(crate) struct Settings {
     appends_from_tag: bool,
     is_double: bool,
+    adds_username: bool,
+    /// `ignore_user`; empty for none.
+    ignored_user: Vec<u8>,
 }
 
 static PARAMS: &[ParamSpec] = &[
@@ -50,6 +55,8 @@ static PARAMS: &[ParamSpec] = &[
         "1",
         "take off two of our Routes at once when they belong together (r2=on)",
     ),
+    param("add_username", ParamType::Int, "0", "1: our Record-Route carries the user of the received Request-URI"),
+    param("ignore_user", ParamType::Text, "", "Routes with this user are not ours, whatever their host (2.4)"),
     param("enable_full_lr", ParamType::Int, "0", "accepted, no effect: `lr` is written without a value"),
     param("enable_socket_mismatch_warning", ParamType::Int, "1", "accepted, no effect"),
 ];

@@ -6,6 +6,7 @@ use tandem_module::edits::RecordRoute;
 use tandem_script::ast::RouteKind;
 use tandem_script::value::Text;
 use tandem_script::vm::{Arg, LogLevel};
+use tandem_sip::Uri;
 
 use super::Settings;
 use crate::core::table::done;
@@ -27,6 +28,13 @@ fn params_of(context: &Context, given: &[u8]) -> Vec<u8> {
     params
 }
 
+/// The user of the received Request-URI, with `add_username`.
+fn user_of(context: &Context) -> Option<Text> {
+    context.node.state::<Settings>().filter(|settings| settings.adds_username)?;
+    let uri = Uri::parse(context.message.request_uri()?).ok()?;
+    uri.user.filter(|user| !user.is_empty()).map(Text::copy)
+}
+
 /// Whether the request has our Record-Route already; in a branch route that of the branch counts.
 fn is_recorded(context: &Context) -> bool {
     if context.edits.record_routes.is_empty() || context.kind == RouteKind::Branch {
@@ -42,7 +50,8 @@ pub(super) fn record_route(context: &mut Context, args: &[Arg]) -> Called {
         return done(false);
     }
     let params = params_of(context, arg_text(args, 0).unwrap_or_default());
-    context.edits.record_routes.push(RecordRoute { params, preset: None, preset2: None });
+    let user = user_of(context);
+    context.edits.record_routes.push(RecordRoute { params, user, preset: None, preset2: None });
     done(true)
 }
 
@@ -56,7 +65,8 @@ pub(super) fn record_route_preset(context: &mut Context, args: &[Arg]) -> Called
     let noted = std::mem::take(&mut context.edits.rr_params);
     let params = params_of(context, &noted);
     let preset2 = arg_text(args, 1).filter(|second| !second.is_empty()).map(Text::copy);
-    context.edits.record_routes.push(RecordRoute { params, preset: Some(Text::copy(first)), preset2 });
+    let user = user_of(context);
+    context.edits.record_routes.push(RecordRoute { params, user, preset: Some(Text::copy(first)), preset2 });
     done(true)
 }
 

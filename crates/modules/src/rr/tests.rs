@@ -111,3 +111,26 @@ fn a_hook_sees_the_parameters_of_our_route() {
     rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", "Route: <sip:127.0.3.1:5071;lr;did=a.b>\r\n"));
     assert!(crate::test_rig::take_logs().iter().any(|line| line.text == "hook lr;did=a.b"));
 }
+
+#[test]
+fn add_username_puts_the_called_user_into_our_record_route() {
+    let rig = Rig::script(
+        "socket=udp:127.0.3.1:5071\nloadmodule \"rr.so\"\nmodparam(\"rr\", \"add_username\", 1)\n\
+         route { record_route(); forward(\"127.0.0.1:5999\"); }",
+    );
+    let out = rig.receive(request("INVITE sip:bob@10.0.0.9", "", ""))[0].text();
+    assert!(out.contains("Record-Route: <sip:bob@127.0.3.1:5071;lr"), "{out}");
+    let out = rig.receive(request("INVITE sip:10.0.0.9", "", ""))[0].text();
+    assert!(out.contains("Record-Route: <sip:127.0.3.1:5071;lr"), "{out}");
+}
+
+#[test]
+fn a_route_with_the_ignored_user_is_not_ours() {
+    let rig = Rig::script(
+        "socket=udp:127.0.3.1:5071\nloadmodule \"rr.so\"\nmodparam(\"rr\", \"ignore_user\", \"edge\")\n\
+         route { loose_route(); xlog(\"$du\"); }",
+    );
+    rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", "Route: <sip:edge@127.0.3.1:5071;lr>\r\n"));
+    rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", "Route: <sip:other@127.0.3.1:5071;lr>\r\n"));
+    assert_eq!(rig.xlogs(), ["sip:edge@127.0.3.1:5071;lr", "<null>"]);
+}

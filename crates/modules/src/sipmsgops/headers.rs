@@ -1,8 +1,11 @@
 //! Functions on header lines. They see the headers as received; what they change shows in what is sent.
 
 use tandem_module::context::{Called, Context};
-use tandem_module::declare::arg_text;
-use tandem_script::vm::Arg;
+use tandem_module::declare::{arg_text, arg_var};
+use tandem_script::pvar::CompiledVar;
+use tandem_script::regex::{PosixRegex, RegexFlags};
+use tandem_script::value::{Text, Value};
+use tandem_script::vm::{Arg, LogLevel};
 use tandem_sip::{CommaList, HeaderEntry, Message};
 
 use crate::core::table::done;
@@ -53,14 +56,67 @@ pub(super) fn is_present(context: &mut Context, args: &[Arg]) -> Called {
     done(arg_text(args, 0).is_some_and(|name| context.message.header_by_name(name).is_some()))
 }
 
+pub(super) fn append_body_to_reply(context: &mut Context, args: &[Arg]) -> Called {
+    let Some(body) = arg_text(args, 0) else { return done(false) };
+    context.edits.reply_body = Some(Text::copy(body)).filter(|body| !body.is_empty());
+    done(true)
+}
+
+/// All headers of a name, with `r` all whose name fits a regular expression, with `g` a glob.
 pub(super) fn remove(context: &mut Context, args: &[Arg]) -> Called {
     let Some(name) = arg_text(args, 0) else { return done(false) };
+    match arg_text(args, 1).unwrap_or_default() {
+        b"" => {}
+        b"g" | b"G" => return remove_glob(context, args),
+        b"r" | b"R" => {
+            let flags = RegexFlags { ignore_case: true, is_line_mode: false };
+            return match PosixRegex::with_flags(name, flags) {
+                Ok(regex) => remove_if(context, |name| regex.is_match(name)),
+                Err(_) => {
+                    context.log(LogLevel::Error, "remove_hf(): the name is no regular expression");
+                    done(false)
+                }
+            };
+        }
+        _ => {
+            context.log(LogLevel::Error, "remove_hf(): the second argument is r (regular expression) or g (glob)");
+            return done(false);
+        }
+    }
     let mut count = 0;
     for entry in context.message.headers_by_name(name) {
         context.edits.lumps.remove_header(entry);
         count += 1;
     }
     done(count > 0)
+}
+
+/// Appends one value; variables other than AVPs keep the first.
+fn append_to(context: &mut Context, var: &CompiledVar, value: Value) {
+    match var.avp_name() {
+        Some(name) => drop(context.avps.append(name, value)),
+        None if context.read_var(var).is_null() => drop(context.write_var(var, value)),
+        None => {}
+    }
+}
+
+pub(super) fn glob_values(context: &mut Context, args: &[Arg]) -> Called {
+    let (Some(pattern), Some(names), Some(values)) =
+        (arg_text(args, 0), arg_var(args, 1).cloned(), arg_var(args, 2).cloned())
+    else {
+        return done(false);
+    };
+    let found: Vec<(Value, Value)> = {
+        let message = &context.message;
+        let fitting = message.headers().iter().filter(|entry| glob(pattern, message.bytes(entry.name)));
+        fitting.map(|entry| (Value::text(message.bytes(entry.name)), Value::text(message.value(entry)))).collect()
+    };
+    let is_any = !found.is_empty();
+    for (name, value) in found {
+        append_to(context, &names, name);
+        append_to(context, &values, value);
+    }
+    done(is_any)
 }
 
 fn remove_if(context: &mut Context, fits: impl Fn(&[u8]) -> bool) -> Called {

@@ -3,6 +3,7 @@
 pub mod body;
 mod codecs;
 mod headers;
+mod json;
 mod parts;
 pub(crate) mod questions;
 #[cfg(test)]
@@ -68,7 +69,34 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         headers::append_uri,
     ),
     function("is_present_hf", NAME, MESSAGE_ROUTES, "whether there is such a header", headers::is_present),
-    function("remove_hf", NAME, MESSAGE_ROUTES, "removes all headers of that name", headers::remove),
+    function(
+        "append_body_to_reply",
+        TEXT,
+        REQUEST_ROUTES,
+        "a body for replies made here; its Content-Type comes from append_to_reply()",
+        headers::append_body_to_reply,
+    ),
+    function(
+        "get_glob_headers_values",
+        &[arg("pattern", Text), arg("names", VarOut), arg("values", VarOut)],
+        MESSAGE_ROUTES,
+        "names and values of all headers whose name matches a glob, as lists",
+        headers::glob_values,
+    ),
+    function(
+        "sip_to_json",
+        &[arg("result", VarOut)],
+        MESSAGE_ROUTES,
+        "the message as a JSON object: first_line, headers (lists by name) and body",
+        json::sip_to_json,
+    ),
+    function(
+        "remove_hf",
+        &[arg("name", Text), opt("match", Text)],
+        MESSAGE_ROUTES,
+        "removes all headers of that name; match r: a regular expression, g: a glob (2.4)",
+        headers::remove,
+    ),
     function(
         "remove_hf_re",
         CODEC_RE,

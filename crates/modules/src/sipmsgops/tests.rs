@@ -111,3 +111,44 @@ fn a_reply_goes_on_with_another_status() {
         String::from_utf8_lossy(&out)
     );
 }
+
+#[test]
+fn remove_hf_takes_the_flags_of_2_4() {
+    let (lines, out) = run(
+        "if (remove_hf(\"^x-r[0-9]$$\", \"r\")) xlog(\"re\"); if (remove_hf(\"X-G*\", \"g\")) xlog(\"glob\"); if (remove_hf(\"[\", \"r\")) xlog(\"wrong\");
+         if (remove_hf(\"To\", \"x\")) xlog(\"wrong\");",
+        "X-R7: 1\r\nX-R77: 1\r\nX-Glob: 1\r\n",
+    );
+    assert_eq!(lines, ["re", "glob"]);
+    assert!(
+        out.contains("X-R77") && !out.contains("X-R7:") && !out.contains("X-Glob") && out.contains("\r\nTo:"),
+        "{out}"
+    );
+}
+
+#[test]
+fn headers_are_listed_by_glob_and_written_as_json() {
+    let (lines, _) = run(
+        "if (get_glob_headers_values(\"x-*\", $avp(n), $avp(v))) xlog(\"$(avp(n)[*]) $(avp(v)[*])\");
+         if (get_glob_headers_values(\"y-*\", $avp(n), $avp(v))) xlog(\"wrong\"); sip_to_json($var(j)); xlog(\"$var(j)\");",
+        "X-A: one\r\nX-B: \"two\"\r\nX-A: three\r\n",
+    );
+    assert!(lines[0].contains("X-A") && lines[0].contains("X-B") && lines[0].contains("three"), "{lines:?}");
+    let json: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+    assert_eq!(json["first_line"], "INVITE sip:b@example.org;user=phone SIP/2.0");
+    assert_eq!(json["headers"]["X-A"], serde_json::json!(["one", "three"]));
+    assert_eq!(json["headers"]["X-B"], serde_json::json!(["\"two\""]));
+    assert!(json["body"].as_str().unwrap().starts_with("v=0\r\n"));
+}
+
+#[test]
+fn a_body_for_replies_is_in_those_made_here() {
+    let rig = Rig::script(
+        "loadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"sipmsgops.so\"\n\
+         route { append_body_to_reply(\"first\"); append_body_to_reply(\"why: $rU\"); append_to_reply(\"Content-Type: text/plain\\r\\n\");\n\
+         send_reply(488, \"No\"); }",
+    );
+    let text = rig.receive(invite(""))[0].text();
+    assert!(text.contains("Content-Type: text/plain\r\n") && text.contains("Content-Length: 6\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\nwhy: b"), "{text}");
+}

@@ -72,6 +72,8 @@ pub struct Recorder {
     /// Cluster packets: protocol, peer, local address, bytes.
     bin: Mutex<Vec<(Proto, SocketAddr, std::net::IpAddr, Vec<u8>)>>,
     aliases: Mutex<Vec<(ConnId, u16)>>,
+    /// Connections to be kept, and for how long.
+    pub kept: Mutex<Vec<(ConnId, std::time::Duration)>>,
 }
 
 impl Transport for Recorder {
@@ -95,6 +97,10 @@ impl Transport for Recorder {
 
     fn add_alias(&self, conn: ConnId, port: u16) {
         self.aliases.lock().push((conn, port));
+    }
+
+    fn keep_connection(&self, conn: ConnId, span: std::time::Duration) {
+        self.kept.lock().push((conn, span));
     }
 
     fn local_address(&self, _to: SocketAddr) -> Option<std::net::IpAddr> {

@@ -13,6 +13,7 @@ use tandem_module::transport::{Destination, Proto};
 use tandem_script::value::Text;
 use tandem_sip::{HeaderKind, TransactionKey};
 
+use super::local_routes::LocalRoutes;
 use super::relay::{BAD_DESTINATION, FAILED, SEND_FAILED};
 use super::tx::{Telling, Tx};
 use super::{Tm, clock, table, uac};
@@ -120,5 +121,5 @@ fn replicate_to(context: &Context, target: &Target) -> bool {
     table::write_branch(id, 0, &mut branch);
     let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
     outgoing::write_branch(node, &context.message, &context.source, &context.edits, target, &to, &branch, &mut out);
-    uac::send_written(tm, node, id, context.message.method(), to, out.into(), None)
+    uac::send_written((node, tm, id), context.message.method(), to, out.into(), LocalRoutes::default(), None)
 }

@@ -20,6 +20,7 @@ use super::{Tm, clock, forward, functions_more as more};
 
 const MAIN: Routes = Routes::REQUEST.or(Routes::FAILURE);
 const MESSAGE: Routes = Routes::REQUEST.or(Routes::FAILURE).or(Routes::ONREPLY).or(Routes::BRANCH);
+const ARMING: Routes = MESSAGE.or(Routes::LOCAL);
 
 const REPLY: &[ArgSpec] = &[arg("code", ArgType::Int), arg("reason", ArgType::Text)];
 const REPLY_WITH_BODY: &[ArgSpec] =
@@ -76,14 +77,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function(
         "t_on_failure",
         &[arg("route", ArgType::Route(RouteKind::Failure))],
-        MESSAGE,
+        ARMING,
         "arms a failure route",
         |context, args| arm(context, args, Kind::Failure),
     ),
     function(
         "t_on_reply",
         &[arg("route", ArgType::Route(RouteKind::OnReply))],
-        MESSAGE,
+        ARMING,
         "arms a reply route",
         |context, args| arm(context, args, Kind::Reply),
     ),

@@ -58,7 +58,9 @@ pub(crate) fn ensure(context: &mut Context, follows_no_cancel: bool) -> Created 
         return Created::Known(tx);
     }
     let node = context.node;
-    if !context.is_request() || context.message.method() == Method::Ack {
+    // The failure route of a request of our own has none, and nobody to answer to.
+    let is_own = context.kind == RouteKind::Failure;
+    if is_own || !context.is_request() || context.message.method() == Method::Ack {
         return Created::Bad;
     }
     let (Some(tm), Ok(key)) = (node.state::<Tm>(), TransactionKey::for_request(&context.message)) else {

@@ -12,6 +12,7 @@ mod forward;
 mod functions;
 mod functions_more;
 mod layer;
+mod local_routes;
 mod management;
 mod relay;
 mod replies;
@@ -52,11 +53,13 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
-use crate::core::table::{int, stat};
+use crate::core::table::{int, stat, text};
 
 const PARAMS: &[ParamSpec] = &[
     int("fr_timeout", "30", "seconds without any reply after which a branch has failed"),
     int("fr_inv_timeout", "120", "seconds from a provisional reply to the final one"),
+    int("fr_timer", "30", "old name of fr_timeout"),
+    int("fr_inv_timer", "120", "old name of fr_inv_timeout"),
     int("wt_timer", "5", "seconds a finished transaction stays to absorb late messages"),
     int("delete_timer", "2", "accepted, no effect: memory is freed when nobody uses it"),
     int("T1_timer", "500", "milliseconds, first retransmission"),
@@ -87,6 +90,8 @@ const PARAMS: &[ParamSpec] = &[
         is_repeatable: false,
         doc: "branch flag of branches nobody waits for when all others have failed",
     },
+    text("cluster_param", "cid", "accepted, no effect: anycast transactions are not shared"),
+    int("cluster_auto_cancel", "1", "accepted, no effect: anycast transactions are not shared"),
     int("tm_replication_cluster", "0", "accepted, no effect: anycast transactions are not shared"),
     ParamSpec {
         name: "tw_append",
@@ -230,12 +235,14 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         value @ 1.. => Ok(u64::from(value.unsigned_abs())),
         value => Err(SetupError::param(name, format!("{name} must be above 0, not {value}"))),
     };
+    let renamed =
+        |name, old, default| if params.is_set(name) { positive(name, default) } else { positive(old, default) };
     let wt_timer = Duration::from_secs(positive("wt_timer", 5)?);
     let config = Config {
         t1: Duration::from_millis(positive("T1_timer", 500)?),
         t2: Duration::from_millis(positive("T2_timer", 4000)?),
-        fr_timeout: Duration::from_secs(positive("fr_timeout", 30)?),
-        fr_inv_timeout: Duration::from_secs(positive("fr_inv_timeout", 120)?),
+        fr_timeout: Duration::from_secs(renamed("fr_timeout", "fr_timer", 30)?),
+        fr_inv_timeout: Duration::from_secs(renamed("fr_inv_timeout", "fr_inv_timer", 120)?),
         wt_timer,
         // Late messages are handled without state after wt_timer, as OpenSIPS does; RFC 6026 would keep 32 s.
         timer_d: wt_timer,

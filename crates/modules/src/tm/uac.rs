@@ -22,6 +22,7 @@ use tandem_script::vm::StartOptions;
 use tandem_sip::{Message, Method, NameAddr, RequestBuilder, build_ack_non2xx, build_cancel};
 use tandem_transaction::{ClientOutput, ClientTransaction, Kind};
 
+use super::local_routes::LocalRoutes;
 use super::{Tm, clock, table};
 
 /// Set in timer keys of requests of our own.
@@ -167,12 +168,15 @@ struct Uac {
     id: u64,
     method: Method,
     to: Destination,
+    /// What the local route armed.
+    routes: LocalRoutes,
     state: Mutex<UacState>,
 }
 
 struct UacState {
     core: ClientTransaction,
     done: Option<UacDone>,
+    is_reported: bool,
     last_final: Option<Bytes>,
     ack: Bytes,
     armed: Option<Instant>,
@@ -190,7 +194,15 @@ impl Uac {
             }
             self.arm(&mut state);
         }
-        if let Some((done, code, reply)) = outcome {
+        let Some((done, code, reply)) = outcome else { return };
+        if code >= 300 {
+            let request = self.state.lock().core.request().clone();
+            let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+            let Destination { proto, socket, .. } = self.to;
+            let source = Source { src: nobody, dst: nobody, proto, socket, conn: None, at: clock::now() };
+            self.routes.on_failure(self.node, source, request, code, reply);
+        }
+        if let Some(done) = done {
             done(&UacReply { node: self.node, code, reply });
         }
     }
@@ -200,11 +212,11 @@ impl Uac {
         state: &mut UacState,
         output: ClientOutput,
         reply: Option<&'a Message>,
-        outcome: &mut Option<(UacDone, u16, Option<&'a Message>)>,
+        outcome: &mut Option<(Option<UacDone>, u16, Option<&'a Message>)>,
     ) {
         let mut report = |state: &mut UacState, code, reply| {
-            if let Some(done) = state.done.take() {
-                *outcome = Some((done, code, reply));
+            if !std::mem::replace(&mut state.is_reported, true) {
+                *outcome = Some((state.done.take(), code, reply));
             }
         };
         match output {
@@ -271,6 +283,20 @@ impl Uac {
 /// A reply for the request `id` came in; gives the context back when there is no such request.
 pub(crate) fn receive(tm: &'static Tm, id: u64, context: Box<Context>) -> Result<(), Box<Context>> {
     let Some(uac) = tm.uacs.by_id(id) else { return Err(context) };
+    let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
+    if is_for_cancel {
+        deliver(&uac, context);
+    } else {
+        let own = uac.clone();
+        uac.routes.on_reply(context, move |mut context| {
+            own.routes.give_back(&mut context);
+            deliver(&own, context);
+        });
+    }
+    Ok(())
+}
+
+fn deliver(uac: &Uac, context: Box<Context>) {
     let code = context.reply_code;
     let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
     uac.with(Some(&context.message), |state| {
@@ -283,7 +309,6 @@ pub(crate) fn receive(tm: &'static Tm, id: u64, context: Box<Context>) -> Result
         state.core.handle_reply(code, clock::now());
     });
     context.recycle();
-    Ok(())
 }
 
 pub(crate) fn on_timer(tm: &'static Tm, id: u64, now: Instant) {
@@ -298,12 +323,11 @@ pub(crate) fn on_timer(tm: &'static Tm, id: u64, now: Instant) {
 
 /// Sends a request that is written already, with the branch of `id` in its Via.
 pub(crate) fn send_written(
-    tm: &'static Tm,
-    node: NodeRef,
-    id: u64,
+    (node, tm, id): (NodeRef, &'static Tm, u64),
     method: Method,
     to: Destination,
     request: Bytes,
+    routes: LocalRoutes,
     done: Option<UacDone>,
 ) -> bool {
     if tm.uacs.count.load(Ordering::Relaxed) >= REQUESTS_MAX {
@@ -314,8 +338,8 @@ pub(crate) fn send_written(
     }
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
     let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &tm.config, clock::now());
-    let state = UacState { core, done, last_final: None, ack: Bytes::new(), armed: None };
-    let uac = Arc::new(Uac { node, tm, id, method, to, state: Mutex::new(state) });
+    let state = UacState { core, done, is_reported: false, last_final: None, ack: Bytes::new(), armed: None };
+    let uac = Arc::new(Uac { node, tm, id, method, to, routes, state: Mutex::new(state) });
     tm.uacs.insert(&uac);
     tm.count(|counters| &counters.uac);
     uac.with(None, |_| {});
@@ -459,7 +483,7 @@ impl Launch {
         }
     }
 
-    fn send(self, context: Box<Context>, to: Destination) {
+    fn send(self, mut context: Box<Context>, to: Destination) {
         let Launch { node, tm, id, done, .. } = self;
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(id, 0, &mut branch);
@@ -467,7 +491,8 @@ impl Launch {
         let (message, source, edits) = (&context.message, &context.source, &context.edits);
         outgoing::write_branch(node, message, source, edits, &edits.target, &to, &branch, &mut out);
         let method = message.method();
+        let routes = LocalRoutes::take(&mut context);
         context.recycle();
-        send_written(tm, node, id, method, to, out.into(), done);
+        send_written((node, tm, id), method, to, out.into(), routes, done);
     }
 }

@@ -38,8 +38,10 @@ static PARAMS: &[ParamSpec] = &[
     int("use_domain", "0", "whether the domain selects rows, too, in db_does_uri_exist() and db_get_auth_id()"),
 ];
 
+const SIGNED: Routes = Routes::REQUEST.or(Routes::LOCAL);
+
 static FUNCTIONS: &[Function] = &[
-    function("is_user", &[arg("username", Text)], Routes::REQUEST, "whether the credentials name that user", is_user),
+    function("is_user", &[arg("username", Text)], SIGNED, "whether the credentials name that user", is_user),
     function(
         "db_check_to",
         &[],
@@ -57,14 +59,14 @@ static FUNCTIONS: &[Function] = &[
     function(
         "db_does_uri_exist",
         &[],
-        Routes::REQUEST,
+        REQUEST_ROUTES,
         "whether the user of the Request-URI is in the table",
         checks::does_uri_exist,
     ),
     function(
         "db_get_auth_id",
         &[arg("uri", Text), arg("auth", VarOut), arg("realm", VarOut)],
-        Routes::REQUEST,
+        SIGNED,
         "user name and realm that the table has for a URI",
         checks::auth_id,
     ),

@@ -9,7 +9,7 @@ use tandem_module::node::NodeRef;
 use tandem_script::surface::EventSpec;
 use tandem_script::value::{Text, Value};
 
-use super::store::Op;
+use super::store::{Ack, Op};
 use super::{Domain, Usrloc};
 
 const CONTACT: &[&str] = &[
@@ -57,21 +57,53 @@ pub(super) const EVENTS: &[EventSpec] = &[
 impl Usrloc {
     /// Everything that follows from changes of `domain`: events, and the copy in the database.
     pub fn publish(&self, node: NodeRef, domain: &'static Domain, aor: &Aor, changes: &[Change]) {
+        self.publish_into(node, domain, aor, changes, None);
+    }
+
+    /// The same for changes that somebody is told of: what to wait for before (write-through). Bindings in `told` that an
+    /// earlier request has changed are waited for, too.
+    pub(crate) fn publish_acknowledged(
+        &self,
+        node: NodeRef,
+        domain: &'static Domain,
+        aor: &Aor,
+        changes: &[Change],
+        told: &[Arc<Binding>],
+    ) -> Vec<Ack> {
+        let mut acks = Vec::new();
+        self.publish_into(node, domain, aor, changes, Some(&mut acks));
+        if let Some(store) = domain.store.as_ref().filter(|_| changes.is_empty()) {
+            for binding in told {
+                store.join(binding.contact_id(), &mut acks);
+            }
+        }
+        acks
+    }
+
+    fn publish_into(
+        &self,
+        node: NodeRef,
+        domain: &'static Domain,
+        aor: &Aor,
+        changes: &[Change],
+        mut acks: Option<&mut Vec<Ack>>,
+    ) {
         for change in changes {
+            let acks = acks.as_deref_mut();
             match change {
                 Change::AorInserted => raise_aor(node, AOR_INSERT, domain, aor),
                 Change::AorDeleted => raise_aor(node, AOR_DELETE, domain, aor),
                 Change::Inserted(binding) => {
-                    write(domain, aor, binding);
+                    write(domain, aor, binding, acks);
                     raise_contact(node, CONTACT_INSERT, domain, aor, binding);
                 }
                 Change::Updated(binding) => {
-                    write(domain, aor, binding);
+                    write(domain, aor, binding, acks);
                     raise_contact(node, CONTACT_UPDATE, domain, aor, binding);
                 }
                 Change::Removed { binding, .. } => {
                     if let Some(store) = domain.store.as_ref().filter(|_| !is_memory_only(binding)) {
-                        store.put(binding.contact_id(), Op::Delete);
+                        store.put(binding.contact_id(), Op::Delete, acks);
                     }
                     raise_contact(node, CONTACT_DELETE, domain, aor, binding);
                 }
@@ -84,9 +116,9 @@ pub(super) fn is_memory_only(binding: &Binding) -> bool {
     binding.flags() & binding_flags::MEMORY_ONLY != 0
 }
 
-fn write(domain: &'static Domain, aor: &Aor, binding: &Arc<Binding>) {
+fn write(domain: &'static Domain, aor: &Aor, binding: &Arc<Binding>, acks: Option<&mut Vec<Ack>>) {
     if let Some(store) = domain.store.as_ref().filter(|_| !is_memory_only(binding)) {
-        store.put(binding.contact_id(), Op::Write(aor.clone(), binding.clone()));
+        store.put(binding.contact_id(), Op::Write(aor.clone(), binding.clone()), acks);
     }
 }
 

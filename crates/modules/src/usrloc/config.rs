@@ -16,13 +16,17 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("desc_time_order", "0", "1: lookup puts the newest contact first, whatever its q"),
     param("nat_bflag", ParamType::IntOrText, "", "branch flag that marks contacts behind NAT"),
     text("db_url", "", "database of the location tables; without it db_default_url"),
-    int("db_mode", "0", "0 none, 1 write-through, 2 write-back; stands for a working_mode_preset (2.4)"),
+    int(
+        "db_mode",
+        "0",
+        "0 none, 1 write-through, 2 write-back, 3 in the database only; stands for a working_mode_preset (2.4)",
+    ),
     text(
         "working_mode_preset",
         "single-instance-no-db",
-        "single-instance-no-db, single-instance-sql-write-through or single-instance-sql-write-back",
+        "single-instance-no-db, single-instance-sql-write-through, single-instance-sql-write-back or sql-only",
     ),
-    text("cluster_mode", "none", "only none has an effect: contacts are not shared yet"),
+    text("cluster_mode", "none", "none or sql-only; with full-sharing contacts are not shared yet"),
     text("restart_persistency", "none", "load-from-sql loads contacts at start; sync-from-cluster has no effect yet"),
     text("sql_write_mode", "none", "write-through or write-back, with restart_persistency load-from-sql"),
     int("location_cluster", "0", "accepted, no effect: contacts are not shared yet"),
@@ -31,6 +35,10 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("skip_replicated_db_ops", "0", "accepted, no effect: contacts are not shared yet"),
     int("max_contact_delete", "10", "accepted, no effect: rows are deleted one by one"),
     int("regen_broken_contactid", "0", "accepted, no effect: contact ids do not depend on hash_size"),
+    int("ha_cluster", "0", "accepted, no effect: it belongs to cluster_mode federation-cachedb"),
+    text("ha_shtag", "", "accepted, no effect: it belongs to cluster_mode federation-cachedb"),
+    int("latency_event_min_us", "0", "accepted, no effect: contacts are not pinged yet"),
+    int("latency_event_min_us_delta", "0", "accepted, no effect: contacts are not pinged yet"),
     int("mi_dump_kv_store", "0", "1: management commands show the key-value stores"),
     text("contact_id_column", "contact_id", "column of the contact id"),
     text("user_column", "username", "column of the user"),
@@ -57,10 +65,12 @@ pub(super) const PARAMS: &[ParamSpec] = &[
 pub enum WriteMode {
     /// Never: contacts live in memory only.
     None,
-    /// At once, in the background: a reply does not wait for it.
+    /// At once; the reply to a REGISTER waits for it.
     Through,
     /// Every `timer_interval` seconds.
     Back,
+    /// At once, and nothing is kept in memory: every request reads what it needs.
+    Only,
 }
 
 /// Names of the columns of a location table, in the order rows are read.
@@ -158,7 +168,7 @@ fn modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
             0 => Ok((WriteMode::None, false)),
             1 => Ok((WriteMode::Through, false)),
             2 => Ok((WriteMode::Back, false)),
-            3 => Err(SetupError::param("db_mode", "3 (contacts in the database only) is not here yet: use 1 or 2")),
+            3 => Ok((WriteMode::Only, false)),
             mode => Err(SetupError::param("db_mode", format!("{mode} is not between 0 and 3"))),
         };
     }
@@ -168,12 +178,13 @@ fn modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
         Some("single-instance-sql-write-through") => Ok((WriteMode::Through, false)),
         Some("single-instance-sql-write-back") => Ok((WriteMode::Back, false)),
         Some("full-sharing-cluster") => Ok((WriteMode::None, true)),
-        Some(name @ ("sql-only" | "federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => {
-            Err(SetupError::param(
-                "working_mode_preset",
-                format!("'{name}' is not here yet: use single-instance-no-db or one of single-instance-sql-write-*"),
-            ))
-        }
+        Some("sql-only") => Ok((WriteMode::Only, false)),
+        Some(name @ ("federation-cachedb-cluster" | "full-sharing-cachedb-cluster")) => Err(SetupError::param(
+            "working_mode_preset",
+            format!(
+                "'{name}' is not here yet: use single-instance-no-db, sql-only or one of single-instance-sql-write-*"
+            ),
+        )),
         Some(name) => Err(SetupError::param("working_mode_preset", format!("there is no preset '{name}'"))),
     }
 }
@@ -183,10 +194,11 @@ fn single_modes(params: &ParamValues) -> Result<(WriteMode, bool), SetupError> {
     let is_shared = match params.text_or("cluster_mode", "none").as_str() {
         "none" => params.int("location_cluster", 0) != 0,
         "full-sharing" => true,
-        name @ ("sql-only" | "federation-cachedb" | "full-sharing-cachedb") => {
+        "sql-only" => return Ok((WriteMode::Only, false)),
+        name @ ("federation-cachedb" | "full-sharing-cachedb") => {
             return Err(SetupError::param(
                 "cluster_mode",
-                format!("'{name}' is not here yet: use none or full-sharing"),
+                format!("'{name}' is not here yet: use none, sql-only or full-sharing"),
             ));
         }
         name => return Err(SetupError::param("cluster_mode", format!("there is no mode '{name}'"))),

@@ -19,7 +19,12 @@ pub struct Domain {
     pub(super) store: Option<Store>,
     pub(super) expired: Arc<Stat>,
     loaded: (Mutex<bool>, Condvar),
+    /// Held by who works on addresses of record of a table that lives in the database only.
+    pub(super) locks: Vec<Arc<tokio::sync::Mutex<()>>>,
 }
+
+/// Independently locked groups of addresses of record.
+const LOCKS: usize = 256;
 
 impl Domain {
     pub(super) fn new(node: NodeRef, name: &str, config: &LocationConfig, store: Option<Store>) -> Domain {
@@ -29,7 +34,13 @@ impl Domain {
             store,
             expired: node.stats.stat("usrloc", &format!("{name}-expires")),
             loaded: (Mutex::new(false), Condvar::new()),
+            locks: (0..LOCKS).map(|_| Arc::default()).collect(),
         }
+    }
+
+    /// Whether its contacts live in the database only: [`Domain::fetch`] them before the table is used.
+    pub fn is_db_only(&self) -> bool {
+        self.store.as_ref().is_some_and(Store::is_only)
     }
 
     pub(super) fn register_statistics(&'static self, node: NodeRef) {

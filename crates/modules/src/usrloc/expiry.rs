@@ -21,7 +21,7 @@ pub(super) fn start(node: NodeRef, usrloc: &'static Usrloc) {
     let step = match usrloc.config.write_mode {
         WriteMode::None => return,
         WriteMode::Through => RETRY_STEP,
-        WriteMode::Back => Duration::from_secs(usrloc.config.timer_interval_secs),
+        WriteMode::Back | WriteMode::Only => Duration::from_secs(usrloc.config.timer_interval_secs),
     };
     flush_at(node, usrloc, now + step, step);
 }
@@ -59,8 +59,15 @@ fn flush_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant, step: Duration)
     let Some(workers) = node.workers() else { return };
     let task = move |now: Instant| {
         for domain in usrloc.domains() {
-            if let Some(store) = &domain.store {
-                store.flush_later();
+            match &domain.store {
+                Some(store) if store.is_only() => {
+                    let clean = domain.expire_rows(unix_secs_at(now));
+                    if let Some(workers) = node.workers() {
+                        workers.spawn(Box::pin(clean));
+                    }
+                }
+                Some(store) => store.flush_later(),
+                None => {}
             }
         }
         flush_at(node, usrloc, now + step, step);

@@ -67,14 +67,35 @@ const MI_USER_AGENT: &[u8] = b"Tandem MI";
 /// Registers the commands.
 pub(super) fn register(node: NodeRef, usrloc: &'static Usrloc) {
     node.mi.register(DUMP, move |request| dump(node, usrloc, request).into());
-    node.mi.register(SHOW, move |request| show(node, usrloc, request).into());
-    node.mi.register(REMOVE, move |request| remove(node, usrloc, request).into());
-    node.mi.register(REMOVE_CONTACT, move |request| remove_contact(node, usrloc, request).into());
+    node.mi.register(SHOW, move |request| at_hand(node, usrloc, request, show));
+    node.mi.register(REMOVE, move |request| at_hand(node, usrloc, request, remove));
+    node.mi.register(REMOVE_CONTACT, move |request| at_hand(node, usrloc, request, remove_contact));
     let add_spec = if node.settings.is_v2_4 { ADD_V2_4 } else { ADD };
-    node.mi.register(add_spec, move |request| add(node, usrloc, request).into());
+    node.mi.register(add_spec, move |request| at_hand(node, usrloc, request, add));
     node.mi.register(FLUSH, move |_| MiReply::Later(Box::pin(flush(usrloc))));
     node.mi.register(SYNC, move |request| sync(usrloc, request).unwrap_or_else(|error| MiReply::Now(Err(error))));
     node.mi.register(CLUSTER_SYNC, |_| Err(MiError::new(400, "Clustering not enabled")).into());
+}
+
+type Work = fn(NodeRef, &'static Usrloc, &MiRequest) -> MiResult;
+
+/// Runs a command on one address of record: at once, or when its bindings have been read (domains that live in the
+/// database only).
+fn at_hand(node: NodeRef, usrloc: &'static Usrloc, request: &MiRequest, work: Work) -> MiReply {
+    let found = domain_of(usrloc, request).and_then(|domain| Ok((domain, aor_of(usrloc, request)?)));
+    match found {
+        Err(error) => MiReply::Now(Err(error)),
+        Ok((domain, _)) if !domain.is_db_only() => work(node, usrloc, request).into(),
+        Ok((domain, aor)) => {
+            let request = request.clone();
+            MiReply::Later(Box::pin(async move {
+                let Some(_fetched) = domain.fetch(vec![aor]).await else {
+                    return Err(MiError::new(500, "The location database does not answer"));
+                };
+                work(node, usrloc, &request)
+            }))
+        }
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -176,13 +197,13 @@ fn aor_of(usrloc: &Usrloc, request: &MiRequest) -> Result<Aor, MiError> {
     }
 }
 
-fn show(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
+fn show(node: NodeRef, usrloc: &'static Usrloc, request: &MiRequest) -> MiResult {
     let (domain, aor) = (domain_of(usrloc, request)?, aor_of(usrloc, request)?);
     let shown = domain.table.with_record(&aor, |record| record_json(node, usrloc, domain, record));
     shown.ok_or_else(|| MiError::new(404, "AOR not found"))
 }
 
-fn remove(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
+fn remove(node: NodeRef, usrloc: &'static Usrloc, request: &MiRequest) -> MiResult {
     let (domain, aor) = (domain_of(usrloc, request)?, aor_of(usrloc, request)?);
     let changes = domain.table.remove_aor(&aor, RemovalReason::Administrative);
     if changes.is_empty() {
@@ -192,7 +213,7 @@ fn remove(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
     Ok(json!("OK"))
 }
 
-fn remove_contact(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
+fn remove_contact(node: NodeRef, usrloc: &'static Usrloc, request: &MiRequest) -> MiResult {
     let (domain, aor) = (domain_of(usrloc, request)?, aor_of(usrloc, request)?);
     let contact = request.text("contact")?;
     if domain.table.with_record(&aor, |_| ()).is_none() {
@@ -215,7 +236,7 @@ fn q_of(q: &str) -> Result<i16, MiError> {
     if (0.0..=1.0).contains(&number) { Ok((number * 1000.0).round() as i16) } else { Err(MiError::bad("q")) }
 }
 
-fn add(node: NodeRef, usrloc: &Usrloc, request: &MiRequest) -> MiResult {
+fn add(node: NodeRef, usrloc: &'static Usrloc, request: &MiRequest) -> MiResult {
     let (domain, aor) = (domain_of(usrloc, request)?, aor_of(usrloc, request)?);
     let contact = request.text("contact")?;
     let number = |name: &str| u32::try_from(request.int(name)?).map_err(|_| MiError::bad(name));
@@ -269,7 +290,10 @@ async fn flush(usrloc: &'static Usrloc) -> MiResult {
 
 fn sync(usrloc: &'static Usrloc, request: &MiRequest) -> Result<MiReply, MiError> {
     let domain = domain_of(usrloc, request)?;
-    let Some(store) = &domain.store else { return Err(MiError::new(200, "Contacts already synced")) };
+    // What lives in the database only is not written anew from memory.
+    let Some(store) = domain.store.as_ref().filter(|store| !store.is_only()) else {
+        return Err(MiError::new(200, "Contacts already synced"));
+    };
     let aor = request.param("aor").map(|_| aor_of(usrloc, request)).transpose()?;
     Ok(MiReply::Later(Box::pin(async move {
         if store.clear(aor.as_ref()).await.is_err() {
@@ -277,7 +301,7 @@ fn sync(usrloc: &'static Usrloc, request: &MiRequest) -> Result<MiReply, MiError
         }
         let write = |record: &Record| {
             for binding in record.bindings().iter().filter(|binding| !is_memory_only(binding)) {
-                store.put(binding.contact_id(), Op::Write(record.aor().clone(), binding.clone()));
+                store.put(binding.contact_id(), Op::Write(record.aor().clone(), binding.clone()), None);
             }
         };
         match &aor {

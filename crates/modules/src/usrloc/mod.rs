@@ -6,6 +6,7 @@ mod config;
 mod domain;
 mod expiry;
 mod kv;
+mod load;
 mod management;
 mod rows;
 mod store;
@@ -31,6 +32,8 @@ use crate::sqlops::check_tables_of;
 pub use changes::ownership_tag;
 pub use config::WriteMode;
 pub use domain::Domain;
+pub(crate) use load::Fetched;
+pub(crate) use store::Ack;
 
 use config::Config;
 use store::Store;
@@ -160,6 +163,7 @@ impl Usrloc {
         RegisterPolicy {
             matching: self.matching(),
             cseq_delay_secs: self.config.cseq_delay_secs,
+            has_foreign_writers: self.config.write_mode == WriteMode::Only,
             ..RegisterPolicy::default()
         }
     }

@@ -1,26 +1,31 @@
 //! The SQL copy of a location table: pending changes per contact, the writer, the loader. What a row looks like is in
-//! `rows`. No request waits for the database; a change that fails stays pending and is tried again.
+//! `rows`. Who registers may wait for the row (write-through); nothing else does. A change that fails stays pending and is
+//! tried again, but for a table that other nodes write to as well: there it is given up, and the UA was told so.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tandem_location::{Aor, Binding, ContactId, MergeOutcome};
+use tandem_location::{Aor, Binding, ContactId};
 use tandem_module::context::write_log;
 use tandem_module::db::{BoxFuture, Db, DbError, DbOp, DbRows, DbValue, Statement};
-use tandem_module::node::{self, NodeRef};
+use tandem_module::node::NodeRef;
 use tandem_module::stat::Stat;
 use tandem_script::vm::LogLevel;
+use tokio::sync::oneshot;
 
 use super::config::{Columns, Config, WriteMode};
-use super::{Domain, rows};
+use super::rows;
 
-/// Independent writers of one table. Changes of one address of record share a lane and are written one after the other.
-const LANES: usize = 8;
+/// Independent writers of one table. Changes of one contact share a lane and are written one after the other.
+const LANES: usize = 32;
 /// Changes that may wait in one lane while the database is away; further ones are lost, counted and logged.
 const LANE_PENDING_MAX: usize = 1_000_000;
 /// Rows read at once when contacts are loaded.
-const LOAD_PAGE_ROWS: u32 = 5_000;
+pub(super) const LOAD_PAGE_ROWS: u32 = 5_000;
+
+/// Tells whether a change has reached the database; an error when it never will.
+pub(crate) type Ack = oneshot::Receiver<bool>;
 
 /// What is to happen to the row of a contact; of several changes only the last is written.
 #[derive(Clone, Debug)]
@@ -31,19 +36,54 @@ pub(super) enum Op {
     Delete,
 }
 
+/// The change a row waits for.
+struct Entry {
+    op: Op,
+    /// Counts the changes of a lane: a newer one may come while an older one is being written.
+    version: u64,
+    /// Who waits, and for which version.
+    waiting: Vec<(u64, oneshot::Sender<bool>)>,
+}
+
+impl Entry {
+    /// Tells those who wait for versions up to that one.
+    fn tell(&mut self, version: u64, is_written: bool) {
+        for (wanted, sender) in std::mem::take(&mut self.waiting) {
+            if wanted <= version {
+                // Nobody listens any more when a time-out was first.
+                let _ = sender.send(is_written);
+            } else {
+                self.waiting.push((wanted, sender));
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Lane {
-    pending: HashMap<ContactId, Op>,
+    pending: HashMap<ContactId, Entry>,
+    version: u64,
     is_running: bool,
+}
+
+impl Lane {
+    /// Takes a version of a change off the list, unless a newer one has come.
+    fn settle(&mut self, id: ContactId, version: u64, is_written: bool) {
+        let Some(entry) = self.pending.get_mut(&id) else { return };
+        entry.tell(version, is_written);
+        if entry.version == version {
+            self.pending.remove(&id);
+        }
+    }
 }
 
 /// The copy of one domain.
 pub(super) struct Store {
-    node: NodeRef,
+    pub(super) node: NodeRef,
     db: Arc<dyn Db>,
     table: String,
     columns: Columns,
-    uses_domain: bool,
+    pub(super) uses_domain: bool,
     mode: WriteMode,
     lanes: [Mutex<Lane>; LANES],
     errors: Arc<Stat>,
@@ -65,17 +105,60 @@ impl Store {
         }
     }
 
-    /// Notes a change; in write-through mode its lane starts to write at once.
-    pub(super) fn put(&'static self, id: ContactId, op: Op) {
-        let Some(slot) = self.lanes.get(usize::from(id.aor_hash()) % LANES) else { return };
+    /// Whether contacts live in the database only.
+    pub(super) fn is_only(&self) -> bool {
+        self.mode == WriteMode::Only
+    }
+
+    /// Whether changes are written at once.
+    pub(super) fn is_through(&self) -> bool {
+        matches!(self.mode, WriteMode::Through | WriteMode::Only)
+    }
+
+    fn lane(&self, id: ContactId) -> Option<&Mutex<Lane>> {
+        self.lanes.get(usize::from(id.aor_hash()) % LANES)
+    }
+
+    /// Notes a change; in write-through mode its lane starts to write at once. With `acks` somebody waits for it.
+    pub(super) fn put(&'static self, id: ContactId, op: Op, acks: Option<&mut Vec<Ack>>) {
+        let Some(slot) = self.lane(id) else { return };
         let starts = {
             let mut lane = slot.lock();
             if lane.pending.len() >= LANE_PENDING_MAX && !lane.pending.contains_key(&id) {
                 self.lost.inc();
+                if let Some(acks) = acks {
+                    // Its other end is gone already: "never written".
+                    acks.push(oneshot::channel().1);
+                }
                 return;
             }
-            lane.pending.insert(id, op);
-            self.mode == WriteMode::Through && !std::mem::replace(&mut lane.is_running, true)
+            lane.version += 1;
+            let version = lane.version;
+            let entry =
+                lane.pending.entry(id).or_insert_with(|| Entry { op: Op::Delete, version, waiting: Vec::new() });
+            (entry.op, entry.version) = (op, version);
+            if let Some(acks) = acks.filter(|_| self.is_through()) {
+                let (sender, receiver) = oneshot::channel();
+                entry.waiting.push((version, sender));
+                acks.push(receiver);
+            }
+            self.is_through() && !std::mem::replace(&mut lane.is_running, true)
+        };
+        if starts {
+            self.spawn_lane(slot);
+        }
+    }
+
+    /// Waits for a change that was noted before and is not written yet.
+    pub(super) fn join(&'static self, id: ContactId, acks: &mut Vec<Ack>) {
+        let Some(slot) = self.lane(id).filter(|_| self.is_through()) else { return };
+        let starts = {
+            let mut lane = slot.lock();
+            let Some(entry) = lane.pending.get_mut(&id) else { return };
+            let (sender, receiver) = oneshot::channel();
+            entry.waiting.push((entry.version, sender));
+            acks.push(receiver);
+            !std::mem::replace(&mut lane.is_running, true)
         };
         if starts {
             self.spawn_lane(slot);
@@ -84,7 +167,7 @@ impl Store {
 
     /// Whether a change of the contact is not in the database yet.
     pub(super) fn is_pending(&self, id: ContactId) -> bool {
-        self.lanes.get(usize::from(id.aor_hash()) % LANES).is_some_and(|slot| slot.lock().pending.contains_key(&id))
+        self.lane(id).is_some_and(|slot| slot.lock().pending.contains_key(&id))
     }
 
     /// Starts to write everything that is pending.
@@ -128,40 +211,45 @@ impl Store {
     /// Writes until the lane is empty or the database is away; true when it is empty.
     async fn run_lane(&self, slot: &Mutex<Lane>) -> bool {
         loop {
-            let batch = {
+            let ids: Vec<ContactId> = {
                 let mut lane = slot.lock();
                 if lane.pending.is_empty() {
                     lane.is_running = false;
                     return true;
                 }
-                std::mem::take(&mut lane.pending)
+                lane.pending.keys().copied().collect()
             };
-            if let Some(unwritten) = self.write_batch(batch).await {
-                let mut lane = slot.lock();
-                for (id, op) in unwritten {
-                    // A newer change of the same contact wins.
-                    lane.pending.entry(id).or_insert(op);
+            for id in ids {
+                let next = slot.lock().pending.get(&id).map(|entry| (entry.op.clone(), entry.version));
+                let Some((op, version)) = next else { continue };
+                match self.db.run(self.statement(id, &op)).await {
+                    Ok(_) => slot.lock().settle(id, version, true),
+                    Err(error) => {
+                        self.report(&error);
+                        if !matches!(error, DbError::Refused(_)) {
+                            self.give_up(slot);
+                            return false;
+                        }
+                        // It would be refused again: give up this one, go on with the others.
+                        self.lost.inc();
+                        slot.lock().settle(id, version, false);
+                    }
                 }
-                lane.is_running = false;
-                return false;
             }
         }
     }
 
-    /// Writes a batch; gives back what is left when the database is away.
-    async fn write_batch(&self, batch: HashMap<ContactId, Op>) -> Option<Vec<(ContactId, Op)>> {
-        let mut left = batch.into_iter();
-        while let Some((id, op)) = left.next() {
-            let Err(error) = self.db.run(self.statement(id, &op)).await else { continue };
-            self.report(&error);
-            if matches!(error, DbError::Refused(_)) {
-                // It would be refused again: give up this one, go on with the others.
-                self.lost.inc();
-                continue;
-            }
-            return Some(std::iter::once((id, op)).chain(left).collect());
+    /// The database is away: who waits is told, the changes stay for the next attempt.
+    fn give_up(&self, slot: &Mutex<Lane>) {
+        let mut lane = slot.lock();
+        lane.is_running = false;
+        for entry in lane.pending.values_mut() {
+            entry.tell(u64::MAX, false);
         }
-        None
+        if self.is_only() {
+            self.lost.add(lane.pending.len() as i64);
+            lane.pending.clear();
+        }
     }
 
     fn statement(&self, id: ContactId, op: &Op) -> Statement {
@@ -199,8 +287,20 @@ impl Store {
         result
     }
 
+    /// The rows of one address of record, at most as many as a record holds.
+    pub(super) async fn read_aor(&self, aor: &Aor) -> Result<Vec<Vec<DbValue>>, DbError> {
+        let rows = self.run(Statement::Select {
+            table: self.table.clone(),
+            columns: self.columns.names.to_vec(),
+            keys: rows::aor_keys(&self.columns, aor, self.uses_domain),
+            order: Some(rows::id_column(&self.columns).to_owned()),
+            limit: Some(tandem_location::MAX_CONTACTS_PER_AOR as u32),
+        });
+        Ok(rows.await?.rows)
+    }
+
     /// Deletes what expired while nobody looked.
-    async fn delete_expired(&self, now: i64) -> Result<(), DbError> {
+    pub(super) async fn delete_expired(&self, now: i64) -> Result<(), DbError> {
         let column = rows::expires_column(&self.columns);
         let keys =
             vec![(column.to_owned(), DbOp::Le, DbValue::Int(now)), (column.to_owned(), DbOp::Ne, DbValue::Int(0))];
@@ -208,7 +308,7 @@ impl Store {
     }
 
     /// Asks for the rows behind contact id `last`, in order of their ids. The query starts at once, whoever polls it when.
-    fn ask_page(&self, last: Option<i64>) -> BoxFuture<Result<DbRows, DbError>> {
+    pub(super) fn ask_page(&self, last: Option<i64>) -> BoxFuture<Result<DbRows, DbError>> {
         let id_column = rows::id_column(&self.columns).to_owned();
         let keys = last.map(|last| (id_column.clone(), DbOp::Gt, DbValue::Int(last))).into_iter().collect();
         self.db.run(Statement::Select {
@@ -220,7 +320,7 @@ impl Store {
         })
     }
 
-    fn report(&self, error: &DbError) {
+    pub(super) fn report(&self, error: &DbError) {
         self.errors.inc();
         write_log(LogLevel::Error, &format!("usrloc: table '{}' of {}: {error}", self.table, self.db.name()));
     }
@@ -234,94 +334,4 @@ pub(super) fn flag_names(node: NodeRef, mask: u32) -> String {
     let program = node.program();
     let names = program.branch_flag_names().iter().take(32).enumerate().filter(|(at, _)| mask >> at & 1 == 1);
     names.map(|(_, name)| &**name).collect::<Vec<_>>().join(" ")
-}
-
-/// What loading came to.
-#[derive(Default)]
-struct Loaded {
-    contacts: usize,
-    refused: usize,
-}
-
-impl Domain {
-    /// Loads the contacts in the background.
-    pub(super) fn start_loading(&'static self) {
-        let Some(store) = &self.store else { return self.set_loaded() };
-        let Some(workers) = store.node.workers() else { return self.set_loaded() };
-        workers.spawn(Box::pin(async move {
-            let now = node::unix_secs();
-            let mut loaded = Loaded::default();
-            let result = self.load(store, now, &mut loaded).await;
-            let (name, Loaded { contacts, refused }) = (self.name, loaded);
-            match result {
-                Ok(()) if refused == 0 => {
-                    write_log(LogLevel::Notice, &format!("usrloc: {contacts} contacts loaded from table '{name}'"))
-                }
-                Ok(()) => write_log(
-                    LogLevel::Warning,
-                    &format!("usrloc: {contacts} contacts loaded from table '{name}', {refused} unusable rows skipped"),
-                ),
-                Err(_) => write_log(
-                    LogLevel::Error,
-                    &format!("usrloc: loading table '{name}' ended after {contacts} contacts"),
-                ),
-            }
-            self.set_loaded();
-        }));
-    }
-
-    /// Reads the table page by page; the next page is on its way while the rows of this one are taken in.
-    async fn load(&self, store: &Store, now: i64, loaded: &mut Loaded) -> Result<(), DbError> {
-        // A table that is too large to be cleaned in time can be read all the same: expired rows are passed over.
-        if let Err(error @ DbError::Unavailable(_)) = store.delete_expired(now).await {
-            return Err(error);
-        }
-        let mut asked = store.ask_page(None);
-        loop {
-            let page = asked.await.inspect_err(|error| store.report(error))?.rows;
-            let last = page.iter().filter_map(|row| row.first().and_then(DbValue::as_int)).max();
-            let is_last = page.len() < LOAD_PAGE_ROWS as usize;
-            // A page without any usable id cannot be gone on from.
-            let next = last.filter(|_| !is_last).map(|last| store.ask_page(Some(last)));
-            for row in page {
-                if self.load_row(store, row, now) {
-                    loaded.contacts += 1;
-                } else {
-                    loaded.refused += 1;
-                }
-            }
-            match next {
-                Some(next) => asked = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    fn load_row(&self, store: &Store, row: Vec<DbValue>, now: i64) -> bool {
-        let program = store.node.program();
-        let Some(row) = rows::read(row, store.uses_domain, |name| program.find_branch_flag(name)) else { return false };
-        let fields = row.fields();
-        if fields.expires_at != 0 && fields.expires_at <= now {
-            return true;
-        }
-        // What a UA has registered meanwhile is newer.
-        let is_there = self.table.with_record(&row.aor, |record| {
-            record.bindings().iter().any(|binding| tandem_location::uris_match(binding.contact(), fields.contact))
-        });
-        if is_there == Some(true) {
-            return true;
-        }
-        // Rows keep their ids, so that the next write meets the same row.
-        let merged = self.table.merge_contact_update(
-            &row.aor,
-            row.id,
-            &fields,
-            &tandem_location::Matching::ContactAndCallId,
-            now,
-        );
-        if let Some(record_kv) = row.record_kv() {
-            self.table.set_record_kv(&row.aor, record_kv.as_bytes());
-        }
-        matches!(merged, Ok(MergeOutcome::Applied(_)))
-    }
 }

@@ -131,13 +131,19 @@ const THROUGH: &str = "modparam(\"usrloc\", \"working_mode_preset\", \"single-in
 const BACK: &str = "modparam(\"usrloc\", \"db_mode\", 2)\nmodparam(\"usrloc\", \"timer_interval\", 10)";
 
 fn register(rig: &Rig, user: &str, cseq: u32, contact: &str) {
+    let reply = answer(rig, user, cseq, contact);
+    assert!(reply.starts_with("SIP/2.0 200"), "{reply}");
+}
+
+fn answer(rig: &Rig, user: &str, cseq: u32, contact: &str) -> String {
     let message = format!(
         "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK{user}{cseq}\r\n\
          From: <sip:{user}@example.org>;tag=f\r\nTo: <sip:{user}@example.org>\r\nCall-ID: {user}\r\nCSeq: {cseq} REGISTER\r\n\
          User-Agent: phone\r\nContact: {contact}\r\nContent-Length: 0\r\n\r\n"
     );
     let sent = rig.receive(message);
-    assert!(sent[0].first_line().starts_with("SIP/2.0 200"), "{}", sent[0].text());
+    assert_eq!(sent.len(), 1, "one reply: {sent:?}");
+    sent[0].text()
 }
 
 fn named(params: &[(&str, Json)]) -> MiParams {
@@ -259,15 +265,22 @@ fn a_database_that_was_away_gets_everything_later() {
     let db = plant();
     let rig = rig(THROUGH);
     db.is_down.store(true, Ordering::Relaxed);
-    register(&rig, "alice", 1, "<sip:a@10.0.0.1>");
-    register(&rig, "alice", 2, "<sip:a@10.0.0.1>;q=0.5");
-    register(&rig, "bob", 1, "<sip:b@10.0.0.1>");
+    for (user, cseq, contact) in
+        [("alice", 1, "<sip:a@10.0.0.1>"), ("alice", 2, "<sip:a@10.0.0.1>;q=0.5"), ("bob", 1, "<sip:b@10.0.0.1>")]
+    {
+        let reply = answer(&rig, user, cseq, contact);
+        assert!(reply.starts_with("SIP/2.0 500") && reply.contains("Location table not written"), "{reply}");
+    }
+    let repeated = answer(&rig, "bob", 1, "<sip:b@10.0.0.1>");
+    assert!(repeated.starts_with("SIP/2.0 500"), "what is not written is not acknowledged: {repeated}");
     assert!(rig.node.stats.value("usrloc:db_errors").unwrap() >= 2);
     assert!(rig.mi("usrloc:flush", MiParams::None).is_err());
     db.is_down.store(false, Ordering::Relaxed);
     rig.advance(Duration::from_secs(6));
     assert_eq!(db.contacts(), ["sip:a@10.0.0.1", "sip:b@10.0.0.1"]);
     assert_eq!(rig.node.stats.value("usrloc:db_lost_writes"), Some(0));
+    register(&rig, "bob", 1, "<sip:b@10.0.0.1>");
+    assert_eq!(rig.node.stats.value("registrar:rejected_regs"), Some(4));
 }
 
 #[test]
@@ -275,7 +288,7 @@ fn a_refused_row_holds_up_no_other() {
     let db = plant();
     let rig = rig(THROUGH);
     db.refuses.store(true, Ordering::Relaxed);
-    register(&rig, "alice", 1, "<sip:a@10.0.0.1>");
+    assert!(answer(&rig, "alice", 1, "<sip:a@10.0.0.1>").starts_with("SIP/2.0 500"));
     db.refuses.store(false, Ordering::Relaxed);
     register(&rig, "alice", 2, "<sip:a@10.0.0.2>");
     assert_eq!(db.contacts(), ["sip:a@10.0.0.2"]);
@@ -457,4 +470,75 @@ fn a_real_table_survives_a_restart() {
     assert_eq!(rows.rows.len(), 1, "{rows:?}");
     let row: Vec<_> = rows.rows[0].iter().map(|value| String::from_utf8(value.to_text().unwrap()).unwrap()).collect();
     assert_eq!(row, ["alice", "example.org", "0.1", "NAT", "{\"_st\":\"vip\"}"]);
+}
+
+const ONLY_ROUTE: &str = "route {\n\
+    if ($rm == \"REGISTER\") { save(\"location\", \"max-contacts=2\"); exit; }\n\
+    if (is_registered(\"location\", \"sip:alice@example.org\")) xlog(\"registered\\n\");\n\
+    if (lookup(\"location\")) xlog(\"$ru\\n\"); else xlog(\"none\\n\");\n\
+    if ($rm == \"MESSAGE\") { if (remove(\"location\", \"sip:alice@example.org\")) xlog(\"removed\\n\"); }\n}\n";
+
+fn only(url: &str, mode: &str) -> Rig {
+    Rig::script(&format!(
+        "loadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"usrloc.so\"\nloadmodule \"registrar.so\"\n\
+         loadmodule \"db_sqlite.so\"\nmodparam(\"usrloc\", \"db_url\", \"{url}\")\n{mode}\n{ONLY_ROUTE}"
+    ))
+}
+
+fn ask(rig: &Rig, method: &str) -> Vec<String> {
+    rig.receive(format!(
+        "{method} sip:alice@example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKask\r\n\
+         From: <sip:x@example.org>;tag=f\r\nTo: <sip:alice@example.org>\r\nCall-ID: x\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+    ));
+    rig.xlogs()
+}
+
+#[test]
+fn nodes_share_a_table_that_lives_in_the_database_only() {
+    PLANTED.set(None);
+    let table = tandem_store::schema::table("location").unwrap();
+    let ddl = tandem_store::schema::ddl(table, tandem_store::render::Dialect::Sqlite).unwrap();
+    let db = crate::sqlops::tests::TestDb::new(&ddl.iter().map(String::as_str).collect::<Vec<_>>());
+    let _entered = db.handle().enter();
+    let first = only(&db.url(), "modparam(\"usrloc\", \"db_mode\", 3)");
+    let second = only(&db.url(), "modparam(\"usrloc\", \"working_mode_preset\", \"sql-only\")");
+    register(&first, "alice", 1, "<sip:a@10.0.0.1>;q=0.7");
+    assert_eq!(ask(&second, "OPTIONS"), ["registered", "sip:a@10.0.0.1"]);
+    let reply = answer(&second, "alice", 2, "<sip:a@10.0.0.2>;q=0.9");
+    assert!(reply.contains("<sip:a@10.0.0.2>;q=0.9") && reply.contains("<sip:a@10.0.0.1>;q=0.7"), "{reply}");
+    assert_eq!(ask(&first, "OPTIONS"), ["registered", "sip:a@10.0.0.2"]);
+    let full = answer(&first, "alice", 3, "<sip:a@10.0.0.3>");
+    assert!(full.starts_with("SIP/2.0 503"), "the other node's contact counts: {full}");
+    let old = answer(&first, "alice", 0, "<sip:a@10.0.0.2>");
+    assert!(old.starts_with("SIP/2.0 400"), "the CSeq the other node saw counts: {old}");
+    let shown = second
+        .mi("ul_show_contact", named(&[("table_name", json!("location")), ("aor", json!("alice@example.org"))]))
+        .unwrap();
+    assert_eq!(shown["Contacts"].as_array().map(Vec::len), Some(2));
+    assert_eq!(db.rows("SELECT DISTINCT contact_id FROM location").rows.len(), 2);
+    for rig in [&first, &second] {
+        assert_eq!(rig.node.stats.value("location-users"), Some(0), "nothing stays in memory");
+    }
+    register(&second, "alice", 4, "<sip:a@10.0.0.1>;expires=0");
+    assert_eq!(ask(&first, "MESSAGE"), ["registered", "sip:a@10.0.0.2", "removed"]);
+    first.settle();
+    assert_eq!(ask(&second, "OPTIONS"), ["none"]);
+    assert!(db.rows("SELECT * FROM location").rows.is_empty());
+}
+
+#[test]
+fn a_database_that_is_away_answers_nothing_and_grants_nothing() {
+    let db = plant();
+    let rig = rig("modparam(\"usrloc\", \"cluster_mode\", \"sql-only\")\nmodparam(\"usrloc\", \"timer_interval\", 10)");
+    register(&rig, "alice", 1, "<sip:a@10.0.0.1>;expires=60");
+    db.is_down.store(true, Ordering::Relaxed);
+    let reply = answer(&rig, "alice", 2, "<sip:a@10.0.0.1>");
+    assert!(reply.starts_with("SIP/2.0 500") && reply.contains("Location table not available"), "{reply}");
+    let show =
+        || rig.mi("ul_show_contact", named(&[("table_name", json!("location")), ("aor", json!("alice@example.org"))]));
+    assert_eq!(show().unwrap_err().code, 500);
+    db.is_down.store(false, Ordering::Relaxed);
+    assert!(show().is_ok());
+    rig.advance(Duration::from_secs(75));
+    assert!(db.contacts().is_empty(), "expired rows are deleted");
 }

@@ -116,3 +116,32 @@ fn management_counts_and_answers_transactions() {
     assert_eq!(sent[0].message().to().unwrap().tag(), Some(&b"tagged"[..]));
     assert!(rig.mi("tm:reply", MiParams::Positional(params)).is_err());
 }
+
+#[test]
+fn a_local_route_arms_routes_for_the_request_of_our_own() {
+    let rig = script(
+        "route { exit; }\nlocal_route { $avp(who) = \"us\"; t_on_reply(\"seen\"); t_on_failure(\"failed\"); }\n\
+         onreply_route[seen] { xlog(\"reply $rs $avp(who)\\n\"); $avp(who) = \"them\"; }\n\
+         failure_route[failed] { xlog(\"failure $T_reply_code $rm $avp(who)\\n\"); if (!t_relay()) xlog(\"no relay\\n\"); }\n",
+    );
+    let (codes, done) = recorded();
+    send_request(rig.node, spec("sip:192.0.2.9"), done).unwrap();
+    rig.settle();
+    let out = rig.take_sent();
+    rig.receive(answer(&out[0], 100));
+    assert!(rig.receive(answer(&out[0], 404)).is_empty());
+    assert_eq!(rig.xlogs(), ["reply 100 us", "reply 404 them", "failure 404 OPTIONS them", "no relay"]);
+    assert_eq!(*codes.lock(), [(404, true)]);
+    send_request(rig.node, spec("sip:192.0.2.9"), None).unwrap();
+    rig.advance(Duration::from_secs(31));
+    assert_eq!(rig.xlogs(), ["failure 408 OPTIONS us", "no relay"]);
+}
+
+#[test]
+fn the_old_names_of_the_timeouts_count() {
+    let rig = script("modparam(\"tm\", \"fr_timer\", 3)\nroute { exit; }");
+    let (codes, done) = recorded();
+    send_request(rig.node, spec("sip:192.0.2.9"), done).unwrap();
+    rig.advance(Duration::from_secs(4));
+    assert_eq!(*codes.lock(), [(408, false)]);
+}
