@@ -178,6 +178,12 @@ impl Server {
                 FLUSH_MAX.as_secs()
             );
         }
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(async {
+                // A server that does not answer must not hold up the end.
+                let _ = tokio::time::timeout(JOIN_MAX, node.db.close_all()).await;
+            });
+        }
         self.network.shutdown();
         let end = Instant::now() + JOIN_MAX;
         for thread in self.threads.drain(..) {

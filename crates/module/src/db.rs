@@ -187,6 +187,11 @@ pub trait Db: Send + Sync {
 
     /// The URL without its password, for messages.
     fn name(&self) -> &str;
+
+    /// Closes the connections that nobody uses, at the end of the process: a database may have to tidy up behind the last one.
+    fn close(&self) -> BoxFuture<()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A driver: opens databases of its URL schemes.
@@ -221,6 +226,14 @@ impl DbRegistry {
     /// From now on this database stands for that of every URL, whatever drivers are loaded (tests of scripts).
     pub fn set_stand_in(&self, db: Arc<dyn Db>) {
         let _ = self.stand_in.set(db);
+    }
+
+    /// Closes what is open, at the end of the process.
+    pub async fn close_all(&self) {
+        let open: Vec<_> = self.open.write().drain().map(|(_, db)| db).collect();
+        for db in open {
+            db.close().await;
+        }
     }
 
     /// The database of `url`.

@@ -79,6 +79,12 @@ pub trait Engine: Send + Sync + 'static {
         statement: &Statement,
         deadline: Instant,
     ) -> impl Future<Output = Outcome> + Send;
+
+    /// Closes a connection in good order.
+    fn close(&self, connection: Self::Connection) -> impl Future<Output = ()> + Send {
+        drop(connection);
+        std::future::ready(())
+    }
 }
 
 /// A pool.
@@ -135,6 +141,21 @@ impl<E: Engine> Pool<E> {
                 let reason = if error.is_panic() { "its answer makes no sense" } else { "the program is stopping" };
                 Err(DbError::Unavailable(reason.into()))
             })
+        })
+    }
+
+    /// Closes the unused connections in good order.
+    pub fn close(&self) -> BoxFuture<()> {
+        let inner = self.inner.clone();
+        let task = self.handle.spawn(async move {
+            let idle = std::mem::take(&mut *inner.idle.lock());
+            for connection in idle {
+                inner.engine.close(connection).await;
+            }
+        });
+        Box::pin(async move {
+            // Fails only when the runtime is gone, and the connections with it.
+            let _ = task.await;
         })
     }
 

@@ -156,6 +156,15 @@ impl Db for SqliteDb {
     fn name(&self) -> &str {
         &self.name
     }
+
+    fn close(&self) -> BoxFuture<()> {
+        let (readers, writer) = (self.readers.close(), self.writer.close());
+        // The writer last: the connection that goes last takes the write-ahead log with it, and a reader may not write.
+        Box::pin(async move {
+            readers.await;
+            writer.await;
+        })
+    }
 }
 
 struct SqliteEngine {
@@ -216,6 +225,14 @@ impl Engine for SqliteEngine {
             Err(error) => {
                 Outcome { is_reusable: is_reusable(&error), can_retry: false, result: Err(self.explain(&error)) }
             }
+        }
+    }
+
+    async fn close(&self, connection: SqliteConn) {
+        // Moving the write-ahead log into the file is no statement with a deadline.
+        connection.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+        if let Err(error) = connection.connection.close().await {
+            tracing::warn!(file = %self.path.display(), %error, "SQLite file not closed in good order");
         }
     }
 }

@@ -397,3 +397,17 @@ async fn text_of_a_script_with_bound_values_runs() {
     let query = Statement::Bound(b"select k, '?' from t where v = ?".to_vec(), vec![7.into()]);
     assert_eq!(db.run(query).await.unwrap().rows, [["'; drop table t; --?".into(), DbValue::text("?")]]);
 }
+
+#[tokio::test]
+async fn a_closed_database_leaves_nothing_beside_its_file() {
+    let dir = TempDir::new();
+    let db = open(&dir, quick());
+    db.run(raw("CREATE TABLE t (a INTEGER)")).await.unwrap();
+    db.run(insert("t", &[("a", DbValue::from(1))])).await.unwrap();
+    let log = dir.file().with_extension("sqlite-wal");
+    assert!(log.exists(), "{} is not there while the database is open", log.display());
+    db.run(select("t", &["a"], Vec::new())).await.unwrap();
+    db.close().await;
+    assert!(!log.exists(), "{} stays behind", log.display());
+    assert_eq!(db.run(select("t", &["a"], Vec::new())).await.unwrap().rows.len(), 1, "it opens again when needed");
+}
