@@ -36,4 +36,28 @@ fn main() {
         spent += time;
     }
     println!("one run: {} ns at best, {} ns on average of {ROUNDS}", best.as_nanos(), (spent / ROUNDS).as_nanos());
+    waits();
+}
+
+/// A run that waits over and over; each wait ends at once, so what is left is parking, a timer, and going on behind the call.
+const WAITS: &str = "socket=udp:127.0.3.1:5071
+max_while_loops=20000
+loadmodule \"proto_udp.so\"
+loadmodule \"cfgutils.so\"
+route { $var(i) = 0; while ($var(i) < 20000) { usleep(1); $var(i) = $var(i) + 1; } $var(done) = 1; }";
+
+/// Waits and what one of them takes, the clock of the rig included.
+fn waits() {
+    let rig = Rig::script(WAITS);
+    let route = rig.node.program().main_route().unwrap();
+    let context = rig.context(invite());
+    let start = Instant::now();
+    run::start(context, route, StartOptions::new(RouteKind::Request), Box::new(|context, _| context.recycle()));
+    let mut rounds = 0u32;
+    while !rig.node.parked.is_empty() {
+        rig.workers.advance(Duration::from_millis(1));
+        rounds += 1;
+    }
+    let spent = start.elapsed();
+    println!("one wait: {} ns of {} rounds of the clock", (spent / 20_000).as_nanos(), rounds);
 }
