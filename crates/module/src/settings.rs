@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use tandem_script::ast::Dialect;
+use tandem_script::ast::{Dialect, GlobalValue};
 use tandem_script::globals::{BlacklistDef, Globals};
 use tandem_script::vm::LogLevel;
 
@@ -31,6 +31,8 @@ pub struct Settings {
     pub blacklists: Vec<BlacklistDef>,
     /// `socket=bond:...`: names of bonds and the sockets in them, as written.
     pub bonds: Vec<(String, Vec<String>)>,
+    /// `exec_msg_threshold`: a script that runs longer at a stretch, in microseconds, is complained about; 0 never.
+    pub slow_run_micros: u32,
     /// `disable_503_translation`.
     pub translates_503: bool,
     /// `mhomed`.
@@ -59,6 +61,7 @@ impl Default for Settings {
             asserts_enabled: false,
             aborts_on_assert: false,
             has_colours: false,
+            slow_run_micros: 0,
             blacklists: Vec::new(),
             bonds: Vec::new(),
             translates_503: true,
@@ -79,6 +82,13 @@ fn bond_of(text: &str) -> (String, Vec<String>) {
     (trim(name), sockets.split(',').map(trim).filter(|socket| !socket.is_empty()).collect())
 }
 
+fn number(value: &GlobalValue) -> Option<u32> {
+    match value {
+        GlobalValue::Int(int) => u32::try_from(*int).ok(),
+        _ => None,
+    }
+}
+
 impl Settings {
     /// What the global parameters of a script say.
     pub fn from_globals(globals: &Globals, dialect: Dialect) -> Settings {
@@ -95,6 +105,10 @@ impl Settings {
             asserts_enabled: globals.enable_asserts,
             aborts_on_assert: globals.abort_on_assert,
             has_colours: globals.xlog_force_color,
+            slow_run_micros: ["exec_msg_threshold", "execmsgthreshold"]
+                .into_iter()
+                .find_map(|name| number(globals.others.get(name)?))
+                .unwrap_or(0),
             blacklists: globals.blacklists.clone(),
             bonds: globals.bonds.iter().map(|bond| bond_of(bond)).collect(),
             translates_503: !globals.disable_503_translation,

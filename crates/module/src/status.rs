@@ -162,7 +162,10 @@ mod tests {
             board.report("a", &number.to_string());
         }
         let code = |identifier| registry.status("x", identifier).map(|status| status.code);
-        assert_eq!((code(None), code(Some("a")), code(Some("all")), code(Some("b"))), (Some(1), Some(-2), Some(-1), None));
+        assert_eq!(
+            (code(None), code(Some("a")), code(Some("all")), code(Some("b"))),
+            (Some(1), Some(-2), Some(-1), None)
+        );
         assert_eq!(registry.status("y", None), None);
         let reports = board.reports("a");
         assert_eq!((reports.len(), reports[0].1.as_str()), (REPORTS_MAX, "1"));

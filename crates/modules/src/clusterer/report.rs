@@ -48,7 +48,8 @@ struct ClusterStatus(&'static Clusterer);
 
 impl StatusGroup for ClusterStatus {
     fn all(&self) -> Vec<Status> {
-        let row = |(name, code, text): (String, i32, Option<&str>)| Status { name, code, details: text.map(str::to_owned) };
+        let row =
+            |(name, code, text): (String, i32, Option<&str>)| Status { name, code, details: text.map(str::to_owned) };
         all(self.0).into_iter().map(row).collect()
     }
 

@@ -9,8 +9,8 @@ use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
 use tandem_module::node::NodeRef;
 use tandem_script::surface::CommandSpec;
 
-use super::{blacklists, connections, status, subscriptions};
 use super::table::renamed_command;
+use super::{blacklists, connections, status, subscriptions};
 
 pub(super) static COMMANDS: &[CommandSpec] = &[
     renamed_command(

@@ -72,6 +72,7 @@ static STATS: &[StatSpec] = &[
     StatSpec { name: "err_replies", doc: "bogus replies" },
     StatSpec { name: "bad_URIs_rcvd", doc: "URIs that could not be parsed" },
     StatSpec { name: "bad_msg_hdr", doc: "messages whose headers could not be parsed" },
+    StatSpec { name: "slow_messages", doc: "times a script ran longer at a stretch than exec_msg_threshold" },
     StatSpec { name: "timestamp", doc: "seconds since the process started" },
     StatSpec { name: "absorbed_requests", doc: "retransmissions and ACKs that no script had to see" },
     StatSpec { name: "parked_runs", doc: "script runs that wait for something now" },

@@ -7,8 +7,9 @@ use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 
 use super::table::{function, variable, writable};
 use super::{
-    auth_vars as auth, blacklists, branches, cache, connections, flags, forward, header_vars as headers, misc, process_vars as process,
-    request_vars as request, sdp_vars as sdp, sockets, status, subscriptions, trace, uri_functions as uri,
+    auth_vars as auth, blacklists, branches, cache, connections, flags, forward, header_vars as headers, misc,
+    process_vars as process, request_vars as request, sdp_vars as sdp, sockets, status, subscriptions, trace,
+    uri_functions as uri,
 };
 
 const NONE: &[ArgSpec] = &[];

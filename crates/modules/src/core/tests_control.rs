@@ -97,7 +97,10 @@ fn scripts_and_management_edit_lists() {
             { "flags": 0, "IP": "10.0.0.2", "Mask": "255.255.255.255", "Proto": "tcp", "Port": 5060, "Match": "x*" }] })
     );
     assert_eq!(text(mi(&rig, "blacklists:list", &[json!("none")])), "404 Unknown name");
-    assert_eq!(text(mi(&rig, "add_blacklist_rule", &[json!("ro"), json!("1.1.1.1")])), "403 Cannot modify read-only blacklist");
+    assert_eq!(
+        text(mi(&rig, "add_blacklist_rule", &[json!("ro"), json!("1.1.1.1")])),
+        "403 Cannot modify read-only blacklist"
+    );
     assert_eq!(text(mi(&rig, "add_blacklist_rule", &[json!("own"), json!("!udp,::/0,5060,a,b"), json!(30)])), "\"OK\"");
     assert_eq!(text(mi(&rig, "add_blacklist_rule", &[json!("own"), json!("::1"), json!(0)])), "404 Bad expire value");
     assert!(text(mi(&rig, "add_blacklist_rule", &[json!("own"), json!("x")])).starts_with("404 Bad rule"));
@@ -137,18 +140,25 @@ fn the_status_of_the_process_is_asked_by_group() {
     let row = |name: &str, code: i32, text: &str| json!({ "Name": name, "Readiness": code > 0, "Status": code, "Details": text });
     let lab = json!([row("db", -2, "no data"), row("cache", 2, "reloading")]);
     assert_eq!(mi(&rig, "sr_list_status", &[json!("lab")]), Ok(lab.clone()));
-    let all = json!([{ "Name": "core", "Identifiers": [row("main", 1, "running")] }, { "Name": "lab", "Identifiers": lab }]);
+    let all =
+        json!([{ "Name": "core", "Identifiers": [row("main", 1, "running")] }, { "Name": "lab", "Identifiers": lab }]);
     assert_eq!(mi(&rig, "sr_list_status", &[]), Ok(all));
     let reports = mi(&rig, "sr_list_reports", &[json!("lab"), json!("db")]).unwrap();
     assert_eq!(reports[0]["Log"], "connection lost");
-    assert_eq!(mi(&rig, "sr_list_reports", &[]).unwrap()[1]["Identifiers"][1], json!({ "Name": "cache", "Reports": [] }));
+    assert_eq!(
+        mi(&rig, "sr_list_reports", &[]).unwrap()[1]["Identifiers"][1],
+        json!({ "Name": "cache", "Reports": [] })
+    );
     assert_eq!(text(mi(&rig, "sr_list_reports", &[json!("lab"), json!("x")])), "404 Identifier not found");
     assert_eq!(text(mi(&rig, "sr_get_status", &[json!("lab"), json!("x")])), "404 Identity not found");
     assert_eq!(
         mi(&rig, "sr_get_status", &[json!("lab"), json!("all")]),
         Ok(json!({ "Readiness": false, "Status": -1, "Details": "aggregated" }))
     );
-    assert_eq!(mi(&rig, "sr_list_identifiers", &[json!("core")]), Ok(json!({ "Group": "core", "Identifiers": ["main"] })));
+    assert_eq!(
+        mi(&rig, "sr_list_identifiers", &[json!("core")]),
+        Ok(json!({ "Group": "core", "Identifiers": ["main"] }))
+    );
 }
 
 #[test]
@@ -176,7 +186,9 @@ fn a_trace_logs_each_statement_once_and_ends_with_the_run() {
 
 #[test]
 fn a_trace_of_something_wrong_fails() {
-    let rig = Rig::script("route { script_trace(2, \"$nothing\"); xlog(\"$rc\"); script_trace(\"loud\", \"x\"); xlog(\"$rc\"); }");
+    let rig = Rig::script(
+        "route { script_trace(2, \"$nothing\"); xlog(\"$rc\"); script_trace(\"loud\", \"x\"); xlog(\"$rc\"); }",
+    );
     rig.receive(REQUEST);
     assert_eq!(rig.xlogs(), ["-1", "-1"]);
 }
@@ -244,4 +256,18 @@ fn an_assignment_is_a_condition_that_is_true_when_it_succeeds() {
     let rig = Rig::script_in(Dialect::V4_0, route);
     rig.receive(REQUEST);
     assert_eq!(rig.xlogs(), ["a0", "b5", "c2", "d7", "e6", "e5"]);
+}
+
+#[test]
+fn scripts_that_run_too_long_are_counted() {
+    let route = "route { $var(i) = 0; while ($var(i) < 5000) { $var(i) = $var(i) + 1; } }";
+    for (global, wanted) in [("", 0), ("exec_msg_threshold=1\n", 1), ("execmsgthreshold=60000000\n", 0)] {
+        let rig = Rig::script(&format!("{global}{route}"));
+        rig.receive(REQUEST);
+        assert_eq!(rig.node.stats.value("core:slow_messages"), Some(wanted), "{global}");
+        let complaints = take_logs().iter().filter(|line| line.text.contains("exec_msg_threshold is 1 us")).count();
+        assert_eq!(complaints as i64, wanted);
+    }
+    let rig = Rig::script(route);
+    assert!(rig.node.stats.value("timestamp").unwrap() >= 0);
 }

@@ -119,9 +119,8 @@ fn replicate_to(context: &Context, target: &Target) -> bool {
     };
     let to: Option<Destination> =
         addresses.iter().find_map(|address| outgoing::destination(node, &context.source, target.socket, *address).ok());
-    let is_allowed = |to: &Destination| {
-        !outgoing::is_blocked(node, &context.message, &context.source, &context.edits, target, to)
-    };
+    let is_allowed =
+        |to: &Destination| !outgoing::is_blocked(node, &context.message, &context.source, &context.edits, target, to);
     let Some(to) = to.filter(is_allowed) else { return false };
     let id = tm.table.next_id();
     let mut branch = smallvec::SmallVec::<[u8; 48]>::new();

@@ -92,7 +92,8 @@ fn parse_listed_rule(text: &str) -> Result<BlacklistRule, String> {
     let (is_inverted, text) = inverted(text);
     match text.strip_prefix('(') {
         Some(fields) => {
-            let fields = fields.trim_end().strip_suffix(')').ok_or_else(|| format!("`{text}`: the `(` is not closed"))?;
+            let fields =
+                fields.trim_end().strip_suffix(')').ok_or_else(|| format!("`{text}`: the `(` is not closed"))?;
             rule_of_fields(is_inverted, &split_outside(fields, ','))
         }
         None => rule_of_fields(is_inverted, &[text]),

@@ -29,7 +29,6 @@ pub(super) fn statement<H: Host>(program: &Program, host: &mut H, pc: u32) {
     let file = program.files.get(usize::from(place.span.file.0)).map(|file| file.to_str().into_owned());
     let info = if trace.info.is_empty() { String::new() } else { format!("[{}]", trace.info.to_str()) };
     let text = String::from_utf8_lossy(&text);
-    let line =
-        format!("[Script Trace][{}:{}]{info} -> ({text})", file.as_deref().unwrap_or("script"), place.line);
+    let line = format!("[Script Trace][{}:{}]{info} -> ({text})", file.as_deref().unwrap_or("script"), place.line);
     complain(program, host, pc, trace.level, &line);
 }

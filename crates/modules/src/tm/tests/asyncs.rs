@@ -37,14 +37,12 @@ fn a_resume_route_is_a_new_top_route_with_the_state_of_the_message() {
 
 #[test]
 fn a_failure_route_waits_in_place_and_goes_on_in_the_resume_route() {
-    let rig = rig(
-        "route { $avp(a) = 1; t_on_failure(\"F\"); t_relay(); }
+    let rig = rig("route { $avp(a) = 1; t_on_failure(\"F\"); t_relay(); }
         failure_route[F] { $avp(a) = 2; async(sleep(1), NEXT); xlog(\"never\"); }
         route[NEXT] { xlog(\"$rc $avp(a) $T_reply_code $(route[*])\"); async(usleep(10), GO); }
         route[GO] { t_on_failure(\"G\"); $ru = \"sip:mailbox@192.0.2.8:5008\"; t_relay(); }
         failure_route[G] { async(sleep(1), END); }
-        route[END] { t_reply(480, \"Nobody\"); }",
-    );
+        route[END] { t_reply(480, \"Nobody\"); }");
     let out = rig.receive(request("OPTIONS", "a"));
     assert_eq!(lines(&rig.receive(answer(&out[0], 486))), Vec::<String>::new());
     let next = rig.advance(SECOND + SECOND);
@@ -57,11 +55,9 @@ fn a_failure_route_waits_in_place_and_goes_on_in_the_resume_route() {
 
 #[test]
 fn a_branch_waits_for_its_route_and_can_be_dropped_after_it() {
-    let rig = rig(
-        "route { t_on_branch(\"B\"); t_relay(); xlog(\"relayed $rc\"); }
+    let rig = rig("route { t_on_branch(\"B\"); t_relay(); xlog(\"relayed $rc\"); }
         branch_route[B] { async(sleep(1), BACK); xlog(\"never\"); }
-        route[BACK] { if ($rm == \"INFO\") drop; $ru = \"sip:branch@192.0.2.8:5008\"; }",
-    );
+        route[BACK] { if ($rm == \"INFO\") drop; $ru = \"sip:branch@192.0.2.8:5008\"; }");
     assert_eq!(lines(&rig.receive(request("OPTIONS", "a"))), Vec::<String>::new());
     assert_eq!(lines(&rig.advance(SECOND))[0], "OPTIONS sip:branch@192.0.2.8:5008 SIP/2.0");
     assert_eq!(rig.xlogs(), ["relayed 1"]);
@@ -73,13 +69,11 @@ fn a_branch_waits_for_its_route_and_can_be_dropped_after_it() {
 
 #[test]
 fn replies_are_held_in_named_routes_and_not_in_the_global_one() {
-    let rig = rig(
-        "route { t_on_reply(\"R\"); t_relay(); }
+    let rig = rig("route { t_on_reply(\"R\"); t_relay(); }
         onreply_route { if ($rs == 183) async(sleep(1), GLOBAL); }
         onreply_route[R] { if ($rs == 200) async(sleep(1), NAMED); }
         route[GLOBAL] { xlog(\"global $rc $rs\"); }
-        route[NAMED] { xlog(\"named $rc $rs\"); drop; }",
-    );
+        route[NAMED] { xlog(\"named $rc $rs\"); drop; }");
     let out = rig.receive(request("INVITE", "a"));
     assert_eq!(lines(&rig.receive(answer(&out[1], 183))), ["SIP/2.0 183 Session Progress"]);
     assert_eq!(rig.xlogs(), ["global -1 183"]);
@@ -90,12 +84,10 @@ fn replies_are_held_in_named_routes_and_not_in_the_global_one() {
 
 #[test]
 fn timer_and_event_routes_and_acks_wait_in_place() {
-    let rig = rig(
-        "timer_route[t, 5] { async(sleep(1), DONE); xlog(\"never\"); }
+    let rig = rig("timer_route[t, 5] { async(sleep(1), DONE); xlog(\"never\"); }
         event_route[E_TEST] { async(sleep(1), DONE); xlog(\"never\"); }
         route { if ($rm == \"ACK\") async(sleep(1), DONE); raise_event(\"E_TEST\"); }
-        route[DONE] { xlog(\"$rm $rc $(route[*])\"); }",
-    );
+        route[DONE] { xlog(\"$rm $rc $(route[*])\"); }");
     rig.receive(request("ACK", "a"));
     rig.advance(SECOND);
     assert_eq!(rig.xlogs(), ["ACK 1 route[DONE]"]);
@@ -126,7 +118,9 @@ fn a_launched_call_reports_on_a_message_of_its_own() {
 
 #[test]
 fn without_transactions_async_ends_the_script_with_an_error() {
-    let rig = Rig::script("loadmodule \"cfgutils.so\"\nroute { async(sleep(1), GO); xlog(\"never\"); } route[GO] { xlog(\"never\"); }");
+    let rig = Rig::script(
+        "loadmodule \"cfgutils.so\"\nroute { async(sleep(1), GO); xlog(\"never\"); } route[GO] { xlog(\"never\"); }",
+    );
     rig.receive(request("OPTIONS", "a"));
     rig.advance(SECOND);
     let logs = take_logs();
@@ -145,10 +139,7 @@ fn values_come_back_from_routes_and_are_replaced_by_the_next_call() {
         route[three] { return(, $var(x)); }",
     );
     rig.receive(request("OPTIONS", "a"));
-    assert_eq!(
-        rig.xlogs(),
-        ["a 3 <null> <null> <null>", "<null>", "5 t 4 <null> <null>", "<null>", "2 <null>", "1 7"]
-    );
+    assert_eq!(rig.xlogs(), ["a 3 <null> <null> <null>", "<null>", "5 t 4 <null> <null>", "<null>", "2 <null>", "1 7"]);
 }
 
 #[test]
