@@ -557,6 +557,7 @@ fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenS
     for ip in ips {
         for port in &ports {
             let mut spec = ListenSpec::new(proto, ip, *port);
+            spec.is_anycast = socket.options.iter().any(|option| option == "anycast");
             spec.advertised = socket.advertised.as_ref().map(|(host, shown)| (host.clone(), shown.unwrap_or(*port)));
             spec.tag = socket.tag.clone();
             spec.tos = socket.tos.and_then(|tos| u8::try_from(tos).ok());

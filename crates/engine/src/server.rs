@@ -73,13 +73,14 @@ impl Server {
         let network = Network::bind(net, listeners)?;
         let sockets = network.listeners().iter().map(|listener| {
             let spec = listener.spec();
-            Socket::new(
+            let socket = Socket::new(
                 module_socket(listener.id()),
                 module_proto(spec.proto),
                 listener.local(),
                 spec.advertised.clone(),
                 spec.tag.clone(),
-            )
+            );
+            Socket { is_anycast: spec.is_anycast, ..socket }
         });
         node.set_sockets(sockets.collect());
         let mailboxes: Vec<Arc<Mailbox<Task>>> =

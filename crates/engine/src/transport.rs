@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use tandem_module::transport::{ConnId, Destination, Proto, SendError, SocketId, Transport};
+use tandem_module::transport::{ConnId, Destination, Proto, SendError, SocketId, StreamConnection, Transport};
 use tandem_net::{Network, Target};
 
 /// Largest UDP payload.
@@ -60,6 +60,18 @@ impl Transport for NetTransport {
     fn close_bin(&self, to: SocketAddr) {
         self.network.close_connections_to(tandem_net::Proto::Bin, to);
         self.network.close_connections_to(tandem_net::Proto::Bins, to);
+    }
+
+    fn connections(&self) -> Vec<StreamConnection> {
+        let all = self.network.connections().into_iter();
+        all.map(|info| StreamConnection {
+            conn: ConnId(info.conn.as_u64()),
+            proto: module_proto(info.proto),
+            remote: info.remote,
+            local: info.local,
+            since: info.since,
+        })
+        .collect()
     }
 
     fn close_connection(&self, conn: ConnId) {

@@ -363,6 +363,14 @@ impl Host for Context {
         self.node.settings.asserts_enabled
     }
 
+    fn assert_failed(&mut self) {
+        if self.node.settings.aborts_on_assert {
+            // What the log holds back would be lost otherwise.
+            eprintln!("abort_on_assert is set and an assertion failed: the process ends");
+            std::process::abort();
+        }
+    }
+
     fn has_error(&mut self) -> bool {
         self.error.is_some()
     }

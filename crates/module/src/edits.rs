@@ -64,6 +64,8 @@ pub struct Edits {
     pub force_rport: bool,
     /// `add_local_rport()`.
     pub add_local_rport: bool,
+    /// `use_blacklist()` / `unuse_blacklist()`.
+    pub blacklists: crate::blacklist::BlacklistMarker,
     /// `set_advertised_address()` / `set_advertised_port()`.
     pub advertised: (Option<Text>, Option<Text>),
     /// Top Route header values taken off by `loose_route()` are deleted through `lumps`; this tells that it happened.
@@ -97,6 +99,7 @@ impl Edits {
             && self.target.attrs.is_empty()
             && !self.force_rport
             && !self.add_local_rport
+            && self.blacklists.is_none()
             && self.advertised.0.is_none()
             && self.advertised.1.is_none()
             && !self.is_loose_routed

@@ -2,6 +2,7 @@
 //! may ask for: the run context of a script, replies, parking, events, databases, timers. It opens no sockets, has no
 //! protocol logic of its own and knows no module by name.
 
+pub mod blacklist;
 pub mod cachedb;
 pub mod clock;
 pub mod context;
@@ -18,6 +19,7 @@ pub mod reply;
 pub mod run;
 pub mod settings;
 pub mod stat;
+pub mod status;
 pub mod subscription;
 pub mod transaction;
 pub mod transport;

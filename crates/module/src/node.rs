@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tandem_script::program::Program;
 use tandem_script::surface::Surface;
 
+use crate::blacklist::Blacklists;
 use crate::cachedb::CacheRegistry;
 use crate::context::Context;
 use crate::db::DbRegistry;
@@ -75,6 +76,10 @@ pub struct Node {
     pub caches: CacheRegistry,
     /// Subscriptions of external programs to events.
     pub subscriptions: crate::subscription::Subscriptions,
+    /// Destination blacklists.
+    pub blacklists: Blacklists,
+    /// Status and reports of the parts of the process.
+    pub status: crate::status::StatusRegistry,
     /// Parked script runs.
     pub parked: ParkingLot,
     /// Writes that a stopping process waits for.
@@ -411,6 +416,8 @@ impl NodeBuilder {
     /// Makes the node. It is never freed.
     pub fn build(self, settings: Settings, program: Arc<Program>) -> NodeRef {
         let node = Node {
+            blacklists: Blacklists::of_script(&settings.blacklists),
+            status: crate::status::StatusRegistry::default(),
             settings,
             events: EventBus::default(),
             mi: std::sync::Arc::default(),

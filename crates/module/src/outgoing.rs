@@ -36,6 +36,9 @@ pub enum RouteError {
     /// No listener fits.
     #[error("no {0} socket to send from")]
     NoSocket(&'static str),
+    /// A blacklist in use forbids it.
+    #[error("{0} is on a blacklist in use")]
+    Blocked(SocketAddr),
 }
 
 /// Where a SIP URI leads (RFC 3263 §4): `maddr` first, then host; the transport from the URI, else that of the listener
@@ -94,6 +97,30 @@ pub fn destination(
     let preferred = forced.or(Some(source.socket));
     let socket = node.socket_towards(proto, addr, preferred).ok_or(RouteError::NoSocket(proto.name()))?;
     Ok(Destination { proto, addr, socket: socket.id, conn: None })
+}
+
+/// Whether a blacklist in use forbids to send the request to `to` (OpenSIPS: core, check_against_blacklist()). Patterns of
+/// rules look at the request as it would be sent; it is written for that only when there is such a rule.
+pub fn is_blocked(
+    node: NodeRef,
+    message: &Message,
+    source: &Source,
+    edits: &Edits,
+    target: &Target,
+    to: &Destination,
+) -> bool {
+    if node.blacklists.bits(edits.blacklists) == 0 {
+        return false;
+    }
+    let written = std::cell::OnceCell::new();
+    node.blacklists.blocks(edits.blacklists, Some(to.proto.name()), to.addr, || {
+        let text: &Vec<u8> = written.get_or_init(|| {
+            let mut out = Vec::with_capacity(message.buffer().len() + 256);
+            write_branch(node, message, source, edits, target, to, b"z9hG4bK", &mut out);
+            out
+        });
+        text.as_slice()
+    })
 }
 
 /// Writes the request for one branch: request URI, our Via with `branch`, Record-Route, Path, lumps.

@@ -338,9 +338,26 @@ pub fn wait(mut context: Box<Context>, pending: Pending, after: impl FnOnce(Box<
     park(Run { context, machine: spare_machine(), program, after }, pending, Then::Continue, None);
 }
 
+/// Does some of a run; complains when it takes longer than `exec_msg_threshold`. Waits are not in it.
+fn watched<T>(node: NodeRef, work: impl FnOnce() -> T) -> T {
+    let limit = node.settings.slow_run_micros;
+    if limit == 0 {
+        return work();
+    }
+    // The time of this thread is meant, also where tests have stopped the clock.
+    let begin = std::time::Instant::now();
+    let result = work();
+    let spent = begin.elapsed().as_micros();
+    if spent > u128::from(limit) {
+        node.stats.stat("core", "slow_messages").inc();
+        write_log(LogLevel::Warning, &format!("a script ran {spent} us, exec_msg_threshold is {limit} us"));
+    }
+    result
+}
+
 fn drive(mut run: Run) {
     run.context.vars = worker::take_vars();
-    let outcome = run.machine.run(&mut *run.context);
+    let outcome = watched(run.context.node, || run.machine.run(&mut *run.context));
     worker::put_vars(std::mem::take(&mut run.context.vars));
     settle(run, outcome);
 }
@@ -397,6 +414,7 @@ fn resume(node: NodeRef, token: u64, wake: Wake) {
 
 fn go_on(parked: Parked, wake: Wake) {
     let Parked { mut run, finish, then } = parked;
+    let node = run.context.node;
     run.context.vars = worker::take_vars();
     let called = finish(&mut run.context, wake);
     let again = match called {
@@ -410,7 +428,7 @@ fn go_on(parked: Parked, wake: Wake) {
             return park(run, pending, then, None);
         }
     };
-    let outcome = match then {
+    let outcome = watched(node, || match then {
         Then::Continue => match done {
             Called::Done(code) if run.machine.is_waiting() => run.machine.resume(&mut *run.context, code),
             Called::Drop => Outcome::Finished { is_dropped: true, code: 0 },
@@ -422,7 +440,7 @@ fn go_on(parked: Parked, wake: Wake) {
             run_route(&mut run, route, &done, params)
         }
         Then::Report(None, _) => Outcome::Finished { is_dropped: false, code: code_of(&done) },
-    };
+    });
     worker::put_vars(std::mem::take(&mut run.context.vars));
     settle(run, outcome);
 }

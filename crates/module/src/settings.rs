@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use tandem_script::ast::Dialect;
-use tandem_script::globals::Globals;
+use tandem_script::ast::{Dialect, GlobalValue};
+use tandem_script::globals::{BlacklistDef, Globals};
 use tandem_script::vm::LogLevel;
 
 /// Global parameters (script-language specification §12) as far as they have an effect at run time.
@@ -23,6 +23,16 @@ pub struct Settings {
     pub user_agent_header: String,
     /// `enable_asserts`.
     pub asserts_enabled: bool,
+    /// `abort_on_assert`: a failed assert ends the process.
+    pub aborts_on_assert: bool,
+    /// `xlog_force_color`: `$C(xy)` gives colours.
+    pub has_colours: bool,
+    /// `dst_blacklist`: the lists the script defines.
+    pub blacklists: Vec<BlacklistDef>,
+    /// `socket=bond:...`: names of bonds and the sockets in them, as written.
+    pub bonds: Vec<(String, Vec<String>)>,
+    /// `exec_msg_threshold`: a script that runs longer at a stretch, in microseconds, is complained about; 0 never.
+    pub slow_run_micros: u32,
     /// `disable_503_translation`.
     pub translates_503: bool,
     /// `mhomed`.
@@ -49,6 +59,11 @@ impl Default for Settings {
             server_header: Some(concat!("Server: Tandem/", env!("CARGO_PKG_VERSION")).to_owned()),
             user_agent_header: concat!("User-Agent: Tandem/", env!("CARGO_PKG_VERSION")).to_owned(),
             asserts_enabled: false,
+            aborts_on_assert: false,
+            has_colours: false,
+            slow_run_micros: 0,
+            blacklists: Vec::new(),
+            bonds: Vec::new(),
             translates_503: true,
             is_multihomed: false,
             accept_aliases: 0,
@@ -57,6 +72,20 @@ impl Default for Settings {
             is_v2_4: false,
             script_dir: std::path::PathBuf::new(),
         }
+    }
+}
+
+/// A bond as written, `name { "udp:10.0.0.1:5060", ... }`, as its name and its sockets.
+fn bond_of(text: &str) -> (String, Vec<String>) {
+    let (name, sockets) = text.split_once('{').unwrap_or((text, ""));
+    let trim = |text: &str| text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '}')).to_owned();
+    (trim(name), sockets.split(',').map(trim).filter(|socket| !socket.is_empty()).collect())
+}
+
+fn number(value: &GlobalValue) -> Option<u32> {
+    match value {
+        GlobalValue::Int(int) => u32::try_from(*int).ok(),
+        _ => None,
     }
 }
 
@@ -74,6 +103,14 @@ impl Settings {
             server_header: server.filter(|_| globals.server_signature),
             user_agent_header: globals.user_agent_header.as_ref().map_or(defaults.user_agent_header, trimmed),
             asserts_enabled: globals.enable_asserts,
+            aborts_on_assert: globals.abort_on_assert,
+            has_colours: globals.xlog_force_color,
+            slow_run_micros: ["exec_msg_threshold", "execmsgthreshold"]
+                .into_iter()
+                .find_map(|name| number(globals.others.get(name)?))
+                .unwrap_or(0),
+            blacklists: globals.blacklists.clone(),
+            bonds: globals.bonds.iter().map(|bond| bond_of(bond)).collect(),
             translates_503: !globals.disable_503_translation,
             is_multihomed: globals.mhomed,
             accept_aliases: globals.tcp_accept_aliases,
@@ -93,5 +130,17 @@ impl Settings {
     /// Whether log lines of that level are printed.
     pub fn wants_log(&self, level: LogLevel) -> bool {
         level as i32 <= self.log_level.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bond_is_a_name_and_its_sockets() {
+        let wanted = ("b1".to_owned(), vec!["udp:10.0.0.1:5060".to_owned(), "tcp:10.0.0.2".to_owned()]);
+        assert_eq!(bond_of("b1 { \"udp:10.0.0.1:5060\", 'tcp:10.0.0.2' }"), wanted);
+        assert_eq!(bond_of("b2").1.len(), 0);
     }
 }

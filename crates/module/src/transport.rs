@@ -98,6 +98,21 @@ pub struct SocketId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId(pub u64);
 
+/// A stream connection as management shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamConnection {
+    /// Its id.
+    pub conn: ConnId,
+    /// Its protocol.
+    pub proto: Proto,
+    /// The peer.
+    pub remote: SocketAddr,
+    /// The own end.
+    pub local: SocketAddr,
+    /// When it was accepted or connecting began.
+    pub since: std::time::Instant,
+}
+
 /// A listener.
 #[derive(Clone, Debug)]
 pub struct Socket {
@@ -224,6 +239,11 @@ pub trait Transport: Send + Sync {
 
     /// Closes all connections to or from that cluster peer address.
     fn close_bin(&self, to: SocketAddr);
+
+    /// The stream connections there are now.
+    fn connections(&self) -> Vec<StreamConnection> {
+        Vec::new()
+    }
 
     /// Closes one connection; nothing when it is gone.
     fn close_connection(&self, _conn: ConnId) {}

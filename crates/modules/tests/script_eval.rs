@@ -159,7 +159,7 @@ fn recorded_cases_give_the_recorded_results_in_both_dialects() {
 }
 
 /// Scripts the reference starts and we refuse, and why.
-const REFUSED: &[(&str, &str)] = &[("parse-177", "destination blacklists are not here yet")];
+const REFUSED: &[(&str, &str)] = &[];
 
 #[test]
 fn scripts_that_the_reference_starts_are_accepted() {

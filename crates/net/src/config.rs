@@ -25,12 +25,24 @@ pub struct ListenSpec {
     pub reuse_port: bool,
     /// Allow binding an address that this host does not have (yet), for floating addresses.
     pub free_bind: bool,
+    /// Whether other hosts have the address, too (`anycast`); kept, not interpreted.
+    pub is_anycast: bool,
 }
 
 impl ListenSpec {
     /// A plain listener without options.
     pub fn new(proto: Proto, ip: IpAddr, port: u16) -> Self {
-        ListenSpec { proto, ip, port, advertised: None, tag: None, tos: None, reuse_port: false, free_bind: false }
+        ListenSpec {
+            proto,
+            ip,
+            port,
+            advertised: None,
+            tag: None,
+            tos: None,
+            reuse_port: false,
+            free_bind: false,
+            is_anycast: false,
+        }
     }
 
     /// The address to bind.

@@ -128,7 +128,7 @@ impl Lists {
             _ => None,
         };
         Lists {
-            blacklists: globals.blacklists.into_iter().map(|(name, _)| name).collect(),
+            blacklists: globals.blacklists.into_iter().map(|list| list.name).collect(),
             parameters: script.items.iter().filter_map(text).collect(),
             is_stateless_forward_off: globals.disable_stateless_fwd,
         }

@@ -1,7 +1,11 @@
 //! Global parameters (specification §12): names, types, defaults, and their values in a script. It starts nothing and opens nothing.
 
+mod blacklist;
 mod table;
 
+pub use blacklist::{
+    BLACKLISTS_MAX, BlacklistDef, BlacklistFlags, BlacklistRule, parse_blacklist, parse_blacklist_rule,
+};
 pub use table::{GlobalSpec, GlobalType, Since, find, names};
 
 use hashbrown::HashMap;
@@ -21,8 +25,8 @@ pub struct Globals {
     pub aliases: Vec<AliasDef>,
     /// Directories of modules, as written.
     pub module_paths: Vec<String>,
-    /// Destination blacklists: name and whole definition as written.
-    pub blacklists: Vec<(String, String)>,
+    /// Destination blacklists.
+    pub blacklists: Vec<BlacklistDef>,
     /// Auto-scaling profiles as written.
     pub scaling_profiles: Vec<String>,
     /// Address for Via and Record-Route.
@@ -229,6 +233,9 @@ fn set(globals: &mut Globals, global: &Global, notes: &mut Vec<Diagnostic>) -> R
         }
         (GlobalType::Socket, GlobalValue::Raw(bond)) => globals.bonds.push(bond.clone()),
         (GlobalType::Alias, GlobalValue::Alias(alias)) => globals.aliases.push(alias.clone()),
+        (GlobalType::Raw, GlobalValue::Raw(raw)) if name == "dst_blacklist" => {
+            add_blacklist(globals, raw).map_err(|reason| Diagnostic::error("bad-blacklist", global.span, reason))?;
+        }
         (GlobalType::Raw, GlobalValue::Raw(raw)) => set_raw(globals, name, raw),
         (GlobalType::Bool, GlobalValue::Int(value)) => set_bool(globals, name, *value != 0),
         (GlobalType::Int(min, max), GlobalValue::Int(value)) => {
@@ -293,15 +300,20 @@ fn insert_other(globals: &mut Globals, name: &str, value: &GlobalValue) {
     globals.others.insert(name.to_owned(), value.clone());
 }
 
+fn add_blacklist(globals: &mut Globals, raw: &str) -> Result<(), String> {
+    let list = parse_blacklist(raw)?;
+    if globals.blacklists.iter().any(|known| known.name == list.name) {
+        return Err(format!("there is a blacklist `{}` already", list.name));
+    }
+    if globals.blacklists.len() >= BLACKLISTS_MAX {
+        return Err(format!("more than {BLACKLISTS_MAX} blacklists"));
+    }
+    globals.blacklists.push(list);
+    Ok(())
+}
+
 fn set_raw(globals: &mut Globals, name: &str, raw: &str) {
     match name {
-        "dst_blacklist" => {
-            let list = raw
-                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                .find(|word| !word.is_empty())
-                .unwrap_or("");
-            globals.blacklists.push((list.to_owned(), raw.to_owned()));
-        }
         "auto_scaling_profile" => globals.scaling_profiles.push(raw.to_owned()),
         _ => insert_other(globals, name, &GlobalValue::Raw(raw.to_owned())),
     }

@@ -165,6 +165,9 @@ fn an_error_route_runs_after_the_action_and_leaves_the_return_code_alone() {
     host.has_asserts = true;
     assert_eq!(lines_of(&program, &mut host), ["error"]);
     assert!(host.complaints.iter().any(|text| text.contains("boom")));
+    assert_eq!(host.failed_asserts, 1);
+    let mut host = TestHost::new(Dialect::V4_0);
+    assert_eq!((lines_of(&program, &mut host), host.failed_asserts), (vec!["never".to_owned()], 0));
 }
 
 #[test]

@@ -48,9 +48,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 };
 
 const COMMANDS: &[CommandSpec] = &{
-    let [a, b, c, d, e] = report::COMMANDS;
+    let [explain] = report::COMMANDS;
     let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
-    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e]
+    [f, g, h, i, j, k, l, m, n, o, p, q, explain]
 };
 
 /// A script request of another node.

@@ -236,5 +236,6 @@ fn status_and_reports_have_the_form_operators_know() {
     let wrong = rig.mi("sr_get_status", MiParams::Positional(vec![json!("nobody")])).unwrap_err();
     assert_eq!((wrong.code, wrong.message.as_str()), (404, "Group not found"));
     let names = rig.mi("sr_list_identifiers", MiParams::None).unwrap();
-    assert_eq!(names, json!([{ "Group": "clusterer", "Identifiers": ["sharing_tags", "node_states"] }]));
+    let own = json!({ "Group": "clusterer", "Identifiers": ["sharing_tags", "node_states"] });
+    assert_eq!(names, json!([{ "Group": "core", "Identifiers": ["main"] }, own]));
 }

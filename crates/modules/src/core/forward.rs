@@ -114,7 +114,15 @@ fn transmit(context: &mut Context, targets: &[(Proto, std::net::SocketAddr)], wh
     let mut last = RouteError::NoSocket("fitting");
     for target in targets.iter().take(outgoing::TARGETS_MAX) {
         match outgoing::destination(context.node, &context.source, forced, *target) {
-            Ok(to) => return done(send_to(context, &to, what)),
+            Ok(to) => {
+                let edits = &context.edits;
+                let is_blocked =
+                    outgoing::is_blocked(context.node, &context.message, &context.source, edits, &edits.target, &to);
+                if !is_blocked || !matches!(what, What::Forward) {
+                    return done(send_to(context, &to, what));
+                }
+                last = RouteError::Blocked(to.addr);
+            }
             Err(error) => last = error,
         }
     }

@@ -9,8 +9,8 @@ use tandem_module::mi::{MiError, MiParams, MiReply, MiRequest, MiResult};
 use tandem_module::node::NodeRef;
 use tandem_script::surface::CommandSpec;
 
-use super::subscriptions;
 use super::table::renamed_command;
+use super::{blacklists, connections, status, subscriptions};
 
 pub(super) static COMMANDS: &[CommandSpec] = &[
     renamed_command(
@@ -61,6 +61,17 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
     subscriptions::SUBSCRIBE,
     subscriptions::SUBSCRIBERS,
     subscriptions::RAISE,
+    blacklists::LIST,
+    blacklists::CHECK_ALL,
+    blacklists::CHECK,
+    blacklists::ADD,
+    blacklists::DELETE,
+    status::GET,
+    status::STATUS,
+    status::REPORTS,
+    status::IDENTIFIERS,
+    connections::LIST,
+    connections::CLOSE,
     renamed_command(
         "cache_store",
         &["cache:store"],
@@ -72,6 +83,9 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
 ];
 
 pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
+    status::register_core(node);
+    let started = node.started().1;
+    node.stats.computed("core", "timestamp", move || tandem_module::node::unix_secs() - started);
     for spec in COMMANDS {
         let name = spec.name;
         node.mi.register(*spec, move |request| run(node, name, request));
@@ -114,6 +128,17 @@ fn now(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
         "event_subscribe" => subscriptions::subscribe(node, request),
         "subscribers_list" => subscriptions::subscribers(node, request),
         "raise_event" => subscriptions::raise(node, request),
+        "list_blacklists" => blacklists::list(node, request),
+        "check_blacklists" => blacklists::check_all(node, request),
+        "check_blacklist" => blacklists::check(node, request),
+        "add_blacklist_rule" => blacklists::add(node, request),
+        "del_blacklist_rule" => blacklists::delete(node, request),
+        "status_report:get" => status::get(node, request),
+        "status_report:status" => status::list(node, request),
+        "status_report:reports" => status::reports(node, request),
+        "status_report:identifiers" => status::identifiers(node, request),
+        "list_tcp_conns" => connections::list(node, request),
+        "tcp:close" => connections::close_command(node, request),
         _ => Err(MiError::new(-32601, "Method not found")),
     }
 }

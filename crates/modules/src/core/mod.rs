@@ -2,8 +2,10 @@
 //! What the VM handles itself (`$var`, `$avp`, `xlog`, `assert`, ...) is not here.
 
 mod auth_vars;
+mod blacklists;
 mod branches;
 mod cache;
+mod connections;
 pub(crate) mod db_load;
 mod flags;
 mod forward;
@@ -14,13 +16,17 @@ mod process_vars;
 mod request_vars;
 mod sdp_vars;
 mod sockets;
+mod status;
 mod subscriptions;
 pub(crate) mod table;
 mod tables;
+mod trace;
 mod uri_functions;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_control;
 
 pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;
@@ -66,6 +72,8 @@ static STATS: &[StatSpec] = &[
     StatSpec { name: "err_replies", doc: "bogus replies" },
     StatSpec { name: "bad_URIs_rcvd", doc: "URIs that could not be parsed" },
     StatSpec { name: "bad_msg_hdr", doc: "messages whose headers could not be parsed" },
+    StatSpec { name: "slow_messages", doc: "times a script ran longer at a stretch than exec_msg_threshold" },
+    StatSpec { name: "timestamp", doc: "seconds since the process started" },
     StatSpec { name: "absorbed_requests", doc: "retransmissions and ACKs that no script had to see" },
     StatSpec { name: "parked_runs", doc: "script runs that wait for something now" },
     StatSpec { name: "parked_refused", doc: "waits refused because too many runs wait" },

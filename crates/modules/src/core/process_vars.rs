@@ -110,7 +110,19 @@ pub(super) fn argument(_: &mut Context, call: &VarCall<'_>) -> Value {
     Value::Null
 }
 
-/// `$C(xy)`: colours are the business of the log's reader.
-pub(super) fn colour(_: &mut Context, _: &VarCall<'_>) -> Value {
-    Value::Text(Text::EMPTY)
+/// `$C(xy)`: the escape sequence for foreground `x` and background `y`; empty unless `xlog_force_color` is set.
+pub(super) fn colour(context: &mut Context, call: &VarCall<'_>) -> Value {
+    let Some([front, back]) = call.name.filter(|_| context.node.settings.has_colours) else {
+        return Value::Text(Text::EMPTY);
+    };
+    // ECMA-48: 30 and 40 are black, 39 and 49 whatever the terminal takes.
+    let number = |letter: u8| match letter {
+        b'x' => Some(9),
+        other => b"srgybpcw".iter().position(|known| *known == other),
+    };
+    let (Some(fore), Some(ground)) = (number(front.to_ascii_lowercase()), number(*back)) else {
+        return Value::Text(Text::EMPTY);
+    };
+    let is_bold = u8::from(front.is_ascii_uppercase());
+    Value::Text(Text::from(format!("\x1b[{is_bold};3{fore};4{ground}m")))
 }

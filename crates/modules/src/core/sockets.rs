@@ -72,6 +72,15 @@ pub(super) fn force_tcp_alias(context: &mut Context, args: &[Arg]) -> Called {
     }
 }
 
+/// `socket_belongs_to_bond(socket, bond)`.
+pub(super) fn belongs_to_bond(context: &mut Context, args: &[Arg]) -> Called {
+    let (Some(socket), Some(bond)) = (arg_text(args, 0), arg_text(args, 1)) else { return done(false) };
+    let node = context.node;
+    let bond = node.settings.bonds.iter().find(|(name, _)| name.as_bytes() == bond);
+    let (Some((_, members)), Some(socket)) = (bond, node.socket_named(socket)) else { return done(false) };
+    done(members.iter().any(|member| node.socket_named(member.as_bytes()).is_some_and(|own| own.id == socket.id)))
+}
+
 /// `set_via_handling("force-rport,add-local-rport,...")`.
 pub(super) fn set_via_handling(context: &mut Context, args: &[Arg]) -> Called {
     for word in arg_text(args, 0).unwrap_or_default().split(|byte| *byte == b',') {

@@ -7,8 +7,9 @@ use tandem_script::surface::{ArgSpec, Routes, arg, opt};
 
 use super::table::{function, variable, writable};
 use super::{
-    auth_vars as auth, branches, cache, flags, forward, header_vars as headers, misc, process_vars as process,
-    request_vars as request, sdp_vars as sdp, sockets, subscriptions, uri_functions as uri,
+    auth_vars as auth, blacklists, branches, cache, connections, flags, forward, header_vars as headers, misc,
+    process_vars as process, request_vars as request, sdp_vars as sdp, sockets, status, subscriptions, trace,
+    uri_functions as uri,
 };
 
 const NONE: &[ArgSpec] = &[];
@@ -198,6 +199,69 @@ pub(super) static FUNCTIONS: &[Function] = &[
         sockets::force_send_socket,
     ),
     function(
+        "socket_belongs_to_bond",
+        &[arg("socket", Text), arg("bond", Text)],
+        Routes::ANY,
+        "whether a listener is in a bond",
+        sockets::belongs_to_bond,
+    ),
+    function(
+        "tcp_close_conn",
+        &[arg("peer", Text)],
+        Routes::ANY,
+        "closes the stream connections to `ip:port`",
+        connections::close,
+    ),
+    function(
+        "use_blacklist",
+        &[arg("name", Text)],
+        Routes::ANY,
+        "sends this request to nobody on the blacklist",
+        blacklists::use_list,
+    ),
+    function(
+        "unuse_blacklist",
+        &[arg("name", Text)],
+        Routes::ANY,
+        "a blacklist (or `all`) does not count for this request",
+        blacklists::unuse_list,
+    ),
+    function(
+        "check_blacklist_rule",
+        &[arg("name", Text), arg("ip", Text), opt("port", Int), opt("proto", Text), opt("pattern", Text)],
+        Routes::ANY,
+        "whether a blacklist (`all`: those in use) blocks a destination",
+        blacklists::check_rule,
+    ),
+    function(
+        "add_blacklist_rule",
+        &[
+            arg("name", Text),
+            arg("net", Text),
+            opt("port", Int),
+            opt("proto", Text),
+            opt("pattern", Text),
+            opt("expire", Int),
+        ],
+        Routes::ANY,
+        "adds a rule to a blacklist, for ever or for so many seconds",
+        blacklists::add_rule,
+    ),
+    function(
+        "del_blacklist_rule",
+        &[arg("name", Text), arg("net", Text), opt("port", Int), opt("proto", Text), opt("pattern", Text)],
+        Routes::ANY,
+        "removes a rule from a blacklist",
+        blacklists::delete_rule,
+    ),
+    function(
+        "sr_check_status",
+        &[arg("group", Text), opt("identifier", Text)],
+        Routes::ANY,
+        "status of a part of the process: positive when it is ready, else -1",
+        status::check_status,
+    ),
+    function(
         "is_myself",
         &[arg("host", Text), opt("port", Int)],
         Routes::ANY,
@@ -263,8 +327,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "script_trace",
         &[opt("level", Any), opt("format", Raw), opt("info", Raw)],
         Routes::ANY,
-        "accepted, no effect: statements are not traced this way",
-        misc::nothing,
+        "logs a format before each statement that follows in this run; without arguments no longer",
+        trace::script_trace,
     ),
     function("error", &[arg("a", Text), arg("b", Text)], Routes::ANY, "accepted, no effect", misc::nothing),
 ];
@@ -426,5 +490,5 @@ pub(super) static VARIABLES: &[Variable] = &[
     variable("Tf", Plain, "date as ctime writes it", process::date_text),
     variable("time", Named, "local time by a strftime format", process::time),
     variable("argv", Named, "an -o option of the command line", process::argument),
-    variable("C", Named, "terminal colour; empty", process::colour),
+    variable("C", Named, "terminal colour; empty unless xlog_force_color is set", process::colour),
 ];

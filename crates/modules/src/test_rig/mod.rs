@@ -23,7 +23,7 @@ use tandem_module::node::NodeRef;
 use tandem_module::run::{self, End};
 use tandem_module::transaction::Admission;
 use tandem_module::transport::{
-    ConnId, Destination, NameQuery, Proto, Resolver, SendError, SocketId, Source, Transport,
+    ConnId, Destination, NameQuery, Proto, Resolver, SendError, SocketId, Source, StreamConnection, Transport,
 };
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::{Dialect, EventMode, RouteKind};
@@ -74,6 +74,8 @@ pub struct Recorder {
     aliases: Mutex<Vec<(ConnId, u16)>>,
     /// Connections to be kept, and for how long.
     pub kept: Mutex<Vec<(ConnId, std::time::Duration)>>,
+    /// The stream connections that are shown; a closed one goes.
+    pub connections: Mutex<Vec<StreamConnection>>,
 }
 
 impl Transport for Recorder {
@@ -94,6 +96,14 @@ impl Transport for Recorder {
     }
 
     fn close_bin(&self, _to: SocketAddr) {}
+
+    fn connections(&self) -> Vec<StreamConnection> {
+        self.connections.lock().clone()
+    }
+
+    fn close_connection(&self, conn: ConnId) {
+        self.connections.lock().retain(|known| known.conn != conn);
+    }
 
     fn add_alias(&self, conn: ConnId, port: u16) {
         self.aliases.lock().push((conn, port));

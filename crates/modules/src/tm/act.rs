@@ -128,6 +128,9 @@ impl Tx {
         let (target, on_reply, avps) = (data.target.clone(), data.on_reply.clone(), data.avps.clone());
         while let Some(address) = spare.addresses.pop() {
             let Ok(to) = outgoing::destination(self.node, &request.source, target.socket, address) else { continue };
+            if outgoing::is_blocked(self.node, &request.message, &request.source, &spare.edits, &target, &to) {
+                continue;
+            }
             let sketch =
                 Sketch { message: &request.message, source: &request.source, edits: &spare.edits, target: &target };
             let bytes = self.write_request(state, &sketch, &to);

@@ -14,7 +14,7 @@ use tandem_script::value::Text;
 use tandem_sip::{HeaderKind, TransactionKey};
 
 use super::local_routes::LocalRoutes;
-use super::relay::{BAD_DESTINATION, FAILED, SEND_FAILED};
+use super::relay::{BAD_DESTINATION, FAILED, FILTERED, SEND_FAILED};
 use super::tx::{Telling, Tx};
 use super::{Tm, clock, table, uac};
 
@@ -48,8 +48,13 @@ fn send_ack(context: &mut Context, target: &Target, addresses: &[(Proto, SocketA
     if addresses.is_empty() {
         return BAD_DESTINATION;
     }
+    let mut failure = SEND_FAILED;
     for address in addresses {
         let Ok(to) = outgoing::destination(node, &context.source, target.socket, *address) else { continue };
+        if outgoing::is_blocked(node, &context.message, &context.source, &context.edits, target, &to) {
+            failure = FILTERED;
+            continue;
+        }
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(tm.table.next_id(), 0, &mut branch);
         let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
@@ -58,7 +63,7 @@ fn send_ack(context: &mut Context, target: &Target, addresses: &[(Proto, SocketA
             return 1;
         }
     }
-    SEND_FAILED
+    failure
 }
 
 /// The INVITE that the CANCEL in `context` is about.
@@ -115,7 +120,9 @@ fn replicate_to(context: &Context, target: &Target) -> bool {
     };
     let to: Option<Destination> =
         addresses.iter().find_map(|address| outgoing::destination(node, &context.source, target.socket, *address).ok());
-    let Some(to) = to else { return false };
+    let is_allowed =
+        |to: &Destination| !outgoing::is_blocked(node, &context.message, &context.source, &context.edits, target, to);
+    let Some(to) = to.filter(is_allowed) else { return false };
     let id = tm.table.next_id();
     let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
     table::write_branch(id, 0, &mut branch);

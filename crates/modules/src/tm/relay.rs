@@ -32,6 +32,8 @@ pub(crate) const NO_DESTINATION: i32 = -3;
 pub(crate) const BAD_DESTINATION: i32 = -4;
 /// The transport refused.
 pub(crate) const SEND_FAILED: i32 = -6;
+/// The destination is on a blacklist in use.
+pub(crate) const FILTERED: i32 = -5;
 
 /// What `t_relay()` is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,8 +216,18 @@ impl Job {
         let (node, tx) = (context.node, &self.tx);
         let socket_of =
             |address: &(Proto, SocketAddr)| outgoing::destination(node, &context.source, target.socket, *address).ok();
-        let found = addresses.iter().enumerate().find_map(|(at, address)| Some((at, socket_of(address)?)));
-        let (at, to) = found.ok_or(SEND_FAILED)?;
+        let mut failure = SEND_FAILED;
+        let mut allowed = |address: &(Proto, SocketAddr)| {
+            let to = socket_of(address)?;
+            let is_blocked =
+                outgoing::is_blocked(node, &context.message, &context.source, &context.edits, &target, &to);
+            if is_blocked {
+                failure = FILTERED;
+            }
+            (!is_blocked).then_some(to)
+        };
+        let found = addresses.iter().enumerate().find_map(|(at, address)| Some((at, allowed(address)?)));
+        let (at, to) = found.ok_or(failure)?;
         let told = self.tell_request_out(context);
         let edits = told.as_ref().unwrap_or(&context.edits);
         let others = addresses.get(at + 1..).unwrap_or_default();
@@ -270,6 +282,7 @@ impl Job {
         }
         let (code, reason) = match self.error {
             _ if self.is_dropped => (500, &b"Server Internal Error"[..]),
+            FILTERED => (473, &b"Filtered destination"[..]),
             SEND_FAILED => (477, &b"Send failed (477/TM)"[..]),
             BAD_DESTINATION => (478, &b"Unresolvable destination (478/TM)"[..]),
             _ => (500, &b"Server Internal Error"[..]),

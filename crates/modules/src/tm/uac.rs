@@ -484,6 +484,11 @@ impl Launch {
     }
 
     fn send(self, mut context: Box<Context>, to: Destination) {
+        let edits = &context.edits;
+        if outgoing::is_blocked(self.node, &context.message, &context.source, edits, &edits.target, &to) {
+            context.recycle();
+            return self.fail(473);
+        }
         let Launch { node, tm, id, done, .. } = self;
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(id, 0, &mut branch);

@@ -258,7 +258,8 @@ fn sockets(loaded: &Loaded) -> Vec<Socket> {
     let sockets = specs.map(|(at, spec)| {
         let proto = tandem_engine::transport::module_proto(spec.proto);
         let addr = SocketAddr::new(spec.ip, spec.port);
-        Socket::new(SocketId(at as u16), proto, addr, spec.advertised.clone(), spec.tag.clone())
+        let socket = Socket::new(SocketId(at as u16), proto, addr, spec.advertised.clone(), spec.tag.clone());
+        Socket { is_anycast: spec.is_anycast, ..socket }
     });
     sockets.collect()
 }

@@ -130,7 +130,7 @@ impl Parser<'_> {
                 .with_suggestion("write `==` to compare; an assignment as a condition is true whenever it succeeds");
             self.report(warning);
         }
-        let assign = self.assignment(first, target)?;
+        let assign = self.assignment_of(first, target, Self::chain)?;
         Some(Cond::Assign(Box::new(assign)))
     }
 

@@ -7,16 +7,22 @@ use crate::lexer::{Kind, unescape};
 impl Parser<'_> {
     /// `expr`: two levels of binary operators, each left to right and without ranking inside (specification §2.1).
     pub(super) fn expr(&mut self) -> Parsed<Expr> {
+        let value = self.chain()?;
+        if matches!(self.token.kind, Kind::And | Kind::Or) {
+            let at = self.token;
+            return self.error(at, "`&&` and `||` exist in conditions only, not in values");
+        }
+        Some(value)
+    }
+
+    /// The same where `&&` or `||` may follow: an assignment inside a condition.
+    pub(super) fn chain(&mut self) -> Parsed<Expr> {
         let mut left = self.sum()?;
         while let Some(op) = low_operator(self.token.kind) {
             self.bump();
             self.count_operator()?;
             let right = self.sum()?;
             left = Expr::Binary(op, Box::new(left), Box::new(right));
-        }
-        if matches!(self.token.kind, Kind::And | Kind::Or) {
-            let at = self.token;
-            return self.error(at, "`&&` and `||` exist in conditions only, not in values");
         }
         Some(left)
     }

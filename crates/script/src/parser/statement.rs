@@ -171,6 +171,16 @@ impl Parser<'_> {
 
     /// The rest of an assignment; the current token is its operator.
     pub(super) fn assignment(&mut self, first: Token, target: Var) -> Parsed<Assign> {
+        self.assignment_of(first, target, Self::expr)
+    }
+
+    /// The same with another way to read what is assigned.
+    pub(super) fn assignment_of(
+        &mut self,
+        first: Token,
+        target: Var,
+        value: fn(&mut Self) -> Parsed<Expr>,
+    ) -> Parsed<Assign> {
         let Kind::Assign(op) = self.token.kind else { return self.expected("an assignment operator") };
         self.bump();
         let value = if self.at(Kind::Null) {
@@ -180,7 +190,7 @@ impl Parser<'_> {
             }
             Expr::Null
         } else {
-            self.expr()?
+            value(self)?
         };
         Some(Assign { target, op, value, span: self.span_from(first) })
     }

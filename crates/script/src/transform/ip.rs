@@ -33,6 +33,25 @@ impl Network {
         (length <= bits(address)).then_some(Network { address, length })
     }
 
+    /// The address as written.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The mask, such as 255.0.0.0.
+    pub fn mask(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(_) => {
+                let bits = u32::MAX.checked_shl(32 - self.length).unwrap_or(0);
+                IpAddr::V4(std::net::Ipv4Addr::from_bits(bits))
+            }
+            IpAddr::V6(_) => {
+                let bits = u128::MAX.checked_shl(128 - self.length).unwrap_or(0);
+                IpAddr::V6(std::net::Ipv6Addr::from_bits(bits))
+            }
+        }
+    }
+
     /// Whether `other` lies in it; never for the other family.
     pub fn contains(&self, other: IpAddr) -> bool {
         match (self.address, other) {

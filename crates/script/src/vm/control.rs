@@ -145,6 +145,7 @@ fn error_route<H: Host>(program: &Program, host: &mut H) -> Option<RouteId> {
 fn failed_assert<H: Host>(m: &mut Machine, program: &Program, host: &mut H, text: u32) -> Flow<H::Pending> {
     let text = program.texts.get(text as usize).map(|text| text.to_str().into_owned()).unwrap_or_default();
     complain(program, host, m.pc.saturating_sub(1), LogLevel::Critical, &format!("assertion failed: {text}"));
+    host.assert_failed();
     let (class, level, code) = ASSERT_ERROR;
     host.record_error(class, level, &text, code, "assertion failed");
     match error_route(program, host) {

@@ -7,6 +7,7 @@ use super::control;
 use super::host::{CallMode, Called, Host, LogLevel};
 use super::machine::{Condition, Machine, Outcome, Waiting};
 use super::operators::{binary, bit_not, compare_null, compare_text, compare_values, ordered};
+use super::trace;
 use super::variables::{Failed, eval_element, eval_var, write_var};
 use crate::ast::{AssignOp, BinaryOp, CompareOp, Dialect};
 use crate::program::{CallPlan, CompareTo, Comparison, Op, Operand, Program, SwitchLabel, VarRef, XlogLevel};
@@ -48,6 +49,9 @@ fn run_on<H: Host, const IS_COUNTED: bool>(
         }
         frame.fuel -= 1;
         frame.pc = pc;
+        if frame.trace.is_some() {
+            trace::statement(program, host, pc);
+        }
         let Some(op) = program.code.get(pc as usize) else { return control::abandon(host) };
         m.pc = pc + 1;
         if IS_COUNTED {

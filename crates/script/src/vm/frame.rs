@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::host::RouteId;
 use super::machine::StartOptions;
-use crate::ast::RouteKind;
+use super::trace::Trace;
+use crate::ast::{RouteKind, Span};
 use crate::avp::AvpList;
 use crate::program::Program;
 use crate::pvar::CompiledVar;
@@ -27,6 +28,10 @@ pub(crate) struct Frame {
     pub(crate) fuel: u64,
     /// Nesting of `{s.eval}`.
     pub(crate) eval_depth: u8,
+    /// Set while statements are logged.
+    pub(crate) trace: Option<Arc<Trace>>,
+    /// The statement logged last.
+    pub(crate) traced: Span,
 }
 
 /// A running route.
@@ -87,6 +92,7 @@ impl Frame {
         self.pc = 0;
         self.fuel = 0;
         self.eval_depth = 0;
+        self.trace = None;
     }
 
     /// Makes `route` the only running one; returns its first instruction.
@@ -147,6 +153,7 @@ impl Frame {
         self.calls.clear();
         self.params.clear();
         self.returns.clear();
+        self.trace = None;
     }
 
     /// The parameter `index` (from 1) of the route at `level` calls.

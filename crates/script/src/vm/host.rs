@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::frame::Frame;
+use super::trace::Trace;
 use crate::ast::Span;
 use crate::avp::AvpList;
 use crate::surface::{FunctionId, VariableId};
@@ -157,6 +158,11 @@ impl VarStore {
         self.slots.get(slot as usize).unwrap_or(NULL)
     }
 
+    /// Has every statement of this run logged from now on, or no longer.
+    pub fn trace(&mut self, trace: Option<Trace>) {
+        self.frame.trace = trace.map(Arc::new);
+    }
+
     /// Sets `slot`.
     pub fn set(&mut self, slot: u32, value: Value) {
         let slot = slot as usize;
@@ -225,6 +231,9 @@ pub trait Host: Sized {
     fn asserts_enabled(&self) -> bool {
         false
     }
+
+    /// An assert has failed, which was complained about already (`abort_on_assert`).
+    fn assert_failed(&mut self) {}
 
     /// Whether the last action left an error record, so that `error_route` has to run; asked only when the program has one.
     fn has_error(&mut self) -> bool {

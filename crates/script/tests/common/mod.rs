@@ -151,6 +151,8 @@ pub struct TestHost {
     /// Whether `yields` and `note` are waited for.
     pub is_waiting: bool,
     pub has_asserts: bool,
+    /// How often the host was told of a failed assert.
+    pub failed_asserts: u64,
     pub begin: Result<(), Option<i32>>,
     pub launched: Vec<(i32, Option<RouteId>, Option<Text>)>,
     pub dialect: Dialect,
@@ -176,6 +178,7 @@ impl TestHost {
             calls: 0,
             is_waiting: false,
             has_asserts: false,
+            failed_asserts: 0,
             begin: Ok(()),
             launched: Vec::new(),
             dialect,
@@ -475,6 +478,10 @@ impl Host for TestHost {
 
     fn asserts_enabled(&self) -> bool {
         self.has_asserts
+    }
+
+    fn assert_failed(&mut self) {
+        self.failed_asserts += 1;
     }
 
     fn has_error(&mut self) -> bool {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod acks;
+mod asyncs;
 mod cancel;
 mod failure;
 mod forking;
