@@ -103,6 +103,8 @@ pub struct Leg {
     pub last_generated_cseq: u32,
     /// CSeq of the last INVITE passed on to this party with another number: as received, as sent.
     pub renumbered_invite: Option<(u32, u32)>,
+    /// Highest RSeq of a provisional reply of this party; 0 = none yet.
+    pub last_rseq: u32,
 }
 
 /// Names of script routes bound to a dialog; empty = none.

@@ -8,7 +8,7 @@ use tandem_script::surface::CommandSpec;
 
 use crate::core::table::renamed_command;
 
-use super::{Dialogs, clock, effects};
+use super::{Dialogs, clock, effects, management_late as late};
 
 const LIST: &[&str] = &["callid?", "from_tag?", "index?", "counter?"];
 
@@ -59,6 +59,9 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
         &["dlg_val_name", "dlg_val_value", "DID"],
         "sets a value of dialogs (DID: one, or a list)",
     ),
+    late::DB_SYNC,
+    late::RESTORE_DB,
+    late::SEND_SEQUENTIAL,
 ];
 
 type Handler = fn(NodeRef, &'static Dialogs, &MiRequest) -> MiResult;
@@ -87,6 +90,7 @@ pub(super) fn register(node: NodeRef, dialogs: &'static Dialogs) {
     for (spec, handler) in COMMANDS.iter().zip(handlers) {
         node.mi.register(*spec, move |request| handler(node, dialogs, request).into());
     }
+    late::register(node, dialogs);
 }
 
 fn text(bytes: &[u8]) -> Json {
@@ -183,7 +187,7 @@ pub(super) fn describe_id(dialogs: &Dialogs, id: DialogId, has_context: bool) ->
     Some(Json::Object(out))
 }
 
-fn not_found() -> MiError {
+pub(super) fn not_found() -> MiError {
     MiError::new(404, "Dialog not found")
 }
 
@@ -219,7 +223,7 @@ fn list(dialogs: &Dialogs, request: &MiRequest, has_context: bool) -> MiResult {
 }
 
 /// The dialogs that an identity or a Call-ID names.
-fn named(dialogs: &Dialogs, name: &str) -> Vec<DialogId> {
+pub(super) fn named(dialogs: &Dialogs, name: &str) -> Vec<DialogId> {
     let did = DialogId::parse_did(name.as_bytes());
     match did.filter(|did| dialogs.table.with_dialog(*did, |_| ()).is_some()) {
         Some(did) => vec![did],
@@ -285,17 +289,19 @@ fn named_one(dialogs: &Dialogs, name: &str) -> Result<DialogId, MiError> {
     named(dialogs, name).first().copied().ok_or_else(not_found)
 }
 
-fn set_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn set_profile(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let id = named_one(dialogs, &request.text("dlg_id")?)?;
     let value = request.text_opt("value")?;
     let clears = request.int_opt("clear_values")?.unwrap_or(0) != 0;
+    dialogs.store.touch(node, dialogs, id);
     let result = dialogs.table.set_profile(id, &request.text("profile")?, value.as_ref().map(String::as_bytes), clears);
     result.map(|()| json!("OK")).map_err(|error| refused(&error))
 }
 
-fn unset_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn unset_profile(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let id = named_one(dialogs, &request.text("dlg_id")?)?;
     let value = request.text_opt("value")?;
+    dialogs.store.touch(node, dialogs, id);
     let result = dialogs.table.unset_profile(id, &request.text("profile")?, value.as_ref().map(String::as_bytes));
     match result {
         Ok(true) => Ok(json!("OK")),
@@ -304,7 +310,7 @@ fn unset_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> 
     }
 }
 
-fn push_var(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn push_var(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let (name, value) = (request.text("dlg_val_name")?, request.text("dlg_val_value")?);
     let targets: Vec<String> = match request.param("DID") {
         Some(Json::Array(all)) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
@@ -314,6 +320,7 @@ fn push_var(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiRes
         let id = named_one(dialogs, &target)?;
         let set = dialogs.table.with_dialog(id, |dialog| dialog.values.set(name.as_bytes(), value.as_str()));
         set.ok_or_else(not_found)?.map_err(|error| MiError::new(400, error.to_string()))?;
+        dialogs.store.touch(node, dialogs, id);
     }
     Ok(json!("OK"))
 }

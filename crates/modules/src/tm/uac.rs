@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState as FastState;
@@ -14,14 +14,16 @@ use tandem_module::context::Context;
 use tandem_module::node::NodeRef;
 use tandem_module::outgoing::{self, NextHop, RouteError};
 use tandem_module::run;
+use tandem_module::transaction::StoredRequest;
 use tandem_module::transport::{Destination, SocketId, Source};
 use tandem_module::worker;
 use tandem_script::ast::RouteKind;
 use tandem_script::avp::AvpList;
-use tandem_script::vm::StartOptions;
+use tandem_script::vm::{RouteId, StartOptions};
 use tandem_sip::{Message, Method, NameAddr, RequestBuilder, build_ack_non2xx, build_cancel};
 use tandem_transaction::{ClientOutput, ClientTransaction, Kind};
 
+use super::layer::Armed;
 use super::{Tm, clock, table};
 
 /// Set in timer keys of requests of our own.
@@ -61,6 +63,10 @@ pub struct RequestSpec {
     pub socket: Option<SocketId>,
     /// AVPs of the local route.
     pub avps: AvpList,
+    /// The dialog it belongs to, for the local route.
+    pub dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    /// How long a final reply is waited for, in place of the `fr_timeout` of the module.
+    pub fr_timeout: Option<Duration>,
 }
 
 impl Default for RequestSpec {
@@ -80,6 +86,8 @@ impl Default for RequestSpec {
             body: Vec::new(),
             socket: None,
             avps: AvpList::new(),
+            dialog: None,
+            fr_timeout: None,
         }
     }
 }
@@ -176,6 +184,18 @@ struct UacState {
     last_final: Option<Bytes>,
     ack: Bytes,
     armed: Option<Instant>,
+    /// What the local route has armed.
+    routes: Option<Box<LocalRoutes>>,
+    is_reported: bool,
+}
+
+/// Routes that the local route has armed for the replies of a request of our own, and what they work on.
+struct LocalRoutes {
+    request: Arc<StoredRequest>,
+    on_reply: Option<Box<str>>,
+    on_failure: Option<Box<str>>,
+    avps: AvpList,
+    dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 impl Uac {
@@ -191,8 +211,68 @@ impl Uac {
             self.arm(&mut state);
         }
         if let Some((done, code, reply)) = outcome {
-            done(&UacReply { node: self.node, code, reply });
+            if let Some(done) = done {
+                done(&UacReply { node: self.node, code, reply });
+            }
+            if code >= 300 {
+                self.run_failure_route(code, reply);
+            }
         }
+    }
+
+    /// Runs the failure route that the local route has armed. What it does about the request itself comes too late: there is
+    /// nobody to relay it for.
+    fn run_failure_route(&self, code: u16, reply: Option<&Message>) {
+        let Some(mut routes) = self.state.lock().routes.take() else { return };
+        let Some(name) = routes.on_failure.take() else { return };
+        let mut context = Context::empty(self.node, routes.request.source);
+        context.kind = RouteKind::Failure;
+        context.message.clone_from(&routes.request.message);
+        context.edits.clone_from(&routes.request.edits);
+        context.avps = routes.avps;
+        context.dialog = routes.dialog;
+        context.reply_code = code;
+        context.reply = reply.map(|reply| Arc::new(reply.clone()));
+        match context.program().route(RouteKind::Failure, &name) {
+            Some(route) => {
+                let after = Box::new(|context: Box<Context>, _| context.recycle());
+                run::queue(context, route, StartOptions::new(RouteKind::Failure), after);
+            }
+            None => context.recycle(),
+        }
+    }
+
+    /// The reply route that the local route has armed, with `context` made ready for it.
+    fn reply_route(&self, context: &mut Context) -> Option<RouteId> {
+        let state = self.state.lock();
+        let routes = state.routes.as_ref()?;
+        let route = context.program().route(RouteKind::OnReply, routes.on_reply.as_deref()?)?;
+        context.avps = routes.avps.clone();
+        context.dialog.clone_from(&routes.dialog);
+        context.request = Some(routes.request.clone());
+        Some(route)
+    }
+
+    /// Gives a reply to the machine.
+    fn take_reply(&self, mut context: Box<Context>) {
+        let code = context.reply_code;
+        let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
+        let avps = std::mem::take(&mut context.avps);
+        self.with(Some(&context.message), |state| {
+            if is_for_cancel && self.method != Method::Cancel {
+                return state.core.handle_cancel_reply(code, clock::now());
+            }
+            if let Some(routes) = &mut state.routes
+                && routes.on_reply.is_some()
+            {
+                routes.avps = avps;
+            }
+            if code >= 300 {
+                state.last_final = Some(context.message.buffer().clone());
+            }
+            state.core.handle_reply(code, clock::now());
+        });
+        context.recycle();
     }
 
     fn act<'a>(
@@ -200,11 +280,11 @@ impl Uac {
         state: &mut UacState,
         output: ClientOutput,
         reply: Option<&'a Message>,
-        outcome: &mut Option<(UacDone, u16, Option<&'a Message>)>,
+        outcome: &mut Option<(Option<UacDone>, u16, Option<&'a Message>)>,
     ) {
         let mut report = |state: &mut UacState, code, reply| {
-            if let Some(done) = state.done.take() {
-                *outcome = Some((done, code, reply));
+            if !std::mem::replace(&mut state.is_reported, true) {
+                *outcome = Some((state.done.take(), code, reply));
             }
         };
         match output {
@@ -271,18 +351,17 @@ impl Uac {
 /// A reply for the request `id` came in; gives the context back when there is no such request.
 pub(crate) fn receive(tm: &'static Tm, id: u64, context: Box<Context>) -> Result<(), Box<Context>> {
     let Some(uac) = tm.uacs.by_id(id) else { return Err(context) };
-    let code = context.reply_code;
+    let mut context = context;
     let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
-    uac.with(Some(&context.message), |state| {
-        if is_for_cancel && uac.method != Method::Cancel {
-            return state.core.handle_cancel_reply(code, clock::now());
+    let route = if is_for_cancel { None } else { uac.reply_route(&mut context) };
+    match route {
+        None => uac.take_reply(context),
+        Some(route) => {
+            let mut options = StartOptions::new(RouteKind::OnReply);
+            options.can_park = false;
+            run::start(context, route, options, Box::new(move |context, _| uac.take_reply(context)));
         }
-        if code >= 300 {
-            state.last_final = Some(context.message.buffer().clone());
-        }
-        state.core.handle_reply(code, clock::now());
-    });
-    context.recycle();
+    }
     Ok(())
 }
 
@@ -306,6 +385,19 @@ pub(crate) fn send_written(
     request: Bytes,
     done: Option<UacDone>,
 ) -> bool {
+    send_armed(tm, node, id, (method, to, request), done, None, None)
+}
+
+/// The same with what a local route has armed.
+fn send_armed(
+    tm: &'static Tm,
+    node: NodeRef,
+    id: u64,
+    (method, to, request): (Method, Destination, Bytes),
+    done: Option<UacDone>,
+    routes: Option<Box<LocalRoutes>>,
+    fr_timeout: Option<Duration>,
+) -> bool {
     if tm.uacs.count.load(Ordering::Relaxed) >= REQUESTS_MAX {
         if let Some(done) = done {
             done(&UacReply { node, code: 477, reply: None });
@@ -313,8 +405,11 @@ pub(crate) fn send_written(
         return false;
     }
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
-    let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &tm.config, clock::now());
-    let state = UacState { core, done, last_final: None, ack: Bytes::new(), armed: None };
+    let mut config = tm.config;
+    config.fr_timeout = fr_timeout.unwrap_or(config.fr_timeout);
+    let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &config, clock::now());
+    let state =
+        UacState { core, done, last_final: None, ack: Bytes::new(), armed: None, routes, is_reported: false };
     let uac = Arc::new(Uac { node, tm, id, method, to, state: Mutex::new(state) });
     tm.uacs.insert(&uac);
     tm.count(|counters| &counters.uac);
@@ -335,7 +430,8 @@ pub fn send_request(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> 
     let message = build(node, &spec).map_err(UacError::BadRequest)?;
     let hop = outgoing::next_hop(node, &next_hop_uri(&spec), spec.socket)?;
     let id = tm.table.next_id();
-    let launch = Launch { node, tm, id, message, socket: spec.socket, avps: spec.avps, done };
+    let RequestSpec { socket, avps, dialog, fr_timeout, .. } = spec;
+    let launch = Launch { node, tm, id, message, socket, avps, dialog, fr_timeout, done };
     match hop {
         NextHop::Known(addresses) => launch.go(&addresses),
         NextHop::Lookup(query) => launch.look_up(query),
@@ -414,6 +510,8 @@ struct Launch {
     message: Message,
     socket: Option<SocketId>,
     avps: AvpList,
+    dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    fr_timeout: Option<Duration>,
     done: Option<UacDone>,
 }
 
@@ -450,6 +548,7 @@ impl Launch {
         context.message = std::mem::take(&mut self.message);
         context.kind = RouteKind::Local;
         context.avps = std::mem::take(&mut self.avps);
+        context.dialog = self.dialog.take();
         match context.program().local() {
             Some(route) => {
                 let after = Box::new(move |context: Box<Context>, _| self.send(context, to));
@@ -459,15 +558,33 @@ impl Launch {
         }
     }
 
-    fn send(self, context: Box<Context>, to: Destination) {
-        let Launch { node, tm, id, done, .. } = self;
+    fn send(self, mut context: Box<Context>, to: Destination) {
+        let Launch { node, tm, id, done, mut fr_timeout, .. } = self;
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(id, 0, &mut branch);
         let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
         let (message, source, edits) = (&context.message, &context.source, &context.edits);
         outgoing::write_branch(node, message, source, edits, &edits.target, &to, &branch, &mut out);
         let method = message.method();
+        let mut routes = None;
+        if let Some(armed) = context.take_slot::<Armed>() {
+            fr_timeout = armed.fr.or(fr_timeout);
+            if armed.on_reply.is_some() || armed.on_failure.is_some() {
+                let request = StoredRequest {
+                    message: context.message.clone(),
+                    source: context.source,
+                    edits: context.edits.clone(),
+                };
+                routes = Some(Box::new(LocalRoutes {
+                    request: Arc::new(request),
+                    on_reply: armed.on_reply,
+                    on_failure: armed.on_failure,
+                    avps: std::mem::take(&mut context.avps),
+                    dialog: context.dialog.take(),
+                }));
+            }
+        }
         context.recycle();
-        send_written(tm, node, id, method, to, out.into(), done);
+        send_armed(tm, node, id, (method, to, out.into()), done, routes, fr_timeout);
     }
 }
