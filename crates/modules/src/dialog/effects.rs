@@ -45,7 +45,10 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
             DialogEvent::StateChanged { old, new } => {
                 match new {
                     DialogState::Confirmed => dialogs.pings.begin(dialogs, id),
-                    DialogState::Deleted => dialogs.pings.forget(id),
+                    DialogState::Deleted => {
+                        dialogs.pings.forget(id);
+                        dialogs.shared.count(node, dialogs, &dialogs.table.memberships(id), -1);
+                    }
                     _ => {}
                 }
                 raise(node, dialogs, id, old, new);

@@ -9,7 +9,7 @@ use tandem_dialog::{
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
 use tandem_module::edits::Edits;
-use tandem_module::transaction::{TmEvent, TmMoment};
+use tandem_module::transaction::{TmEvent, TmMoment, Transaction};
 use tandem_script::vm::LogLevel;
 use tandem_sip::{HeaderKind, Message, Method, NameAddr, Params, Uri};
 
@@ -46,6 +46,7 @@ pub(super) struct WantedLifetime(pub(super) u32);
 
 /// Forgets a dialog whose INVITE never became a transaction.
 struct Guard {
+    node: NodeRef,
     dialogs: &'static Dialogs,
     id: DialogId,
     is_adopted: bool,
@@ -55,6 +56,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.is_adopted {
             self.dialogs.pings.forget(self.id);
+            self.dialogs.shared.count(self.node, self.dialogs, &self.dialogs.table.memberships(self.id), -1);
             self.dialogs.table.remove(self.id);
         }
     }
@@ -114,7 +116,7 @@ pub fn create(context: &mut Context, flags: u32) -> bool {
             dialogs.pings.set_interval(id, kind, secs);
         }
     }
-    context.set_slot(Guard { dialogs, id, is_adopted: false });
+    context.set_slot(Guard { node: context.node, dialogs, id, is_adopted: false });
     if context.transaction.is_some() {
         on_new_transaction(context);
     }
@@ -236,13 +238,13 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
         TmMoment::ReplyOut => {
             let route_set = event.reply.map(|reply| callee_route_set(event.node, reply, &event.request.message));
             let received_tag = event.reply.and_then(|reply| reply.to().ok()).and_then(|to| to.tag());
-            let socket = event.request.edits.target.socket.and_then(|socket| event.node.socket(socket));
+            let socket = callee_socket(event.node, event.transaction, event.branch);
             let reply = InviteReply {
                 code: event.code,
                 to_tag: if event.reply.is_some() { received_tag.unwrap_or_default() } else { event.local_to_tag },
                 contact: event.reply.map_or(b"", contact),
                 route_set: route_set.as_deref().unwrap_or_default(),
-                socket: socket.map_or(b"", |socket| socket.text.as_bytes()),
+                socket,
             };
             let events = dialogs.table.with_dialog(id, |dialog| dialog.on_reply(&reply, clock::now().moment()));
             if let (200..=299, Some(reply)) = (event.code, event.reply) {
@@ -281,6 +283,12 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
     if let Some(events) = events {
         effects::apply(event.node, dialogs, id, events, &[]);
     }
+}
+
+/// Text of the listener that a branch of an INVITE was sent from, empty when it is not known.
+pub(super) fn callee_socket(node: NodeRef, transaction: &Arc<dyn Transaction>, branch: Option<u8>) -> &'static [u8] {
+    let socket = branch.and_then(|branch| crate::tm::branch_socket(transaction, branch));
+    socket.and_then(|socket| node.socket(socket)).map_or(b"", |socket| socket.text.as_bytes())
 }
 
 /// The Record-Routes of a reply beyond this proxy, nearest first.

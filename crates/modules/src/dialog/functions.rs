@@ -11,7 +11,8 @@ use tandem_script::value::Value;
 use tandem_script::vm::{Arg, LogLevel};
 
 use super::variables::{change, parse_flags, store, to_value, with};
-use super::{Dialogs, current, follow, functions_more, functions_send};
+use super::{Dialogs, current, follow, functions_more, functions_send, shared};
+use crate::core::cache::finish;
 use crate::core::table::{MESSAGE_ROUTES, done, function};
 
 const ROUTE: tandem_script::surface::ArgType = Route(RouteKind::Request);
@@ -261,8 +262,7 @@ fn set_dlg_profile(context: &mut Context, args: &[Arg]) -> Called {
     };
     let Some(name) = profile_name(args) else { return done(false) };
     let clears = arg_int(args, 2).unwrap_or(0) != 0;
-    let result = dialogs.table.set_profile(current.id, name, arg_text(args, 1), clears);
-    dialogs.store.touch(context.node, dialogs, current.id);
+    let result = shared::set(context.node, dialogs, current.id, name, arg_text(args, 1), clears);
     profile_result(context, result.map(|()| true))
 }
 
@@ -271,8 +271,7 @@ fn unset_dlg_profile(context: &mut Context, args: &[Arg]) -> Called {
         return done(false);
     };
     let Some(name) = profile_name(args) else { return done(false) };
-    let result = dialogs.table.unset_profile(current.id, name, arg_text(args, 1));
-    dialogs.store.touch(context.node, dialogs, current.id);
+    let result = shared::unset(context.node, dialogs, current.id, name, arg_text(args, 1));
     profile_result(context, result)
 }
 
@@ -293,6 +292,16 @@ fn get_profile_size(context: &mut Context, args: &[Arg]) -> Called {
     };
     // With two arguments the second is the variable, which is no text.
     let value = arg_text(args, 1).filter(|value| !value.is_empty());
+    let profile = dialogs.table.profiles().find(|profile| profile.name == name);
+    if let Some(reply) = profile.and_then(|profile| dialogs.shared.size(profile, value)) {
+        return finish(context, reply, move |context, result| match shared::size_of(result) {
+            Ok(size) => done(context.write_var(&out, Value::Int(i32::try_from(size).unwrap_or(i32::MAX)))),
+            Err(error) => {
+                context.log(LogLevel::Error, &format!("get_profile_size(): {error}"));
+                done(false)
+            }
+        });
+    }
     match dialogs.table.profile_size(name, value) {
         Ok(size) => done(context.write_var(&out, Value::Int(i32::try_from(size).unwrap_or(i32::MAX)))),
         Err(error) => profile_result(context, Err(error)),

@@ -75,8 +75,8 @@ pub(super) fn send_sequential(context: &mut Context, args: &[Arg]) -> Called {
             context.log(LogLevel::Error, "dlg_send_sequential(): this reply has no RSeq to be acknowledged");
             return done(false);
         };
-        let request = context.request.clone();
-        prack::learn(node, dialogs, current.id, &context.message, request.as_deref());
+        let of_branch = (context.transaction.as_ref(), context.branch);
+        prack::learn(node, dialogs, current.id, &context.message, of_branch);
         extras.headers.extend_from_slice(&reliable.rack());
         tag = Some(reliable.to_tag);
     }

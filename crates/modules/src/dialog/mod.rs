@@ -16,9 +16,14 @@ mod pings;
 mod prack;
 mod requests;
 mod rows;
+mod shared;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_send;
+#[cfg(test)]
+mod tests_store;
 mod variables;
 
 use std::sync::Weak;
@@ -91,6 +96,7 @@ pub struct Dialogs {
     listeners: RwLock<Vec<DialogListener>>,
     store: store::Store,
     pings: pings::Pings,
+    shared: shared::Shared,
 }
 
 impl Dialogs {
@@ -105,6 +111,28 @@ pub fn add_listener(node: NodeRef, listener: DialogListener) -> bool {
     let Some(dialogs) = node.state::<Dialogs>() else { return false };
     dialogs.listeners.write().push(listener);
     true
+}
+
+/// Whether calls are kept in a database, with their values.
+pub fn is_saved(node: NodeRef) -> bool {
+    node.state::<Dialogs>().is_some_and(|dialogs| dialogs.store.mode() != store::DbMode::None)
+}
+
+/// Sets a value of a call; false when there is no such call, or no room.
+pub fn set_value(node: NodeRef, id: DialogId, name: &[u8], value: &[u8]) -> bool {
+    let Some(dialogs) = node.state::<Dialogs>() else { return false };
+    let is_set = dialogs.table.with_dialog(id, |dialog| dialog.values.set(name, value).is_ok());
+    dialogs.store.touch(node, dialogs, id);
+    is_set == Some(true)
+}
+
+/// A value of a call that is a text.
+pub fn text_value(node: NodeRef, id: DialogId, name: &[u8]) -> Option<Vec<u8>> {
+    let value = node.state::<Dialogs>()?.table.with_dialog(id, |dialog| dialog.values.get(name).cloned())??;
+    match value {
+        tandem_dialog::DialogValue::Text(text) => Some(text.into_vec()),
+        tandem_dialog::DialogValue::Int(_) => None,
+    }
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
@@ -123,8 +151,10 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     );
     let store = store::Store::new(params::store(setup.params, setup.settings)?);
     let [options, reinvite] = config.ping_intervals;
+    let shared = shared::Shared::read(setup.params);
     setup.state(Dialogs {
         store,
+        shared,
         pings: pings::Pings::new(options, reinvite),
         table,
         config,
@@ -166,6 +196,7 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
         workers.after(WorkerId(0), tandem_module::clock::now() + TICK, Box::new(move |now| tick(node, now)));
     }
     let Some(dialogs) = node.state::<Dialogs>() else { return Ok(()) };
+    dialogs.shared.connect(node)?;
     let Some(url) = dialogs.store.url() else { return Ok(()) };
     let db = node.db.open(url).map_err(|error| SetupError::param("db_url", error.to_string()))?;
     dialogs.store.attach(node, db);

@@ -17,7 +17,6 @@ const fn column(name: &'static str, default: &'static str) -> ParamSpec {
 }
 
 const NOT_SHARED: &str = "accepted, no effect: dialogs are not shared with the cluster yet";
-const NOT_CACHED: &str = "accepted, no effect: profiles are not shared through a cache yet";
 
 pub(super) const PARAMS: &[ParamSpec] = &[
     int("enable_stats", "1", "accepted, no effect: statistics cost nothing here"),
@@ -66,11 +65,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     column("sflags_column", "script_flags"),
     column("mflags_column", "module_flags"),
     column("flags_column", "flags"),
-    text("cachedb_url", "", NOT_CACHED),
-    text("profile_value_prefix", "", NOT_CACHED),
-    text("profile_no_value_prefix", "", NOT_CACHED),
-    text("profile_size_prefix", "", NOT_CACHED),
-    int("profile_timeout", "86400", NOT_CACHED),
+    text("cachedb_url", "", "key-value store of profiles marked /s; a module cachedb_... with the same URL is needed"),
+    text("profile_value_prefix", "dlg_val_", "prefix of the keys of profiles with values"),
+    text("profile_no_value_prefix", "dlg_noval_", "prefix of the keys of profiles without values"),
+    text("profile_size_prefix", "dlg_size_", "prefix of the keys of sizes of profiles with values"),
+    int("profile_timeout", "86400", "seconds a counter in the key-value store lives after its last change"),
     int("dialog_replication_cluster", "0", NOT_SHARED),
     int("profile_replication_cluster", "0", NOT_SHARED),
     int("replicate_profiles_buffer", "1400", NOT_SHARED),
@@ -176,8 +175,11 @@ impl Config {
                 "dialog: dialogs and profiles are not shared with the cluster yet; this node counts its own only",
             );
         }
-        if profiles.iter().any(|profile| profile.sharing.is_some()) {
-            notes.push("dialog: profiles marked /s or /b are not shared yet; this node counts its own only");
+        if profiles.iter().any(|profile| profile.sharing == Some('b')) {
+            notes.push("dialog: profiles marked /b are not shared yet; this node counts its own only");
+        }
+        if profiles.iter().any(|profile| profile.sharing == Some('s')) && !params.is_set("cachedb_url") {
+            notes.push("dialog: profiles marked /s need cachedb_url; without it this node counts its own only");
         }
         Ok(Config {
             hash_size: positive(params, "hash_size", 4096)?,

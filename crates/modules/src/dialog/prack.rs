@@ -1,10 +1,12 @@
 //! PRACK for reliable provisional replies (RFC 3262), for callers that know nothing of them: what it has to say, and sending it
 //! without the script (`auto-prack`).
 
+use std::sync::Arc;
+
 use tandem_dialog::{DialogId, dialog_flags};
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
-use tandem_module::transaction::{StoredRequest, TmEvent};
+use tandem_module::transaction::{TmEvent, Transaction};
 use tandem_sip::{HeaderKind, Message};
 
 use super::functions_send::invite_reply;
@@ -46,11 +48,11 @@ pub(super) fn learn(
     dialogs: &Dialogs,
     id: DialogId,
     reply: &Message,
-    request: Option<&StoredRequest>,
+    (transaction, branch): (Option<&Arc<dyn Transaction>>, Option<u8>),
 ) -> bool {
+    let request = transaction.map(|transaction| transaction.request());
     let route_set = request.map(|request| follow::callee_route_set(node, reply, &request.message));
-    let socket = request.and_then(|request| request.edits.target.socket).and_then(|socket| node.socket(socket));
-    let socket = socket.map_or(&b""[..], |socket| socket.text.as_bytes());
+    let socket = transaction.map_or(&b""[..], |transaction| follow::callee_socket(node, transaction, branch));
     let reply = invite_reply(reply, route_set.as_deref().unwrap_or_default(), socket);
     dialogs.table.with_dialog(id, |dialog| dialog.learn_branch(&reply)) == Some(true)
 }
@@ -60,7 +62,7 @@ pub(super) fn on_reply(dialogs: &'static Dialogs, id: DialogId, event: &TmEvent<
     let Some(reply) = event.reply else { return };
     let Some(reliable) = Reliable::of(reply) else { return };
     let is_wanted = dialogs.table.with_dialog(id, |dialog| dialog.flags & dialog_flags::AUTO_PRACK != 0);
-    if is_wanted != Some(true) || !learn(event.node, dialogs, id, reply, Some(event.request)) {
+    if is_wanted != Some(true) || !learn(event.node, dialogs, id, reply, (Some(event.transaction), event.branch)) {
         return;
     }
     let is_new = dialogs.table.with_dialog(id, |dialog| dialog.note_rseq(&reliable.to_tag, reliable.rseq));
