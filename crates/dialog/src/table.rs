@@ -12,8 +12,8 @@ use crate::event::{DialogState, Direction, EndReason, Events};
 use tandem_sip::core_hash;
 
 use crate::id::DialogId;
-use crate::saved::{RestoreError, SavedDialog};
 use crate::profile::{ProfileError, ProfileInfo, ProfileMembership, Profiles, ValueCount};
+use crate::saved::{RestoreError, SavedDialog};
 use crate::shard::Shard;
 
 /// The two clocks a dialog needs: one for timers, one for accounting and peers.

@@ -54,13 +54,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "accounts this request as event E_ACC_EVENT, now",
         |context, args| account_now(context, args, Backend::Evi),
     ),
-    function(
-        "acc_new_leg",
-        &[],
-        ROUTES,
-        "begins a new leg of the call; its $acc_leg values are not set yet",
-        new_leg,
-    ),
+    function("acc_new_leg", &[], ROUTES, "begins a new leg of the call; its $acc_leg values are not set yet", new_leg),
     function(
         "acc_load_ctx_from_dlg",
         &[],

@@ -145,7 +145,8 @@ impl Config {
         let Config { tags, extra, leg_tags, leg_extra, notes, .. } = &mut config;
         for (name, tags, fields) in [("extra_fields", tags, extra), ("leg_fields", leg_tags, leg_extra)] {
             for (at, line) in params.all(name).iter().enumerate() {
-                let is_read = add_fields(tags, fields, line).map_err(|message| SetupError::param_at(name, at, message))?;
+                let is_read =
+                    add_fields(tags, fields, line).map_err(|message| SetupError::param_at(name, at, message))?;
                 if !is_read {
                     notes.push("acc: AAA accounting is not here yet; its fields are ignored");
                 }

@@ -29,7 +29,8 @@ pub(super) fn keep(node: NodeRef, acc: &Acc, id: DialogId, call: &Call) {
     let Call { record, account } = call;
     let state = account.state.lock();
     let named = |tags: &[String], values: &[Option<Text>]| -> Json {
-        let set = tags.iter().zip(values).filter_map(|(tag, value)| Some((tag.clone(), Json::from(text(value.as_ref()?)))));
+        let set =
+            tags.iter().zip(values).filter_map(|(tag, value)| Some((tag.clone(), Json::from(text(value.as_ref()?)))));
         Json::Object(set.collect())
     };
     let kept = json!({

@@ -3,7 +3,7 @@
 
 mod auth_vars;
 mod branches;
-mod cache;
+pub(crate) mod cache;
 pub(crate) mod db_load;
 mod flags;
 mod forward;

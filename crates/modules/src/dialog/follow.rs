@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use tandem_dialog::{
-    DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party,
-    WithinRequest,
+    DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party, WithinRequest,
 };
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
@@ -111,8 +110,8 @@ pub fn create(context: &mut Context, flags: u32) -> bool {
     crate::rr::add_param(context, format!(";{}={id}", dialogs.config.rr_param).as_bytes());
     context.dialog = Some(Arc::new(Current::of(id)));
     let wanted = context.take_slot::<WantedIntervals>().unwrap_or_default();
-    for (kind, secs) in PingKind::ALL.into_iter().zip(wanted.0) {
-        if let Some(secs) = secs.filter(|_| Pings::is_wanted(flags, kind)) {
+    for kind in PingKind::ALL {
+        if let Some(secs) = wanted.0.of(kind).filter(|_| Pings::is_wanted(flags, kind)) {
             dialogs.pings.set_interval(id, kind, secs);
         }
     }

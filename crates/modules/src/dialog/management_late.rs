@@ -74,7 +74,8 @@ fn order(dialogs: &Dialogs, request: &MiRequest) -> Result<Order, MiError> {
     if !requests::is_sequential_method(&method) || (is_challenge && !can_challenge) {
         return Err(MiError::bad("method"));
     }
-    let mut extras = Extras { headers: request.text_opt("headers")?.unwrap_or_default().into_bytes(), ..Extras::default() };
+    let mut extras =
+        Extras { headers: request.text_opt("headers")?.unwrap_or_default().into_bytes(), ..Extras::default() };
     if !extras.headers.is_empty() && !extras.headers.ends_with(b"\n") {
         extras.headers.extend_from_slice(b"\r\n");
     }

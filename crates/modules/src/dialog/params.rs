@@ -28,7 +28,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("dlg_match_mode", "1", "0: match by the Record-Route parameter; 1: by it, else by tags; 2: by tags"),
     int("delete_delay", "0", "seconds an ended dialog is kept; at least 5 here"),
     int("race_condition_timeout", "5", "seconds after which a call of a 200/CANCEL race is ended"),
-    int("db_mode", "0", "calls in the database: 0 none, 1 at each change, 2 every db_update_period, 3 when the server stops"),
+    int(
+        "db_mode",
+        "0",
+        "calls in the database: 0 none, 1 at each change, 2 every db_update_period, 3 when the server stops",
+    ),
     text("db_url", "", "database of the calls"),
     int("db_update_period", "60", "seconds between writing to the database in db_mode 2"),
     int("db_flush_vals_profiles", "0", "accepted, no effect: values, profiles and flags are always written along"),

@@ -22,16 +22,35 @@ pub(super) enum PingKind {
     Reinvite,
 }
 
+/// One thing for each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PerKind<T> {
+    pub(super) options: T,
+    pub(super) reinvite: T,
+}
+
+impl<T: Copy> PerKind<T> {
+    pub(super) fn of(&self, kind: PingKind) -> T {
+        match kind {
+            PingKind::Options => self.options,
+            PingKind::Reinvite => self.reinvite,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, kind: PingKind) -> &mut T {
+        match kind {
+            PingKind::Options => &mut self.options,
+            PingKind::Reinvite => &mut self.reinvite,
+        }
+    }
+}
+
 /// `$DLG_options_ping_interval` and `$DLG_reinvite_ping_interval` written before there is a dialog, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct WantedIntervals(pub(super) [Option<u32>; 2]);
+pub(super) struct WantedIntervals(pub(super) PerKind<Option<u32>>);
 
 impl PingKind {
     pub(super) const ALL: [PingKind; 2] = [PingKind::Options, PingKind::Reinvite];
-
-    fn index(self) -> usize {
-        self as usize
-    }
 
     fn method(self) -> &'static [u8] {
         match self {
@@ -53,9 +72,7 @@ impl PingKind {
         let (caller, callee) = (has(dialog_flags::REINVITE_PING_CALLER), has(dialog_flags::REINVITE_PING_CALLEE));
         let (caller, callee) = match self {
             PingKind::Reinvite => (caller, callee),
-            PingKind::Options => {
-                (!caller && has(dialog_flags::PING_CALLER), !callee && has(dialog_flags::PING_CALLEE))
-            }
+            PingKind::Options => (!caller && has(dialog_flags::PING_CALLER), !callee && has(dialog_flags::PING_CALLEE)),
         };
         [(caller, Party::Caller), (callee, Party::Callee)]
             .into_iter()
@@ -65,12 +82,26 @@ impl PingKind {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// By kind.
-    next: [Option<Instant>; 2],
+    next: PerKind<Option<Instant>>,
     /// Seconds, where they are not those of the module.
-    intervals: [Option<u32>; 2],
-    /// Pings without an answer yet, by kind and party.
-    waiting: [[bool; 2]; 2],
+    intervals: PerKind<Option<u32>>,
+    /// Whether a ping has no answer yet.
+    waiting: PerKind<PerParty>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PerParty {
+    caller: bool,
+    callee: bool,
+}
+
+impl PerParty {
+    fn of_mut(&mut self, party: Party) -> &mut bool {
+        match party {
+            Party::Caller => &mut self.caller,
+            Party::Callee => &mut self.callee,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -81,22 +112,17 @@ struct Queue {
 
 /// When which call is pinged. A call without pings is not in it.
 pub(super) struct Pings {
-    intervals: [Duration; 2],
+    intervals: PerKind<Duration>,
     queue: Mutex<Queue>,
-}
-
-fn party_index(party: Party) -> usize {
-    usize::from(party == Party::Callee)
 }
 
 impl Pings {
     pub(super) fn new(options: Duration, reinvite: Duration) -> Pings {
-        Pings { intervals: [options, reinvite], queue: Mutex::default() }
+        Pings { intervals: PerKind { options, reinvite }, queue: Mutex::default() }
     }
 
     fn interval(&self, state: &State, kind: PingKind) -> Duration {
-        let own = state.intervals.get(kind.index()).copied().flatten();
-        own.map_or(self.intervals[kind.index()], |secs| Duration::from_secs(secs.into()))
+        state.intervals.of(kind).map_or_else(|| self.intervals.of(kind), |secs| Duration::from_secs(secs.into()))
     }
 
     /// Whether a call with these flags is pinged so.
@@ -117,7 +143,7 @@ impl Pings {
         let Queue { due, states } = &mut *queue;
         let state = states.entry(id).or_default();
         let at = now + self.interval(state, kind);
-        if let Some(old) = state.next[kind.index()].replace(at) {
+        if let Some(old) = state.next.of_mut(kind).replace(at) {
             due.remove(&(old, id, kind));
         }
         due.insert((at, id, kind));
@@ -128,8 +154,8 @@ impl Pings {
         let mut queue = self.queue.lock();
         let Queue { due, states } = &mut *queue;
         let Some(state) = states.remove(&id) else { return };
-        for (kind, at) in PingKind::ALL.into_iter().zip(state.next) {
-            if let Some(at) = at {
+        for kind in PingKind::ALL {
+            if let Some(at) = state.next.of(kind) {
                 due.remove(&(at, id, kind));
             }
         }
@@ -140,8 +166,8 @@ impl Pings {
         let is_running = {
             let mut queue = self.queue.lock();
             let state = queue.states.entry(id).or_default();
-            state.intervals[kind.index()] = Some(secs);
-            state.next[kind.index()].is_some()
+            *state.intervals.of_mut(kind) = Some(secs);
+            state.next.of(kind).is_some()
         };
         if is_running {
             self.reschedule(id, kind, clock::now().monotonic);
@@ -152,7 +178,7 @@ impl Pings {
     pub(super) fn secs(&self, id: DialogId, kind: PingKind) -> u64 {
         let queue = self.queue.lock();
         let state = queue.states.get(&id).copied().unwrap_or_default();
-        match state.next[kind.index()] {
+        match state.next.of(kind) {
             Some(at) => at.saturating_duration_since(clock::now().monotonic).as_secs(),
             None => self.interval(&state, kind).as_secs(),
         }
@@ -169,7 +195,7 @@ impl Pings {
             due.remove(&(at, id, kind));
             let Some(state) = states.get_mut(&id) else { continue };
             let next = now + self.interval(state, kind).max(Duration::from_secs(1));
-            state.next[kind.index()] = Some(next);
+            *state.next.of_mut(kind) = Some(next);
             due.insert((next, id, kind));
             taken.push((id, kind));
         }
@@ -179,13 +205,13 @@ impl Pings {
     /// Notes that a ping is on its way; false when the one before is not answered yet.
     fn wait(&self, id: DialogId, kind: PingKind, party: Party) -> bool {
         let mut queue = self.queue.lock();
-        let waiting = queue.states.get_mut(&id).map(|state| &mut state.waiting[kind.index()][party_index(party)]);
+        let waiting = queue.states.get_mut(&id).map(|state| state.waiting.of_mut(kind).of_mut(party));
         waiting.is_some_and(|waiting| !std::mem::replace(waiting, true))
     }
 
     fn answered(&self, id: DialogId, kind: PingKind, party: Party) {
         if let Some(state) = self.queue.lock().states.get_mut(&id) {
-            state.waiting[kind.index()][party_index(party)] = false;
+            *state.waiting.of_mut(kind).of_mut(party) = false;
         }
     }
 
@@ -213,8 +239,7 @@ fn send(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, kind: PingKind, 
     }
     let mut extras = Extras { headers: dialogs.config.extra_headers.clone(), ..Extras::default() };
     if kind == PingKind::Reinvite {
-        let body =
-            dialogs.table.with_dialog(id, |dialog| requests::session_body(dialog, party, SessionBody::Outbound));
+        let body = dialogs.table.with_dialog(id, |dialog| requests::session_body(dialog, party, SessionBody::Outbound));
         if let Some(body) = body.flatten() {
             (extras.content_type, extras.body) = (b"application/sdp".to_vec(), body);
         }

@@ -63,7 +63,9 @@ impl Columns {
     /// A name that cannot stand in SQL.
     pub(super) fn read(params: &ParamValues) -> Result<Columns, SetupError> {
         let is_name = |name: &str| {
-            !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            !name.is_empty()
+                && name.len() <= 64
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
         let read = |(param, default): &(&'static str, &str)| {
             let name = if param.is_empty() { (*default).to_owned() } else { params.text_or(param, default) };

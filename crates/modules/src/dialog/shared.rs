@@ -121,8 +121,8 @@ fn change(
     id: DialogId,
     work: impl FnOnce() -> Result<bool, ProfileError>,
 ) -> Result<bool, ProfileError> {
-    let is_counted =
-        dialogs.shared.engine.get().is_some() && dialogs.table.with_dialog(id, |dialog| dialog.state()) != Some(DialogState::Deleted);
+    let is_counted = dialogs.shared.engine.get().is_some()
+        && dialogs.table.with_dialog(id, |dialog| dialog.state()) != Some(DialogState::Deleted);
     let before = if is_counted { dialogs.table.memberships(id) } else { Vec::new() };
     let result = work()?;
     if is_counted {

@@ -1,7 +1,6 @@
 //! Requests made within a call: pings, PRACK, what a script sends; and the numbers of what passes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::future::Future as _;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -83,7 +82,11 @@ fn a_party_that_gives_no_answer_or_knows_no_call_ends_it() {
 #[test]
 fn re_invites_carry_the_session_and_are_acknowledged() {
     let params = "modparam(\"dialog\", \"reinvite_ping_interval\", 5)";
-    let rig = Rig::script(&script(params, "create_dialog(\"reinvite-ping-callee\"); xlog(\"$DLG_reinvite_ping_interval $DLG_options_ping_interval\\n\");", ""));
+    let rig = Rig::script(&script(
+        params,
+        "create_dialog(\"reinvite-ping-callee\"); xlog(\"$DLG_reinvite_ping_interval $DLG_options_ping_interval\\n\");",
+        "",
+    ));
     let with_sdp = |text: String, sdp: &str| {
         let length = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
         text.replace("Content-Length: 0\r\n\r\n", &length)
@@ -152,7 +155,12 @@ fn reliable_replies_are_acknowledged_by_the_script_or_by_the_flag() {
             let sent = rig.receive_from(PHONE, reliable(&invite, tag, rseq));
             let prack = sent.iter().find(|sent| sent.first_line().starts_with("PRACK")).expect("no PRACK");
             let to = header(prack, "To");
-            seen.push(format!("{} {} {}", header(prack, "RAck"), header(prack, "CSeq"), to.rsplit('=').next().unwrap()));
+            seen.push(format!(
+                "{} {} {}",
+                header(prack, "RAck"),
+                header(prack, "CSeq"),
+                to.rsplit('=').next().unwrap()
+            ));
             answer(&rig, prack, 200);
         }
         assert_eq!(seen, ["41 7 INVITE 8 PRACK one", "7 7 INVITE 8 PRACK two", "42 7 INVITE 9 PRACK one"]);
@@ -181,7 +189,8 @@ fn routes_armed_in_the_local_route_see_the_outcome() {
     let local = "local_route { if ($rm == \"INFO\") { $avp(mark) = \"m\"; $T_fr_timeout = 2; t_on_failure(\"LATE\"); t_on_reply(\"IN\"); } }
         onreply_route[IN] { xlog(\"reply $rs $avp(mark) $DLG_status\\n\"); }
         failure_route[LATE] { xlog(\"failed $T_reply_code $avp(mark) $rm\\n\"); }";
-    let within = "if ($rm == \"INFO\") { dlg_send_sequential(\"INFO\", \"callee\", \"x=1\", \"text/x\", \"X-Y: z\"); exit; }";
+    let within =
+        "if ($rm == \"INFO\") { dlg_send_sequential(\"INFO\", \"callee\", \"x=1\", \"text/x\", \"X-Y: z\"); exit; }";
     let rig = Rig::script(&format!(
         "{MODULES}route {{
             if ($tt != NULL) {{ loose_route(); {within} t_relay(); exit; }}
@@ -270,7 +279,10 @@ fn shared_profiles_are_counted_in_the_key_value_store() {
         let params = MiParams::Positional(vec![json!("caller"), json!(value)]);
         rig.mi("profile_get_size", params).unwrap()["Profile"].clone()
     };
-    assert_eq!(size("alice"), json!({ "name": "caller", "value": "alice", "count": 5, "shared": "yes", "replicated": "no" }));
+    assert_eq!(
+        size("alice"),
+        json!({ "name": "caller", "value": "alice", "count": 5, "shared": "yes", "replicated": "no" })
+    );
     assert_eq!(size("bob")["count"], 0);
     rig.receive(request("BYE", "c", 8, &route_line(&invite), ";tag=phone"));
     assert_eq!(size("alice")["count"], 4, "the other node's calls are left");

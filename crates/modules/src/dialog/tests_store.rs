@@ -31,7 +31,8 @@ fn node(db: &TestDb, mode: u8, invite: &str) -> Rig {
     ))
 }
 
-const INVITE: &str = "create_dialog(\"bye-on-timeout\"); $dlg_val(who) = \"al|ice\"; set_dlg_profile(\"caller\", \"$fU\");
+const INVITE: &str =
+    "create_dialog(\"bye-on-timeout\"); $dlg_val(who) = \"al|ice\"; set_dlg_profile(\"caller\", \"$fU\");
     set_dlg_flag(\"VIP\"); $DLG_timeout = 100; dlg_on_hangup(\"OVER\");";
 
 /// The columns of all rows as texts.
@@ -78,7 +79,9 @@ fn a_call_is_written_in_time_and_goes_on_at_another_node() {
                    caller_sock, callee_sock, state, script_flags, flags, rt_on_hangup, vars, profiles";
     assert_eq!(
         rows(&db, columns),
-        [r"call-1 sip:alice@example.org alice sip:bob@example.org phone 0 7 sip:alice@127.0.3.9:5099 sip:bob@192.0.2.9:5062 udp:127.0.3.1:5071 udp:127.0.3.1:5071 4 VIP 8 OVER who#1#al\|ice| caller#1#alice|"]
+        [
+            r"call-1 sip:alice@example.org alice sip:bob@example.org phone 0 7 sip:alice@127.0.3.9:5099 sip:bob@192.0.2.9:5062 udp:127.0.3.1:5071 udp:127.0.3.1:5071 4 VIP 8 OVER who#1#al\|ice| caller#1#alice|"
+        ]
     );
     let did = rig.mi("dlg_list", MiParams::None).unwrap()["Dialogs"][0]["ID"].clone();
 

@@ -126,7 +126,7 @@ pub(super) fn change<R>(context: &Context, work: impl FnOnce(&mut Dialog) -> R) 
 fn read_interval(context: &mut Context, kind: PingKind) -> Value {
     let number = |secs: u64| Value::Int(i32::try_from(secs).unwrap_or(i32::MAX));
     let (Some(current), Some(dialogs)) = (current(context), context.node.state::<Dialogs>()) else {
-        let wanted = context.slot::<WantedIntervals>().and_then(|wanted| wanted.0[kind as usize]);
+        let wanted = context.slot::<WantedIntervals>().and_then(|wanted| wanted.0.of(kind));
         return wanted.map_or(Value::Null, |secs| number(secs.into()));
     };
     match with(context, |dialog| Pings::is_wanted(dialog.flags, kind)) {
@@ -142,7 +142,7 @@ fn write_interval(context: &mut Context, kind: PingKind, value: &Value) -> bool 
             context.set_slot(WantedIntervals::default());
         }
         if let Some(wanted) = context.slot::<WantedIntervals>() {
-            wanted.0[kind as usize] = Some(secs);
+            *wanted.0.of_mut(kind) = Some(secs);
         }
         return true;
     };

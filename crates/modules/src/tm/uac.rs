@@ -408,8 +408,7 @@ fn send_armed(
     let mut config = tm.config;
     config.fr_timeout = fr_timeout.unwrap_or(config.fr_timeout);
     let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &config, clock::now());
-    let state =
-        UacState { core, done, last_final: None, ack: Bytes::new(), armed: None, routes, is_reported: false };
+    let state = UacState { core, done, last_final: None, ack: Bytes::new(), armed: None, routes, is_reported: false };
     let uac = Arc::new(Uac { node, tm, id, method, to, state: Mutex::new(state) });
     tm.uacs.insert(&uac);
     tm.count(|counters| &counters.uac);
