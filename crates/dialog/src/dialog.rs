@@ -41,6 +41,8 @@ pub mod dialog_flags {
     pub const REINVITE_PING_CALLEE: u32 = 1 << 12;
     /// End the call after a race of 200 and CANCEL or early BYE (`E`).
     pub const END_ON_RACE_CONDITION: u32 = 1 << 15;
+    /// Answer reliable provisional replies with PRACK (`auto-prack`).
+    pub const AUTO_PRACK: u32 = 1 << 20;
     /// The INVITE was cancelled.
     pub const WAS_CANCELLED: u32 = 1 << 16;
     /// Such a race happened.
@@ -97,8 +99,12 @@ pub struct Leg {
     pub cseq: u32,
     /// CSeq of the last INVITE *from* this party.
     pub invite_cseq: u32,
-    /// Last CSeq generated here towards this party; 0 = none yet.
+    /// Last CSeq given to a request towards this party since one was generated here; 0 = none yet.
     pub last_generated_cseq: u32,
+    /// CSeq of the last INVITE passed on to this party with another number: as received, as sent.
+    pub renumbered_invite: Option<(u32, u32)>,
+    /// Highest RSeq of a provisional reply of this party; 0 = none yet.
+    pub last_rseq: u32,
 }
 
 /// Names of script routes bound to a dialog; empty = none.

@@ -6,13 +6,16 @@
 //! * [`DialogTable::match_request`] finds the dialog of an in-dialog request by the Record-Route cookie or by tags.
 //! * [`DialogTable::handle_timeout`] ends dialogs whose lifetime is over and forgets ended ones.
 //!
-//! Session timers (RFC 4028), in-dialog pings and replication are not here yet.
+//! * [`DialogTable::restore`] follows a call again that was saved with [`Dialog::saved`].
+//!
+//! Session timers (RFC 4028) and replication are not here yet.
 
 mod dialog;
 mod event;
 mod id;
 mod machine;
 mod profile;
+mod saved;
 mod sequential;
 mod shard;
 mod table;
@@ -23,6 +26,7 @@ pub use event::{DialogEvent, DialogState, Direction, EndReason, Events, Party};
 pub use id::DialogId;
 pub use machine::{InviteReply, Method, WithinRequest};
 pub use profile::{ProfileError, ProfileInfo, ProfileMembership, ValueCount};
+pub use saved::{RestoreError, SavedDialog};
 pub use sequential::{SequentialRequest, ValidationError};
 pub use table::{
     DialogConfig, DialogError, DialogMatch, DialogTable, DialogTotals, MatchMode, MatchRequest, Moment, PageCursor,

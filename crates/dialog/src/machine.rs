@@ -197,6 +197,19 @@ impl Dialog {
         }
     }
 
+    /// Takes a branch in before its reply is passed on (to send PRACK to it); false when it is not followed.
+    pub fn learn_branch(&mut self, reply: &InviteReply<'_>) -> bool {
+        self.state.is_setting_up() && !reply.to_tag.is_empty() && self.learn_callee(reply).is_some()
+    }
+
+    /// Notes the RSeq of a reliable provisional reply of a branch; false when it was seen before (RFC 3262 §4).
+    pub fn note_rseq(&mut self, to_tag: &[u8], rseq: u32) -> bool {
+        let Some(leg) = self.legs.iter_mut().skip(1).find(|leg| *leg.tag == *to_tag) else { return false };
+        let is_new = rseq > leg.last_rseq;
+        leg.last_rseq = leg.last_rseq.max(rseq);
+        is_new
+    }
+
     /// Finds or adds the leg of a response's To tag and takes over what it tells; the index of the leg.
     fn learn_callee(&mut self, reply: &InviteReply<'_>) -> Option<usize> {
         let too_long = [reply.to_tag, reply.contact, reply.route_set, reply.socket].map(text);

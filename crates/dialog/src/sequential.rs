@@ -99,7 +99,10 @@ impl Dialog {
         let source = self.legs.get(self.source_leg(request.direction)).ok_or(ValidationError::NoLeg)?;
         let received = request.cseq;
         let (expected, is_valid) = match request.method {
-            Method::Ack | Method::Cancel => (source.invite_cseq, received == source.invite_cseq),
+            // 0: restored from a database, which does not keep it.
+            Method::Ack | Method::Cancel => {
+                (source.invite_cseq, source.invite_cseq == 0 || received == source.invite_cseq)
+            }
             // 0: no request went this way yet, any first number is valid (RFC 3261 §12.2.2).
             _ => (destination.cseq, destination.cseq == 0 || received > destination.cseq),
         };
@@ -115,9 +118,44 @@ impl Dialog {
         Ok(())
     }
 
+    /// The CSeq number a passing request has to carry further on, when it is not its own: requests generated here have
+    /// used up numbers of its sender. Call it once for each request that passes.
+    pub fn renumber(&mut self, request: &WithinRequest<'_>) -> Option<u32> {
+        let leg = self.legs.get_mut(request.destination_leg)?;
+        if leg.last_generated_cseq == 0 {
+            return None;
+        }
+        if matches!(request.method, Method::Ack | Method::Cancel) {
+            let (received, sent) = leg.renumbered_invite?;
+            return (received == request.cseq && sent != received).then_some(sent);
+        }
+        let number = leg.last_generated_cseq.saturating_add(1).max(request.cseq);
+        leg.last_generated_cseq = number;
+        if request.method == Method::Invite {
+            leg.renumbered_invite = Some((request.cseq, number));
+        }
+        (number != request.cseq).then_some(number)
+    }
+
+    /// Counts the CSeq generated towards a leg up or down (OpenSIPS: dialog, dlg_inc_cseq()); the number it is now.
+    pub fn shift_cseq(&mut self, leg: usize, by: i32) -> Option<u32> {
+        let leg = self.legs.get_mut(leg)?;
+        leg.last_generated_cseq = leg.last_generated_cseq.max(leg.cseq).saturating_add_signed(by);
+        Some(leg.last_generated_cseq)
+    }
+
     /// The values for a request generated towards a party; counts its CSeq up. `None` if that party is not known yet.
     pub fn sequential(&mut self, to: Party) -> Option<SequentialRequest<'_>> {
-        let callee_index = self.answered_leg.unwrap_or(1);
+        self.sequential_with(to, self.answered_leg.unwrap_or(1))
+    }
+
+    /// The same for one branch of the callee, by its To tag (PRACK of an early dialog).
+    pub fn sequential_to_branch(&mut self, to_tag: &[u8]) -> Option<SequentialRequest<'_>> {
+        let leg = self.legs.iter().skip(1).position(|leg| *leg.tag == *to_tag)? + 1;
+        self.sequential_with(Party::Callee, leg)
+    }
+
+    fn sequential_with(&mut self, to: Party, callee_index: usize) -> Option<SequentialRequest<'_>> {
         let (target_index, peer_index) = match to {
             Party::Caller => (0, callee_index),
             Party::Callee => (callee_index, 0),

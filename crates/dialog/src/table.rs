@@ -13,6 +13,7 @@ use tandem_sip::core_hash;
 
 use crate::id::DialogId;
 use crate::profile::{ProfileError, ProfileInfo, ProfileMembership, Profiles, ValueCount};
+use crate::saved::{RestoreError, SavedDialog};
 use crate::shard::Shard;
 
 /// The two clocks a dialog needs: one for timers, one for accounting and peers.
@@ -266,6 +267,44 @@ impl DialogTable {
         let counter = if created.is_ok() { &self.counters.processed } else { &self.counters.failed };
         counter.fetch_add(1, Ordering::Relaxed);
         created
+    }
+
+    /// Follows a saved call again. One that is known in the same or an earlier state takes over what was saved (OpenSIPS:
+    /// dialog, MI db_sync); one that is over here or further on stays as it is. Nothing is told to anybody.
+    ///
+    /// # Errors
+    /// Why it is not followed.
+    pub fn restore(&self, saved: SavedDialog, now: Moment) -> Result<(), RestoreError> {
+        let (id, state) = (saved.id, saved.state);
+        if !state.is_active() {
+            return Err(RestoreError::NotActive);
+        }
+        if self.entry_of(&saved.call_id) != id.entry {
+            return Err(RestoreError::WrongSlot);
+        }
+        let cell = self.cell(id.entry).ok_or(RestoreError::WrongSlot)?;
+        let dialog = saved.into_dialog(&self.config, now)?;
+        self.locked(cell, |shard| {
+            let slot = match shard.slot_of(id) {
+                None if shard.is_full() => return Err(RestoreError::TableFull),
+                None => shard.insert(dialog),
+                Some(slot) => {
+                    let overwritten = self.work_on(shard, slot, |known| {
+                        let is_older = known.state <= state;
+                        if is_older {
+                            known.overwrite(dialog);
+                        }
+                        is_older
+                    });
+                    if overwritten != Some(true) {
+                        return Err(RestoreError::Known);
+                    }
+                    slot
+                }
+            };
+            let _ = self.work_on(shard, slot, |dialog| dialog.state = state);
+            Ok(())
+        })
     }
 
     /// Runs the closure on a dialog under the lock of its shard; afterwards timers, counters and profiles follow what it

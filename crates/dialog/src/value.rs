@@ -128,15 +128,36 @@ impl Values {
         text
     }
 
-    /// Adds the values of a serialised list to these; on an error those in front of it are already taken in.
+    /// The form that 2.4 to 3.3 keep in the database: `name#value|` repeated, numbers as texts.
+    pub fn to_untyped_text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for (name, value) in &self.entries {
+            push_escaped(&mut text, name);
+            text.push(b'#');
+            match value {
+                DialogValue::Text(value) => push_escaped(&mut text, value),
+                DialogValue::Int(value) => text.extend_from_slice(value.to_string().as_bytes()),
+            }
+            text.push(b'|');
+        }
+        text
+    }
+
+    /// Adds the values of a serialised list (either form) to these; on an error those in front of it are already taken in.
     pub fn merge_text(&mut self, text: &[u8]) -> Result<(), ValueError> {
         let mut offset = 0;
         while offset < text.len() {
             let damaged = ValueError::Damaged { offset };
-            let (name, next) = take_field(text, offset, b'#').ok_or(damaged)?;
-            let (kind, next) = take_field(text, next, b'#').ok_or(damaged)?;
-            let (value, next) = take_field(text, next, b'|').ok_or(damaged)?;
-            let value = match kind.as_slice() {
+            let (name, _, next) = take_field(text, offset, b"#").ok_or(damaged)?;
+            let (field, separator, next) = take_field(text, next, b"#|").ok_or(damaged)?;
+            if separator == b'|' {
+                // 2.4 to 3.3 have texts only and do not say so.
+                self.set(&name, DialogValue::Text(field.into_boxed_slice()))?;
+                offset = next;
+                continue;
+            }
+            let (value, _, next) = take_field(text, next, b"|").ok_or(damaged)?;
+            let value = match field.as_slice() {
                 b"1" => DialogValue::Text(value.into_boxed_slice()),
                 b"2" => {
                     let digits = std::str::from_utf8(&value).ok();
@@ -160,15 +181,15 @@ fn push_escaped(text: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Reads up to an unescaped separator; the field and where the next begins.
-fn take_field(text: &[u8], from: usize, separator: u8) -> Option<(Vec<u8>, usize)> {
+/// Reads up to one of the separators that is not escaped; the field, the separator, and where the next field begins.
+fn take_field(text: &[u8], from: usize, separators: &[u8]) -> Option<(Vec<u8>, u8, usize)> {
     let mut field = Vec::new();
     let mut bytes = text.iter().enumerate().skip(from);
     while let Some((at, byte)) = bytes.next() {
         if *byte == b'\\' {
             field.push(*bytes.next()?.1);
-        } else if *byte == separator {
-            return Some((field, at + 1));
+        } else if separators.contains(byte) {
+            return Some((field, *byte, at + 1));
         } else {
             field.push(*byte);
         }

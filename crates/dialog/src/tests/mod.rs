@@ -5,6 +5,7 @@ mod identity;
 mod machine;
 mod profiles;
 mod properties;
+mod saved;
 mod table;
 mod values;
 

@@ -12,8 +12,9 @@ use tandem_script::value::Text;
 use tandem_sip::{Message, Method, default_reason};
 
 use super::Acc;
-use super::params::Backend;
-use super::record::{Call, Kind, Record, write, write_call};
+use super::params::{Backend, Config};
+use super::record::{Call, Fields, Kind, Record, write, write_call};
+use super::saved;
 use crate::dialog::clock::{self, Now};
 use crate::dialog::{DialogNotice, Dialogs};
 
@@ -44,8 +45,8 @@ pub(super) struct State {
     /// Bits of [`wanted`] by backend.
     pub(super) wanted: [u8; 3],
     pub(super) table: Option<String>,
-    /// Values by index of the tag.
-    pub(super) extra: Vec<Option<Text>>,
+    /// What the script has set.
+    pub(super) fields: Fields,
     pub(super) is_upstream: bool,
     pub(super) dialog: Option<DialogId>,
     negative: Vec<Negative>,
@@ -56,6 +57,16 @@ pub(super) struct State {
 pub(super) struct Account {
     created: Now,
     pub(super) state: Mutex<State>,
+}
+
+/// Most legs of a call; a script that makes more gets none.
+pub(super) const LEGS_MAX: usize = 64;
+
+/// Nothing set yet; with leg fields there is one leg from the start.
+pub(super) fn new_fields(config: &Config) -> Fields {
+    let count = config.leg_tags.len();
+    let legs = if count == 0 { Vec::new() } else { vec![vec![None; count]] };
+    Fields { extra: vec![None; config.tags.len()], legs }
 }
 
 /// The account of a run without transaction.
@@ -84,7 +95,7 @@ pub(super) fn find_or_make(context: &mut Context) -> Option<Arc<Account>> {
         state: Mutex::new(State {
             wanted: [0; 3],
             table: None,
-            extra: vec![None; acc.config.tags.len()],
+            fields: new_fields(&acc.config),
             is_upstream: acc.config.detects_direction
                 && crate::rr::direction(context) == Some(crate::rr::Direction::Upstream),
             dialog: None,
@@ -120,6 +131,12 @@ fn to_tag(message: &Message) -> &[u8] {
 }
 
 impl Account {
+    /// That of a call of before a restart.
+    pub(super) fn restored(created: Now, wanted: [u8; 3], table: Option<String>, fields: Fields) -> Account {
+        let state = State { wanted, table, fields, is_upstream: false, dialog: None, negative: Vec::new() };
+        Account { created, state: Mutex::new(state) }
+    }
+
     fn on_transaction(self: &Arc<Account>, acc: &'static Acc, event: &TmEvent<'_>) {
         match event.moment {
             TmMoment::ReplyIn if event.code >= 300 => {
@@ -174,16 +191,16 @@ impl Account {
 
     /// Writes to all backends that have all bits of `with` and none of `without`.
     fn write(&self, node: NodeRef, acc: &'static Acc, kind: Kind, with: u8, without: u8, record: &Record) {
-        let (backends, extra, table) = {
+        let (backends, fields, table) = {
             let state = self.state.lock();
             if !state.wanted.iter().any(|bits| bits & with == with && bits & without == 0) {
                 return;
             }
-            (state.wanted, state.extra.clone(), state.table.clone())
+            (state.wanted, state.fields.clone(), state.table.clone())
         };
         for (backend, bits) in Backend::ALL.into_iter().zip(backends) {
             if bits & with == with && bits & without == 0 {
-                write(node, acc, backend, kind, record, &extra, table.as_deref());
+                write(node, acc, backend, kind, record, &fields, table.as_deref());
             }
         }
     }
@@ -216,7 +233,9 @@ impl Account {
             return self.write(event.node, acc, Kind::Answered, wanted::ENABLED, 0, &record);
         };
         self.write(event.node, acc, Kind::Answered, wanted::ENABLED, wanted::CDR, &record);
-        acc.call_shard(id).lock().insert(id, Call { record, account: self.clone() });
+        let call = Call { record, account: self.clone() };
+        saved::keep(event.node, acc, id, &call);
+        acc.call_shard(id).lock().insert(id, call);
         let state =
             event.node.state::<Dialogs>().and_then(|dialogs| dialogs.table.with_dialog(id, |dialog| dialog.state()));
         if state.is_none_or(|state| state == DialogState::Deleted) {
@@ -227,14 +246,15 @@ impl Account {
 }
 
 fn end_call(node: NodeRef, acc: &'static Acc, id: DialogId, ended: Now) {
-    let Some(Call { record, account }) = acc.call_shard(id).lock().remove(&id) else { return };
-    let (backends, extra, table) = {
+    let known = acc.call_shard(id).lock().remove(&id);
+    let Some(Call { record, account }) = known.or_else(|| saved::find(node, acc, id)) else { return };
+    let (backends, fields, table) = {
         let state = account.state.lock();
-        (state.wanted, state.extra.clone(), state.table.clone())
+        (state.wanted, state.fields.clone(), state.table.clone())
     };
     for (backend, bits) in Backend::ALL.into_iter().zip(backends) {
         if bits & wanted::CDR != 0 {
-            write_call(node, acc, backend, &record, ended, &extra, table.as_deref());
+            write_call(node, acc, backend, &record, ended, &fields, table.as_deref());
         }
     }
 }
@@ -250,18 +270,36 @@ pub(super) fn load_from_dialog(context: &mut Context) -> bool {
     let (Some(acc), Some(current)) = (context.node.state::<Acc>(), crate::dialog::current(context)) else {
         return false;
     };
-    let account = acc.call_shard(current.id).lock().get(&current.id).map(|call| call.account.clone());
+    let id = current.id;
+    let known = acc.call_shard(id).lock().get(&id).map(|call| call.account.clone());
+    let account = known.or_else(|| {
+        // Of before a restart.
+        let call = saved::find(context.node, acc, id)?;
+        let account = call.account.clone();
+        acc.call_shard(id).lock().insert(id, call);
+        Some(account)
+    });
     let Some(account) = account else { return false };
-    context.set_slot(Loaded(account));
+    context.set_slot(Loaded(account, id));
     true
 }
 
 /// The account of a call, lent to a run within it.
-struct Loaded(Arc<Account>);
+struct Loaded(Arc<Account>, DialogId);
 
 /// The account lent to this run.
 pub(super) fn loaded(context: &mut Context) -> Option<Arc<Account>> {
     context.slot::<Loaded>().map(|loaded| loaded.0.clone())
+}
+
+/// The account lent to this run was changed: so is what is kept of it for a restart.
+pub(super) fn keep_loaded(context: &mut Context) {
+    let Some(id) = context.slot::<Loaded>().map(|loaded| loaded.1) else { return };
+    let Some(acc) = context.node.state::<Acc>() else { return };
+    let call = acc.call_shard(id).lock().get(&id).cloned();
+    if let Some(call) = call {
+        saved::keep(context.node, acc, id, &call);
+    }
 }
 
 /// Gives it back; false when there is none.

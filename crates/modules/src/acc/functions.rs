@@ -3,17 +3,17 @@
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{Function, VarCall, Variable, arg_text};
 use tandem_script::surface::ArgType::Text as TextArg;
-use tandem_script::surface::NameRule::Named;
+use tandem_script::surface::NameRule::{Named, Plain};
 use tandem_script::surface::{Routes, arg, opt};
 use tandem_script::value::{Text, Value};
-use tandem_script::vm::{Arg, LogLevel};
+use tandem_script::vm::{Arg, Index, LogLevel};
 use tandem_sip::Method;
 
 use super::Acc;
-use super::account::{find, find_or_make, load_from_dialog, loaded, unload, wanted};
+use super::account::{LEGS_MAX, find, find_or_make, keep_loaded, load_from_dialog, loaded, unload, wanted};
 use super::params::{Backend, is_identifier};
 use super::record::{Kind, Record, write};
-use crate::core::table::{done, function, writable};
+use crate::core::table::{done, function, position, variable, writable};
 use crate::dialog::clock;
 
 const ROUTES: Routes = Routes::REQUEST.or(Routes::FAILURE).or(Routes::BRANCH).or(Routes::LOCAL);
@@ -54,6 +54,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "accounts this request as event E_ACC_EVENT, now",
         |context, args| account_now(context, args, Backend::Evi),
     ),
+    function("acc_new_leg", &[], ROUTES, "begins a new leg of the call; its $acc_leg values are not set yet", new_leg),
     function(
         "acc_load_ctx_from_dlg",
         &[],
@@ -70,8 +71,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-pub(super) static VARIABLES: &[Variable] =
-    &[writable("acc_extra", Named, "an extra field of the account", read_extra, write_extra)];
+pub(super) static VARIABLES: &[Variable] = &[
+    writable("acc_extra", Named, "an extra field of the account", read_extra, write_extra),
+    writable("acc_leg", Named, "a field of a leg: of that in work, or of the one with that index", read_leg, write_leg),
+    variable("acc_current_leg", Plain, "index of the leg in work", current_leg),
+];
 
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'|').map(tandem_sip::trim).filter(|word| !word.is_empty())
@@ -205,8 +209,8 @@ fn account_now(context: &mut Context, args: &[Arg], backend: Backend) -> Called 
     let reply = context.reply.clone();
     let tag = reply.as_ref().and_then(|reply| reply.to().ok()).and_then(|to| to.tag()).unwrap_or_default();
     let record = Record::new(&context.message, tag, split_comment(comment), clock::now());
-    let extra = find(context).map(|account| account.state.lock().extra.clone()).unwrap_or_default();
-    write(context.node, acc, backend, Kind::Request, &record, &extra, table.as_deref());
+    let fields = find(context).map(|account| account.state.lock().fields.clone()).unwrap_or_default();
+    write(context.node, acc, backend, Kind::Request, &record, &fields, table.as_deref());
     done(true)
 }
 
@@ -218,19 +222,85 @@ fn tag_of(context: &Context, call: &VarCall<'_>) -> Option<usize> {
 fn read_extra(context: &mut Context, call: &VarCall<'_>) -> Value {
     let Some(tag) = tag_of(context, call) else { return Value::Null };
     let account = loaded(context).or_else(|| find(context));
-    let text = account.and_then(|account| account.state.lock().extra.get(tag).cloned().flatten());
+    let text = account.and_then(|account| account.state.lock().fields.extra.get(tag).cloned().flatten());
     text.map_or(Value::Null, Value::Text)
 }
 
 fn write_extra(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
     let Some(tag) = tag_of(context, call) else { return false };
     let Some(account) = loaded(context).or_else(|| find_or_make(context)) else { return false };
-    let text = value.as_text().or_else(|| value.as_int().map(|int| Text::from(int.to_string())));
-    match account.state.lock().extra.get_mut(tag) {
+    let is_set = match account.state.lock().fields.extra.get_mut(tag) {
         Some(place) => {
-            *place = text;
+            *place = text_of(&value);
             true
         }
         None => false,
+    };
+    keep_loaded(context);
+    is_set
+}
+
+fn text_of(value: &Value) -> Option<Text> {
+    value.as_text().or_else(|| value.as_int().map(|int| Text::from(int.to_string())))
+}
+
+fn leg_tag_of(context: &Context, call: &VarCall<'_>) -> Option<usize> {
+    let name = call.name?;
+    context.node.state::<Acc>()?.config.leg_tags.iter().position(|tag| tag.as_bytes() == name)
+}
+
+/// Which leg an index names: that in work without one, from the end when negative.
+fn leg_at(call: &VarCall<'_>, count: usize) -> Option<usize> {
+    match call.index {
+        Index::None | Index::Append => count.checked_sub(1),
+        Index::At(at) => position(at, count),
+        Index::All => None,
     }
+}
+
+fn read_leg(context: &mut Context, call: &VarCall<'_>) -> Value {
+    let Some(tag) = leg_tag_of(context, call) else { return Value::Null };
+    let Some(account) = loaded(context).or_else(|| find(context)) else { return Value::Null };
+    let state = account.state.lock();
+    let leg = leg_at(call, state.fields.legs.len()).and_then(|at| state.fields.legs.get(at));
+    leg.and_then(|leg| leg.get(tag).cloned().flatten()).map_or(Value::Null, Value::Text)
+}
+
+fn write_leg(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
+    let Some(tag) = leg_tag_of(context, call) else { return false };
+    let Some(account) = loaded(context).or_else(|| find_or_make(context)) else { return false };
+    let is_set = {
+        let mut state = account.state.lock();
+        let at = leg_at(call, state.fields.legs.len());
+        let place = at.and_then(|at| state.fields.legs.get_mut(at)).and_then(|leg| leg.get_mut(tag));
+        place.map(|place| *place = text_of(&value)).is_some()
+    };
+    keep_loaded(context);
+    is_set
+}
+
+fn current_leg(context: &mut Context, _: &VarCall<'_>) -> Value {
+    let Some(account) = loaded(context).or_else(|| find(context)) else { return Value::Null };
+    let count = account.state.lock().fields.legs.len();
+    count.checked_sub(1).map_or(Value::Null, |at| Value::Int(i32::try_from(at).unwrap_or(i32::MAX)))
+}
+
+fn new_leg(context: &mut Context, _: &[Arg]) -> Called {
+    let Some(acc) = context.node.state::<Acc>() else { return done(false) };
+    let count = acc.config.leg_tags.len();
+    if count == 0 {
+        context.log(LogLevel::Error, "acc_new_leg(): no leg has fields: set modparam(\"acc\", \"leg_fields\", ...)");
+        return done(false);
+    }
+    let Some(account) = loaded(context).or_else(|| find_or_make(context)) else { return done(false) };
+    let is_made = {
+        let legs = &mut account.state.lock().fields.legs;
+        let is_room = legs.len() < LEGS_MAX;
+        if is_room {
+            legs.push(vec![None; count]);
+        }
+        is_room
+    };
+    keep_loaded(context);
+    done(is_made)
 }

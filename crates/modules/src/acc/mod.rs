@@ -1,14 +1,16 @@
-//! Module `acc`: accounting of transactions and calls to the log, a database and events. AAA servers and several legs of a
-//! call are not here yet.
+//! Module `acc`: accounting of transactions and calls to the log, a database and events. AAA servers are not here yet.
 
 mod account;
 mod functions;
 mod params;
 mod record;
+mod rows;
+mod saved;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_more;
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -29,13 +31,14 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     variables: functions::VARIABLES,
     events: EVENTS,
     stats: &[
-        StatSpec { name: "db_errors", doc: "rows the database refused" },
-        StatSpec { name: "db_lost_rows", doc: "rows thrown away because too many were waiting" },
+        StatSpec { name: "db_errors", doc: "statements that the database refused or did not answer" },
+        StatSpec { name: "db_lost_rows", doc: "rows that went to the log because they could not be written" },
     ],
     depends: &["tm"],
     setup,
     init,
     start,
+    stop,
     ..ModuleDecl::EMPTY
 };
 
@@ -78,8 +81,7 @@ pub(crate) struct Acc {
     db: OnceLock<Arc<dyn Db>>,
     errors: OnceLock<Arc<Stat>>,
     lost: OnceLock<Arc<Stat>>,
-    /// Rows being written.
-    writing: AtomicUsize,
+    rows: rows::Rows,
     /// What is wanted for a transaction, by its id.
     accounts: Shards<u64, Arc<account::Account>>,
     /// Calls that are up and will be written when they end.
@@ -104,7 +106,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         db: OnceLock::new(),
         errors: OnceLock::new(),
         lost: OnceLock::new(),
-        writing: AtomicUsize::new(0),
+        rows: rows::Rows::default(),
         accounts: std::array::from_fn(|_| Mutex::default()),
         calls: std::array::from_fn(|_| Mutex::default()),
     });
@@ -133,4 +135,11 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
     let db = node.db.open(url).map_err(|error| SetupError::param("db_url", error.to_string()))?;
     let _ = acc.db.set(db);
     Ok(())
+}
+
+/// Writes what is waiting; the server waits a bounded time for it.
+fn stop(node: NodeRef) {
+    if let Some(acc) = node.state::<Acc>() {
+        acc.rows.stop(node, acc);
+    }
 }

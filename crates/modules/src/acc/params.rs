@@ -15,6 +15,8 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("report_cancels", "0", "1: the CANCEL of an accounted INVITE is accounted, too"),
     int("detect_direction", "0", "1: From and To tag change places in requests of the callee"),
     list_param("extra_fields", ParamType::Text, "`backend: tag->name; ...` for $acc_extra; backend is log, db or evi"),
+    list_param("leg_fields", ParamType::Text, "`backend: tag->name; ...` for $acc_leg; each leg of a call has its own"),
+    text("acc_created_avp_name", "accX_created", "accepted, no effect: the time of creation needs no AVP (2.4)"),
     param("log_level", ParamType::Int, "2", "level of lines in the log, -3 to 4"),
     text("log_facility", "LOG_DAEMON", "accepted, no effect: all lines go to the facility of the server"),
     text("db_url", "", "database of the tables"),
@@ -80,6 +82,10 @@ pub(super) struct Config {
     pub(super) tags: Vec<String>,
     /// Extra fields by backend.
     pub(super) extra: [Vec<ExtraField>; 3],
+    /// Tags of `$acc_leg(...)`.
+    pub(super) leg_tags: Vec<String>,
+    /// Fields of legs by backend; their tags are indexes of `leg_tags`.
+    pub(super) leg_extra: [Vec<ExtraField>; 3],
     /// Warnings for the log at start.
     pub(super) notes: Vec<&'static str>,
 }
@@ -132,10 +138,19 @@ impl Config {
             ],
             tags: Vec::new(),
             extra: Default::default(),
+            leg_tags: Vec::new(),
+            leg_extra: Default::default(),
             notes: Vec::new(),
         };
-        for (at, line) in params.all("extra_fields").iter().enumerate() {
-            config.add_extra(line).map_err(|message| SetupError::param_at("extra_fields", at, message))?;
+        let Config { tags, extra, leg_tags, leg_extra, notes, .. } = &mut config;
+        for (name, tags, fields) in [("extra_fields", tags, extra), ("leg_fields", leg_tags, leg_extra)] {
+            for (at, line) in params.all(name).iter().enumerate() {
+                let is_read =
+                    add_fields(tags, fields, line).map_err(|message| SetupError::param_at(name, at, message))?;
+                if !is_read {
+                    notes.push("acc: AAA accounting is not here yet; its fields are ignored");
+                }
+            }
         }
         if params.is_set("aaa_url") {
             config.notes.push("acc: AAA accounting is not here yet; use log, db or evi");
@@ -143,46 +158,50 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `backend: tag->name; tag`; without a backend it is that of events.
-    fn add_extra(&mut self, line: &str) -> Result<(), String> {
-        let (backend, fields) = match line.split_once(':') {
-            Some((backend, fields)) => (backend.trim(), fields),
-            None => ("evi", line),
-        };
-        if backend == "aaa" {
-            self.notes.push("acc: AAA accounting is not here yet; its extra fields are ignored");
-            return Ok(());
-        }
-        let backend = Backend::from_name(backend.as_bytes())
-            .ok_or_else(|| format!("'{backend}' is no backend: use log, db or evi"))?;
-        for field in fields.split(';').map(str::trim).filter(|field| !field.is_empty()) {
-            let (tag, name) = match field.split_once("->") {
-                Some((tag, name)) => (tag.trim(), name.trim()),
-                None => (field, field),
-            };
-            if tag.is_empty() || name.is_empty() {
-                return Err(format!("'{field}' is not of the form tag->name"));
-            }
-            if backend == Backend::Db && !is_identifier(name) {
-                return Err(format!("'{name}' is no name of a column"));
-            }
-            let index = match self.tags.iter().position(|known| known == tag) {
-                Some(index) => index,
-                None if self.tags.len() >= EXTRA_MAX => return Err(format!("more than {EXTRA_MAX} extra fields")),
-                None => {
-                    self.tags.push(tag.to_owned());
-                    self.tags.len() - 1
-                }
-            };
-            if let Some(fields) = self.extra.get_mut(backend as usize) {
-                fields.push(ExtraField { name: Box::leak(name.to_owned().into_boxed_str()), tag: index });
-            }
-        }
-        Ok(())
-    }
-
     /// Extra fields of a backend.
     pub(super) fn extra_of(&self, backend: Backend) -> &[ExtraField] {
         self.extra.get(backend as usize).map_or(&[], Vec::as_slice)
     }
+
+    /// Fields of legs of a backend.
+    pub(super) fn leg_extra_of(&self, backend: Backend) -> &[ExtraField] {
+        self.leg_extra.get(backend as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads `backend: tag->name; tag`; without a backend it is that of events. False for a backend that is not here.
+fn add_fields(tags: &mut Vec<String>, extra: &mut [Vec<ExtraField>; 3], line: &str) -> Result<bool, String> {
+    let (backend, fields) = match line.split_once(':') {
+        Some((backend, fields)) => (backend.trim(), fields),
+        None => ("evi", line),
+    };
+    if backend == "aaa" {
+        return Ok(false);
+    }
+    let backend = Backend::from_name(backend.as_bytes())
+        .ok_or_else(|| format!("'{backend}' is no backend: use log, db or evi"))?;
+    for field in fields.split(';').map(str::trim).filter(|field| !field.is_empty()) {
+        let (tag, name) = match field.split_once("->") {
+            Some((tag, name)) => (tag.trim(), name.trim()),
+            None => (field, field),
+        };
+        if tag.is_empty() || name.is_empty() {
+            return Err(format!("'{field}' is not of the form tag->name"));
+        }
+        if backend == Backend::Db && !is_identifier(name) {
+            return Err(format!("'{name}' is no name of a column"));
+        }
+        let index = match tags.iter().position(|known| known == tag) {
+            Some(index) => index,
+            None if tags.len() >= EXTRA_MAX => return Err(format!("more than {EXTRA_MAX} fields")),
+            None => {
+                tags.push(tag.to_owned());
+                tags.len() - 1
+            }
+        };
+        if let Some(fields) = extra.get_mut(backend as usize) {
+            fields.push(ExtraField { name: Box::leak(name.to_owned().into_boxed_str()), tag: index });
+        }
+    }
+    Ok(true)
 }

@@ -1,25 +1,22 @@
-//! What is written: log lines, rows and events of transactions and calls. It does not decide when.
-
-use std::sync::atomic::Ordering;
+//! What is written: log lines, rows and events of transactions and calls. It does not decide when; how rows get into the
+//! database is in `rows`.
 
 use smallvec::SmallVec;
 use tandem_module::NodeRef;
 use tandem_module::context::write_log;
-use tandem_module::db::{DbValue, Statement};
+use tandem_module::db::DbValue;
 use tandem_module::event::Event;
 use tandem_script::value::{Text, Value};
 use tandem_sip::Message;
 
 use super::Acc;
-use super::params::Backend;
+use super::params::{Backend, ExtraField};
+use super::rows::Row;
 use crate::dialog::clock::Now;
 
 pub(super) const EVENT: &str = "E_ACC_EVENT";
 pub(super) const EVENT_MISSED: &str = "E_ACC_MISSED_EVENT";
 pub(super) const EVENT_CDR: &str = "E_ACC_CDR";
-
-/// Rows that may wait for the database at the same time; more are thrown away and counted.
-pub(super) const ROWS_MAX: usize = 10_000;
 
 /// Why something is accounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +91,10 @@ impl Record {
         [&self.method, &self.from_tag, &self.to_tag, &self.call_id, &self.code, &self.reason]
     }
 
+    fn is_positive(&self) -> bool {
+        matches!(self.code.as_bytes().first(), Some(b'1' | b'2'))
+    }
+
     fn setup_secs(&self) -> i64 {
         self.created.map_or(0, |created| secs(span_ms(created, self.at)))
     }
@@ -110,10 +111,20 @@ fn push_clean(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(bytes.iter().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte }));
 }
 
-/// `extra` is by index of the tag.
-pub(super) type Extra = [Option<Text>];
+/// What the script has set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields {
+    /// `$acc_extra`, by index of the tag.
+    pub(super) extra: Vec<Option<Text>>,
+    /// `$acc_leg`, leg by leg, by index of the tag. Empty when no leg fields are configured.
+    pub(super) legs: Vec<Vec<Option<Text>>>,
+}
 
-fn log(node: NodeRef, acc: &Acc, head: String, record: &Record, extra: &Extra) {
+fn value_at(values: &[Option<Text>], field: ExtraField) -> Option<&Text> {
+    values.get(field.tag).and_then(Option::as_ref)
+}
+
+fn log(node: NodeRef, acc: &Acc, head: String, record: &Record, fields: &Fields) {
     let level = acc.config.log_level;
     if !node.settings.wants_log(level) {
         return;
@@ -125,16 +136,24 @@ fn log(node: NodeRef, acc: &Acc, head: String, record: &Record, extra: &Extra) {
         line.push(b'=');
         push_clean(&mut line, value);
     }
-    for field in acc.config.extra_of(Backend::Log) {
+    let mut push = |field: &ExtraField, values: &[Option<Text>]| {
         line.push(b';');
         line.extend_from_slice(field.name.as_bytes());
         line.push(b'=');
-        push_clean(&mut line, extra.get(field.tag).and_then(Option::as_ref).map_or(b"", |text| text.as_bytes()));
+        push_clean(&mut line, value_at(values, *field).map_or(b"", |text| text.as_bytes()));
+    };
+    for field in acc.config.extra_of(Backend::Log) {
+        push(field, &fields.extra);
+    }
+    for leg in &fields.legs {
+        for field in acc.config.leg_extra_of(Backend::Log) {
+            push(field, leg);
+        }
     }
     write_log(level, &String::from_utf8_lossy(&line));
 }
 
-fn columns(acc: &Acc, record: &Record, extra: &Extra) -> Vec<(String, DbValue)> {
+fn columns(acc: &Acc, record: &Record, fields: &Fields) -> Vec<(String, DbValue)> {
     let [method, from_tag, to_tag, call_id, code, reason, time] = &acc.config.columns;
     let mut values: Vec<(String, DbValue)> = [method, from_tag, to_tag, call_id, code, reason]
         .into_iter()
@@ -143,42 +162,25 @@ fn columns(acc: &Acc, record: &Record, extra: &Extra) -> Vec<(String, DbValue)> 
         .collect();
     values.push((time.clone(), DbValue::Time(secs(record.at.unix_ms))));
     for field in acc.config.extra_of(Backend::Db) {
-        let value = extra.get(field.tag).and_then(Option::as_ref);
+        let value = value_at(&fields.extra, *field);
         values.push((field.name.to_owned(), value.map_or(DbValue::Null, DbValue::text)));
     }
     values
 }
 
-/// Writes a row in the background; errors are logged and counted.
-fn insert(node: NodeRef, acc: &'static Acc, table: String, values: Vec<(String, DbValue)>) {
-    let (Some(db), Some(workers)) = (acc.db.get().cloned(), node.workers()) else { return };
-    if acc.writing.fetch_add(1, Ordering::Relaxed) >= ROWS_MAX {
-        acc.writing.fetch_sub(1, Ordering::Relaxed);
-        if let Some(lost) = acc.lost.get() {
-            lost.inc();
-        }
-        tracing::error!("acc: {ROWS_MAX} rows wait for the database; one for table {table} is lost");
-        return;
+/// One row, or one for each leg.
+fn insert(node: NodeRef, acc: &'static Acc, table: &str, values: Vec<(String, DbValue)>, fields: &Fields) {
+    let leg_fields = acc.config.leg_extra_of(Backend::Db);
+    if leg_fields.is_empty() || fields.legs.is_empty() {
+        return acc.rows.put(node, acc, Row { table: table.to_owned(), values });
     }
-    let writing = (Writing(acc), node.writes.begin());
-    workers.spawn(Box::pin(async move {
-        let result = db.run(Statement::Insert { table: table.clone(), values }).await;
-        drop(writing);
-        if let Err(error) = result {
-            if let Some(errors) = acc.errors.get() {
-                errors.inc();
-            }
-            tracing::error!("acc: a row for table {table} was not written: {error}");
+    for leg in &fields.legs {
+        let mut values = values.clone();
+        for field in leg_fields {
+            let value = value_at(leg, *field);
+            values.push((field.name.to_owned(), value.map_or(DbValue::Null, DbValue::text)));
         }
-    }));
-}
-
-/// One row less when it is written, also when the runtime drops the job.
-struct Writing(&'static Acc);
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        self.0.writing.fetch_sub(1, Ordering::Relaxed);
+        acc.rows.put(node, acc, Row { table: table.to_owned(), values });
     }
 }
 
@@ -196,12 +198,23 @@ fn event_params(record: &Record) -> Params {
     params
 }
 
-fn raise(node: NodeRef, acc: &Acc, name: &'static str, mut params: Params, extra: &Extra) {
-    for field in acc.config.extra_of(Backend::Evi) {
-        let value = extra.get(field.tag).and_then(Option::as_ref);
-        params.push((field.name, value.map_or(Value::Null, |value| Value::Text(value.clone()))));
+/// One event, or one for each leg.
+fn raise(node: NodeRef, acc: &Acc, name: &'static str, mut params: Params, fields: &Fields) {
+    let value = |values: &[Option<Text>], field: &ExtraField| {
+        let value = value_at(values, *field).map_or(Value::Null, |value| Value::Text(value.clone()));
+        (field.name, value)
+    };
+    params.extend(acc.config.extra_of(Backend::Evi).iter().map(|field| value(&fields.extra, field)));
+    let leg_fields = acc.config.leg_extra_of(Backend::Evi);
+    if leg_fields.is_empty() || fields.legs.is_empty() {
+        node.events.raise(node, Event { name, params }, None);
+        return;
     }
-    node.events.raise(node, Event { name, params }, None);
+    for leg in &fields.legs {
+        let mut params = params.clone();
+        params.extend(leg_fields.iter().map(|field| value(leg, field)));
+        node.events.raise(node, Event { name, params }, None);
+    }
 }
 
 /// Accounts a transaction to one backend; `table` in place of the one configured.
@@ -211,7 +224,7 @@ pub(super) fn write(
     backend: Backend,
     kind: Kind,
     record: &Record,
-    extra: &Extra,
+    fields: &Fields,
     table: Option<&str>,
 ) {
     let time = secs(record.at.unix_ms);
@@ -220,19 +233,21 @@ pub(super) fn write(
             let times = record.created.map_or_else(String::new, |created| {
                 format!(";created={};setuptime={}", secs(created.unix_ms), record.setup_secs())
             });
-            log(node, acc, format!("{}timestamp={time}{times}", kind.lead()), record, extra);
+            log(node, acc, format!("{}timestamp={time}{times}", kind.lead()), record, fields);
         }
         Backend::Db => {
-            let mut values = columns(acc, record, extra);
+            let mut values = columns(acc, record, fields);
             if let Some(created) = record.created.filter(|_| kind == Kind::Missed) {
                 values.push(("setuptime".to_owned(), DbValue::Int(record.setup_secs())));
                 values.push(("created".to_owned(), DbValue::Time(secs(created.unix_ms))));
             }
             let configured = if kind == Kind::Missed { &acc.config.missed_table } else { &acc.config.table };
-            insert(node, acc, table.unwrap_or(configured).to_owned(), values);
+            insert(node, acc, table.unwrap_or(configured), values, fields);
         }
         Backend::Evi => {
-            let name = if kind == Kind::Missed { EVENT_MISSED } else { EVENT };
+            // OpenSIPS: acc, acc_evi_request(): a comment with no code, or that of a failure, tells of a missed call.
+            let is_failed = kind == Kind::Request && !record.is_positive();
+            let name = if kind == Kind::Missed || is_failed { EVENT_MISSED } else { EVENT };
             if !node.events.has_listeners(name) {
                 return;
             }
@@ -241,7 +256,7 @@ pub(super) fn write(
                 params.push(("setuptime", number(record.setup_secs())));
                 params.push(("created", number(secs(created.unix_ms))));
             }
-            raise(node, acc, name, params, extra);
+            raise(node, acc, name, params, fields);
         }
     }
 }
@@ -253,7 +268,7 @@ pub(super) fn write_call(
     backend: Backend,
     record: &Record,
     ended: Now,
-    extra: &Extra,
+    fields: &Fields,
     table: Option<&str>,
 ) {
     let (ms, duration) = duration(record.at, ended);
@@ -265,15 +280,15 @@ pub(super) fn write_call(
             let head = format!(
                 "ACC: call ended: created={created};call_start_time={start};duration={duration};ms_duration={ms};setuptime={setup}"
             );
-            log(node, acc, head, record, extra);
+            log(node, acc, head, record, fields);
         }
         Backend::Db => {
-            let mut values = columns(acc, record, extra);
+            let mut values = columns(acc, record, fields);
             values.push(("setuptime".to_owned(), DbValue::Int(setup)));
             values.push(("created".to_owned(), DbValue::Time(created)));
             values.push(("duration".to_owned(), DbValue::Int(duration)));
             values.push(("ms_duration".to_owned(), DbValue::Int(ms)));
-            insert(node, acc, table.unwrap_or(&acc.config.table).to_owned(), values);
+            insert(node, acc, table.unwrap_or(&acc.config.table), values, fields);
         }
         Backend::Evi => {
             if !node.events.has_listeners(EVENT_CDR) {
@@ -284,7 +299,7 @@ pub(super) fn write_call(
             params.push(("created", number(created)));
             params.push(("duration", number(duration)));
             params.push(("ms_duration", number(ms)));
-            raise(node, acc, EVENT_CDR, params, extra);
+            raise(node, acc, EVENT_CDR, params, fields);
         }
     }
 }

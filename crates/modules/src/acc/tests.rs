@@ -13,14 +13,19 @@ use crate::test_rig::{Rig, take_logs};
 
 /// Remembers statements.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     statements: Mutex<Vec<Statement>>,
     is_broken: bool,
+    /// The server cannot be reached.
+    pub(super) is_away: std::sync::atomic::AtomicBool,
 }
 
 impl Db for Memory {
     fn run(&self, statement: Statement) -> BoxFuture<Result<DbRows, DbError>> {
         self.statements.lock().push(statement);
+        if self.is_away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Box::pin(async { Err(DbError::Unavailable("no route to host".into())) });
+        }
         let result = if self.is_broken { Err(DbError::Refused("no such table".into())) } else { Ok(DbRows::default()) };
         Box::pin(async move { result })
     }
@@ -30,10 +35,10 @@ impl Db for Memory {
     }
 }
 
-type Row = (String, Vec<(String, DbValue)>);
+pub(super) type Row = (String, Vec<(String, DbValue)>);
 
 impl Memory {
-    fn rows(&self) -> Vec<Row> {
+    pub(super) fn rows(&self) -> Vec<Row> {
         let statements = std::mem::take(&mut *self.statements.lock());
         let row = |statement| match statement {
             Statement::Insert { table, values } => (table, values),
@@ -43,22 +48,22 @@ impl Memory {
     }
 }
 
-fn value(row: &Row, column: &str) -> DbValue {
+pub(super) fn value(row: &Row, column: &str) -> DbValue {
     row.1.iter().find(|(name, _)| name == column).unwrap_or_else(|| panic!("no {column} in {row:?}")).1.clone()
 }
 
 /// Method, tags, Call-ID, code and reason as one text.
-fn fixed(row: &Row) -> String {
+pub(super) fn fixed(row: &Row) -> String {
     let names = ["method", "from_tag", "to_tag", "callid", "sip_code", "sip_reason"];
     let text = |name| String::from_utf8(value(row, name).to_text().unwrap()).unwrap();
     names.map(text).join(" ")
 }
 
-fn rig(params: &str, invite: &str, within: &str, more: &str) -> (Rig, Arc<Memory>) {
+pub(super) fn rig(params: &str, invite: &str, within: &str, more: &str) -> (Rig, Arc<Memory>) {
     rig_with(params, invite, within, more, Memory::default())
 }
 
-fn rig_with(params: &str, invite: &str, within: &str, more: &str, memory: Memory) -> (Rig, Arc<Memory>) {
+pub(super) fn rig_with(params: &str, invite: &str, within: &str, more: &str, memory: Memory) -> (Rig, Arc<Memory>) {
     let rig = Rig::script(&format!(
         "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\nloadmodule \"tm.so\"\n\
          loadmodule \"rr.so\"\nloadmodule \"dialog.so\"\nloadmodule \"acc.so\"\n{params}\nroute {{
@@ -75,13 +80,13 @@ fn rig_with(params: &str, invite: &str, within: &str, more: &str, memory: Memory
     (rig, memory)
 }
 
-fn acc_lines() -> Vec<String> {
+pub(super) fn acc_lines() -> Vec<String> {
     let lines = take_logs().into_iter().map(|line| line.text);
     lines.filter(|line| line.starts_with("ACC: ")).collect()
 }
 
 /// Replaces digits that depend on the hour.
-fn without_times(line: &str) -> String {
+pub(super) fn without_times(line: &str) -> String {
     let parts = line.split(';').map(|part| match part.rsplit_once('=') {
         Some((name, value)) if value.len() >= 10 && value.bytes().all(|byte| byte.is_ascii_digit()) => {
             format!("{name}=N")

@@ -25,7 +25,7 @@ fn engine(context: &Context, args: &[Arg]) -> Option<Arc<dyn CacheDb>> {
 }
 
 /// Goes on with the result of an operation: at once when it is there.
-fn finish<T: Send + 'static>(
+pub(crate) fn finish<T: Send + 'static>(
     context: &mut Context,
     reply: CacheReply<T>,
     then: impl FnOnce(&mut Context, Result<T, CacheError>) -> Called + Send + 'static,

@@ -4,7 +4,7 @@
 mod auth_vars;
 mod blacklists;
 mod branches;
-mod cache;
+pub(crate) mod cache;
 mod connections;
 pub(crate) mod db_load;
 mod flags;

@@ -13,9 +13,9 @@ use tandem_script::value::{Text, Value};
 use tandem_script::vm::{Arg, StartOptions};
 
 use super::clock::{self, Now};
-use super::follow::{Current, route_values};
+use super::follow::Current;
+use super::requests::{self, Extras, Towards};
 use super::{Dialogs, STATE_CHANGED};
-use crate::tm::uac::{RequestSpec, send_request};
 
 /// What a listener is told.
 pub struct DialogNotice {
@@ -39,9 +39,20 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
     }
     let at = clock::now();
     let listeners = dialogs.listeners.read().clone();
+    dialogs.store.touch(node, dialogs, id);
     for event in events {
         match event {
-            DialogEvent::StateChanged { old, new } => raise(node, dialogs, id, old, new),
+            DialogEvent::StateChanged { old, new } => {
+                match new {
+                    DialogState::Confirmed => dialogs.pings.begin(dialogs, id),
+                    DialogState::Deleted => {
+                        dialogs.pings.forget(id);
+                        dialogs.shared.count(node, dialogs, &dialogs.table.memberships(id), -1);
+                    }
+                    _ => {}
+                }
+                raise(node, dialogs, id, old, new);
+            }
             DialogEvent::Answered => run_route(node, dialogs, id, |routes| &routes.on_answer, false),
             DialogEvent::Terminated { .. } => run_route(node, dialogs, id, |routes| &routes.on_hangup, false),
             DialogEvent::SendBye(party) => send_bye(node, dialogs, id, party, extra_headers),
@@ -106,7 +117,7 @@ fn run_route(
             conclude(node, dialogs, id)
         };
     };
-    context.dialog = Some(Arc::new(Current { id, direction: None, validation: 1 }));
+    context.dialog = Some(Arc::new(Current::of(id)));
     let after = Box::new(move |context: Box<Context>, _| {
         context.recycle();
         if is_timeout {
@@ -121,43 +132,13 @@ fn conclude(node: NodeRef, dialogs: &'static Dialogs, id: DialogId) {
     apply(node, dialogs, id, events.unwrap_or_default(), &[]);
 }
 
-fn address(uri: &[u8], tag: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(uri.len() + tag.len() + 8);
-    out.push(b'<');
-    out.extend_from_slice(uri);
-    out.push(b'>');
-    if !tag.is_empty() {
-        out.extend_from_slice(b";tag=");
-        out.extend_from_slice(tag);
-    }
-    out
-}
-
 fn send_bye(node: NodeRef, dialogs: &Dialogs, id: DialogId, to: Party, extra_headers: &[u8]) {
-    let spec = dialogs.table.with_dialog(id, |dialog| {
-        let next = dialog.sequential(to)?;
-        Some(RequestSpec {
-            method: b"BYE".to_vec(),
-            uri: next.request_uri.to_vec(),
-            from: address(next.from_uri, next.from_tag),
-            to: address(next.to_uri, next.to_tag),
-            call_id: next.call_id.to_vec(),
-            cseq: next.cseq,
-            routes: route_values(next.route_set),
-            headers: [&dialogs.config.extra_headers, extra_headers].concat(),
-            socket: node.socket_named(next.socket).map(|socket| socket.id),
-            ..RequestSpec::default()
-        })
-    });
-    let Some(spec) = spec.flatten() else { return };
-    if let Err(error) = send_request(node, spec, None) {
-        tracing::warn!(
-            "dialog {id}: BYE to the {} was not sent: {error}",
-            match to {
-                Party::Caller => "caller",
-                Party::Callee => "callee",
-            }
-        );
+    let headers = [&dialogs.config.extra_headers, extra_headers].concat();
+    let extras = Extras { headers, ..Extras::default() };
+    let Some(spec) = requests::spec(node, dialogs, id, Towards::Party(to), b"BYE", extras) else { return };
+    if let Err(error) = requests::send(node, spec, None) {
+        let party = if to == Party::Caller { "caller" } else { "callee" };
+        tracing::warn!("dialog {id}: BYE to the {party} was not sent: {error}");
     }
 }
 

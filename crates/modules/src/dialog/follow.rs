@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use tandem_dialog::{
-    DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, WithinRequest,
+    DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party, WithinRequest,
 };
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
-use tandem_module::transaction::{TmEvent, TmMoment};
+use tandem_module::edits::Edits;
+use tandem_module::transaction::{TmEvent, TmMoment, Transaction};
 use tandem_script::vm::LogLevel;
-use tandem_sip::{CommaList, HeaderKind, Message, Method, NameAddr, Params, Uri};
+use tandem_sip::{HeaderKind, Message, Method, NameAddr, Params, Uri};
 
-use super::{Dialogs, clock, effects};
+use super::pings::{PingKind, Pings, WantedIntervals};
+use super::{Dialogs, clock, effects, prack};
 
 /// Which dialog a run works in; kept in [`Context::dialog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,15 @@ pub struct Current {
     pub direction: Option<Direction>,
     /// What `validate_dialog()` says; 1 when the request is fine.
     pub(super) validation: i32,
+    /// The CSeq number of the request as it came, when it goes on with another one.
+    pub(super) received_cseq: Option<u32>,
+}
+
+impl Current {
+    /// A run in a dialog without a message of it.
+    pub(super) fn of(id: DialogId) -> Current {
+        Current { id, direction: None, validation: 1, received_cseq: None }
+    }
 }
 
 /// The dialog of a run.
@@ -34,6 +45,7 @@ pub(super) struct WantedLifetime(pub(super) u32);
 
 /// Forgets a dialog whose INVITE never became a transaction.
 struct Guard {
+    node: NodeRef,
     dialogs: &'static Dialogs,
     id: DialogId,
     is_adopted: bool,
@@ -42,6 +54,8 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.is_adopted {
+            self.dialogs.pings.forget(self.id);
+            self.dialogs.shared.count(self.node, self.dialogs, &self.dialogs.table.memberships(self.id), -1);
             self.dialogs.table.remove(self.id);
         }
     }
@@ -94,8 +108,14 @@ pub fn create(context: &mut Context, flags: u32) -> bool {
         }
     };
     crate::rr::add_param(context, format!(";{}={id}", dialogs.config.rr_param).as_bytes());
-    context.dialog = Some(Arc::new(Current { id, direction: None, validation: 1 }));
-    context.set_slot(Guard { dialogs, id, is_adopted: false });
+    context.dialog = Some(Arc::new(Current::of(id)));
+    let wanted = context.take_slot::<WantedIntervals>().unwrap_or_default();
+    for kind in PingKind::ALL {
+        if let Some(secs) = wanted.0.of(kind).filter(|_| Pings::is_wanted(flags, kind)) {
+            dialogs.pings.set_interval(id, kind, secs);
+        }
+    }
+    context.set_slot(Guard { node: context.node, dialogs, id, is_adopted: false });
     if context.transaction.is_some() {
         on_new_transaction(context);
     }
@@ -103,7 +123,7 @@ pub fn create(context: &mut Context, flags: u32) -> bool {
 }
 
 /// URI of the first Contact, empty without one.
-fn contact(message: &Message) -> &[u8] {
+pub(super) fn contact(message: &Message) -> &[u8] {
     message.name_addrs(HeaderKind::Contact).next().and_then(Result::ok).map_or(b"", |contact| contact.uri)
 }
 
@@ -132,17 +152,83 @@ pub(super) fn on_new_transaction(context: &mut Context) {
             dialogs.pending(id).lock().insert(id, Arc::downgrade(&transaction));
             transaction.add_hook(Arc::new(move |event| on_invite(dialogs, id, event)));
         }
-        (Some(direction), Method::Invite | Method::Update) => {
-            transaction.add_hook(Arc::new(move |event| {
-                let (TmMoment::ReplyOut, 200..=299, Some(reply)) = (event.moment, event.code, event.reply) else {
-                    return;
-                };
-                let contact = contact(reply);
-                dialogs.table.with_dialog(id, |dialog| dialog.on_target_refresh_reply(direction, contact));
-            }));
+        (Some(direction), method) => {
+            let refreshes = matches!(method, Method::Invite | Method::Update);
+            let received_cseq = current.received_cseq;
+            if refreshes || received_cseq.is_some() {
+                transaction.add_hook(Arc::new(move |event| on_within(dialogs, id, direction, received_cseq, event)));
+            }
         }
         _ => {}
     }
+}
+
+/// What happens to a request within a dialog: the number its sender knows is put back into the replies, and a 2xx to one that
+/// changes the session is taken in.
+fn on_within(
+    dialogs: &'static Dialogs,
+    id: DialogId,
+    direction: Direction,
+    received_cseq: Option<u32>,
+    event: &mut TmEvent<'_>,
+) {
+    let refreshes = matches!(event.transaction.method(), Method::Invite | Method::Update);
+    if event.moment == TmMoment::RequestOut && refreshes {
+        let body = changed_body(event.edits.as_deref());
+        note_session(dialogs, id, direction, event.request.message.body(), body.as_deref());
+        return;
+    }
+    let (TmMoment::ReplyOut, Some(reply)) = (event.moment, event.reply) else { return };
+    if refreshes && (200..300).contains(&event.code) {
+        let contact = contact(reply);
+        dialogs.table.with_dialog(id, |dialog| dialog.on_target_refresh_reply(direction, contact));
+        let body = changed_body(event.edits.as_deref());
+        note_session(dialogs, id, reverse(direction), reply.body(), body.as_deref());
+        dialogs.store.touch(event.node, dialogs, id);
+    }
+    if let (Some(number), Some(edits)) = (received_cseq, event.edits.as_deref_mut()) {
+        set_cseq(reply, number, edits);
+    }
+}
+
+fn reverse(direction: Direction) -> Direction {
+    match direction {
+        Direction::Downstream => Direction::Upstream,
+        Direction::Upstream => Direction::Downstream,
+    }
+}
+
+/// Puts another number into the CSeq of a message.
+fn set_cseq(message: &Message, number: u32, edits: &mut Edits) {
+    let Some(value) = message.value_of(HeaderKind::CSeq) else { return };
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if let Some(span) = value.get(..digits).and_then(|digits| message.span_of(digits)) {
+        edits.lumps.replace(span, number.to_string().into_bytes());
+    }
+}
+
+/// The body that goes on: `None` when it is that received.
+fn changed_body(edits: Option<&Edits>) -> Option<Vec<u8>> {
+    edits.and_then(|edits| edits.lumps.body()).map(|body| body.to_vec())
+}
+
+/// A message of that direction carries a session description; `sent` when another one goes on.
+fn note_session(dialogs: &Dialogs, id: DialogId, direction: Direction, received: &[u8], sent: Option<&[u8]>) {
+    if received.is_empty() {
+        return;
+    }
+    let (from, to) = match direction {
+        Direction::Downstream => (Party::Caller, Party::Callee),
+        Direction::Upstream => (Party::Callee, Party::Caller),
+    };
+    dialogs.table.with_dialog(id, |dialog| {
+        if let Some(leg) = dialog.leg_mut(from) {
+            leg.in_sdp = received.into();
+        }
+        if let Some(leg) = dialog.leg_mut(to) {
+            leg.out_sdp = sent.unwrap_or(received).into();
+        }
+    });
 }
 
 /// What happens to the INVITE that began a dialog.
@@ -151,15 +237,23 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
         TmMoment::ReplyOut => {
             let route_set = event.reply.map(|reply| callee_route_set(event.node, reply, &event.request.message));
             let received_tag = event.reply.and_then(|reply| reply.to().ok()).and_then(|to| to.tag());
-            let socket = event.request.edits.target.socket.and_then(|socket| event.node.socket(socket));
+            let socket = callee_socket(event.node, event.transaction, event.branch);
             let reply = InviteReply {
                 code: event.code,
                 to_tag: if event.reply.is_some() { received_tag.unwrap_or_default() } else { event.local_to_tag },
                 contact: event.reply.map_or(b"", contact),
                 route_set: route_set.as_deref().unwrap_or_default(),
-                socket: socket.map_or(b"", |socket| socket.text.as_bytes()),
+                socket,
             };
-            dialogs.table.with_dialog(id, |dialog| dialog.on_reply(&reply, clock::now().moment()))
+            let events = dialogs.table.with_dialog(id, |dialog| dialog.on_reply(&reply, clock::now().moment()));
+            if let (200..=299, Some(reply)) = (event.code, event.reply) {
+                // The callee is known only now: what it was sent is noted late.
+                let asked = event.request.edits.lumps.body().cloned();
+                note_session(dialogs, id, Direction::Downstream, event.request.message.body(), asked.as_deref());
+                let body = changed_body(event.edits.as_deref());
+                note_session(dialogs, id, Direction::Upstream, reply.body(), body.as_deref());
+            }
+            events
         }
         TmMoment::AckIn => {
             let ack = WithinRequest {
@@ -179,15 +273,25 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
             dialogs.pending(id).lock().remove(&id);
             dialogs.table.with_dialog(id, |dialog| dialog.on_failure(408, clock::now().moment()))
         }
-        TmMoment::RequestOut | TmMoment::ReplyIn | TmMoment::Completed | TmMoment::Failure => None,
+        TmMoment::ReplyIn => {
+            prack::on_reply(dialogs, id, event);
+            None
+        }
+        TmMoment::RequestOut | TmMoment::Completed | TmMoment::Failure => None,
     };
     if let Some(events) = events {
         effects::apply(event.node, dialogs, id, events, &[]);
     }
 }
 
+/// Text of the listener that a branch of an INVITE was sent from, empty when it is not known.
+pub(super) fn callee_socket(node: NodeRef, transaction: &Arc<dyn Transaction>, branch: Option<u8>) -> &'static [u8] {
+    let socket = branch.and_then(|branch| crate::tm::branch_socket(transaction, branch));
+    socket.and_then(|socket| node.socket(socket)).map_or(b"", |socket| socket.text.as_bytes())
+}
+
 /// The Record-Routes of a reply beyond this proxy, nearest first.
-fn callee_route_set(node: NodeRef, reply: &Message, request: &Message) -> Vec<u8> {
+pub(super) fn callee_route_set(node: NodeRef, reply: &Message, request: &Message) -> Vec<u8> {
     let all = reply.values_of(HeaderKind::RecordRoute);
     let own = all.clone().position(|value| {
         let uri = NameAddr::parse(value.bytes).ok().and_then(|address| Uri::parse(address.uri).ok());
@@ -233,20 +337,26 @@ pub(super) fn find(context: &mut Context, did: Option<&[u8]>, mode: MatchMode) -
             let uri = context.request_uri().unwrap_or_default();
             // Checked now: afterwards the dialog knows this request.
             let validation = dialog.validate(&within, uri, None).map_or_else(|error| error.return_code(), |()| 1);
-            let current = Current { id: found.id, direction: Some(found.direction), validation };
-            (current, dialog.on_request(&within, clock::now().moment()))
+            let events = dialog.on_request(&within, clock::now().moment());
+            let renumbered = dialog.renumber(&within);
+            let current = Current {
+                id: found.id,
+                direction: Some(found.direction),
+                validation,
+                received_cseq: renumbered.map(|_| cseq),
+            };
+            (current, events, renumbered)
         })
     };
-    let Some((current, events)) = found else { return false };
+    let Some((current, events, renumbered)) = found else { return false };
+    if let Some(number) = renumbered {
+        set_cseq(&context.message, number, &mut context.edits);
+    }
     context.dialog = Some(Arc::new(current));
+    dialogs.store.touch(context.node, dialogs, current.id);
     effects::apply(context.node, dialogs, current.id, events, &[]);
     if context.transaction.is_some() {
         on_new_transaction(context);
     }
     true
-}
-
-/// The values of a comma-joined route set.
-pub(super) fn route_values(route_set: &[u8]) -> Vec<Vec<u8>> {
-    CommaList::new(route_set).map(<[u8]>::to_vec).collect()
 }

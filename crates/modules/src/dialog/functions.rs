@@ -1,7 +1,7 @@
 //! The functions of the module: the table, and those about the dialog of the run. Those about other dialogs are in
 //! `functions_more`.
 
-use tandem_dialog::{MatchMode, ProfileError, dialog_flags};
+use tandem_dialog::{MatchMode, ProfileError};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{Function, arg_flag, arg_int, arg_text, arg_var};
 use tandem_script::ast::RouteKind;
@@ -10,8 +10,9 @@ use tandem_script::surface::{Routes, arg, opt};
 use tandem_script::value::Value;
 use tandem_script::vm::{Arg, LogLevel};
 
-use super::variables::{parse_flags, store, to_value, with};
-use super::{Dialogs, current, follow, functions_more};
+use super::variables::{change, parse_flags, store, to_value, with};
+use super::{Dialogs, current, follow, functions_more, functions_send, shared};
+use crate::core::cache::finish;
 use crate::core::table::{MESSAGE_ROUTES, done, function};
 
 const ROUTE: tandem_script::surface::ArgType = Route(RouteKind::Request);
@@ -37,6 +38,27 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Routes::REQUEST,
         "checks CSeq (-1) and remote target (-2) of this request; -4 without a dialog",
         |context, _| Called::Done(current(context).map_or(-4, |current| current.validation)),
+    ),
+    function(
+        "fix_route_dialog",
+        &[],
+        Routes::REQUEST,
+        "gives this request the Request-URI, Routes and next hop that the dialog knows",
+        functions_send::fix_route,
+    ),
+    function(
+        "dlg_send_sequential",
+        &[arg("method", Text), arg("leg", Text), opt("body", Text), opt("content_type", Text), opt("headers", Text)],
+        Routes::ANY,
+        "sends a request within the dialog to the caller or callee; a PRACK is for the reply in work",
+        functions_send::send_sequential,
+    ),
+    function(
+        "dlg_inc_cseq",
+        &[opt("tag", Any), opt("inc", Int)],
+        MESSAGE_ROUTES,
+        "counts the CSeq generated towards the party with that tag (that of To) up, by 1 or by inc",
+        functions_send::inc_cseq,
     ),
     function(
         "set_dlg_profile",
@@ -189,18 +211,8 @@ fn create_dialog(context: &mut Context, args: &[Arg]) -> Called {
         context.log(LogLevel::Error, &format!("create_dialog(): unknown flag '{unknown}'"));
         return done(false);
     }
-    if flags & PINGS != 0 {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| tracing::warn!("create_dialog(): dialogs are not pinged yet; the ping flags have no effect"));
-    }
     done(follow::create(context, flags))
 }
-
-/// Flags without effect so far.
-const PINGS: u32 = dialog_flags::PING_CALLER
-    | dialog_flags::PING_CALLEE
-    | dialog_flags::REINVITE_PING_CALLER
-    | dialog_flags::REINVITE_PING_CALLEE;
 
 fn match_dialog(context: &mut Context, args: &[Arg]) -> Called {
     let Some(dialogs) = context.node.state::<Dialogs>() else { return done(false) };
@@ -250,7 +262,7 @@ fn set_dlg_profile(context: &mut Context, args: &[Arg]) -> Called {
     };
     let Some(name) = profile_name(args) else { return done(false) };
     let clears = arg_int(args, 2).unwrap_or(0) != 0;
-    let result = dialogs.table.set_profile(current.id, name, arg_text(args, 1), clears);
+    let result = shared::set(context.node, dialogs, current.id, name, arg_text(args, 1), clears);
     profile_result(context, result.map(|()| true))
 }
 
@@ -259,7 +271,7 @@ fn unset_dlg_profile(context: &mut Context, args: &[Arg]) -> Called {
         return done(false);
     };
     let Some(name) = profile_name(args) else { return done(false) };
-    let result = dialogs.table.unset_profile(current.id, name, arg_text(args, 1));
+    let result = shared::unset(context.node, dialogs, current.id, name, arg_text(args, 1));
     profile_result(context, result)
 }
 
@@ -280,6 +292,16 @@ fn get_profile_size(context: &mut Context, args: &[Arg]) -> Called {
     };
     // With two arguments the second is the variable, which is no text.
     let value = arg_text(args, 1).filter(|value| !value.is_empty());
+    let profile = dialogs.table.profiles().find(|profile| profile.name == name);
+    if let Some(reply) = profile.and_then(|profile| dialogs.shared.size(profile, value)) {
+        return finish(context, reply, move |context, result| match shared::size_of(result) {
+            Ok(size) => done(context.write_var(&out, Value::Int(i32::try_from(size).unwrap_or(i32::MAX)))),
+            Err(error) => {
+                context.log(LogLevel::Error, &format!("get_profile_size(): {error}"));
+                done(false)
+            }
+        });
+    }
     match dialogs.table.profile_size(name, value) {
         Ok(size) => done(context.write_var(&out, Value::Int(i32::try_from(size).unwrap_or(i32::MAX)))),
         Err(error) => profile_result(context, Err(error)),
@@ -295,7 +317,7 @@ fn set_flag(context: &mut Context, args: &[Arg], on: bool) -> Called {
     let work = |dialog: &mut tandem_dialog::Dialog| {
         if on { dialog.script_flags |= bit } else { dialog.script_flags &= !bit }
     };
-    done(with(context, work).is_some())
+    done(change(context, work).is_some())
 }
 
 fn test_and_set(context: &mut Context, args: &[Arg]) -> Called {
@@ -308,13 +330,13 @@ fn test_and_set(context: &mut Context, args: &[Arg]) -> Called {
         }
         fits
     };
-    done(with(context, work) == Some(true))
+    done(change(context, work) == Some(true))
 }
 
 fn store_value(context: &mut Context, args: &[Arg]) -> Called {
     let Some(name) = arg_text(args, 0) else { return done(false) };
     let value = any(args, 1);
-    done(with(context, |dialog| store(dialog, name, &value)) == Some(true))
+    done(change(context, |dialog| store(dialog, name, &value)) == Some(true))
 }
 
 /// An argument of either type.
@@ -342,5 +364,5 @@ fn fetch_value(context: &mut Context, args: &[Arg]) -> Called {
 
 fn set_route(context: &mut Context, args: &[Arg], which: fn(&mut tandem_dialog::Routes) -> &mut Box<str>) -> Called {
     let name = String::from_utf8_lossy(arg_text(args, 0).unwrap_or_default()).into_owned();
-    done(with(context, |dialog| *which(&mut dialog.routes) = name.into()).is_some())
+    done(change(context, |dialog| *which(&mut dialog.routes) = name.into()).is_some())
 }

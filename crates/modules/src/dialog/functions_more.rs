@@ -132,7 +132,7 @@ pub(super) fn load_context(context: &mut Context, args: &[Arg]) -> Called {
         let before = context.dialog.take();
         context.set_slot(Unloaded(before));
     }
-    context.dialog = Some(Arc::new(Current { id, direction: None, validation: 1 }));
+    context.dialog = Some(Arc::new(Current::of(id)));
     done(true)
 }
 

@@ -3,13 +3,15 @@
 use serde_json::{Map, Value as Json, json};
 use tandem_dialog::{Dialog, DialogId, DialogState, DialogValue, EndReason, ProfileError};
 use tandem_module::NodeRef;
-use tandem_module::mi::{MiError, MiRequest, MiResult};
+use tandem_module::cachedb::CacheReply;
+use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
 use tandem_script::surface::CommandSpec;
 
 use crate::core::table::renamed_command;
 
-use super::{Dialogs, clock, effects};
+use super::{Dialogs, clock, effects, management_late as late, shared};
 
+const PROFILE_SIZE: &str = "dialog:profile_get_size";
 const LIST: &[&str] = &["callid?", "from_tag?", "index?", "counter?"];
 
 pub(super) const COMMANDS: &[CommandSpec] = &[
@@ -21,7 +23,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
         &["dialog_id", "extra_hdrs?"],
         "ends a call: BYE both ways, or CANCEL",
     ),
-    renamed_command("dialog:profile_get_size", &["profile_get_size"], &["profile", "value?"], "dialogs in a profile"),
+    renamed_command(PROFILE_SIZE, &["profile_get_size"], &["profile", "value?"], "dialogs in a profile"),
     renamed_command(
         "dialog:profile_get_values",
         &["profile_get_values"],
@@ -59,6 +61,9 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
         &["dlg_val_name", "dlg_val_value", "DID"],
         "sets a value of dialogs (DID: one, or a list)",
     ),
+    late::DB_SYNC,
+    late::RESTORE_DB,
+    late::SEND_SEQUENTIAL,
 ];
 
 type Handler = fn(NodeRef, &'static Dialogs, &MiRequest) -> MiResult;
@@ -68,7 +73,8 @@ pub(super) fn register(node: NodeRef, dialogs: &'static Dialogs) {
         |_, dialogs, request| list(dialogs, request, false),
         |_, dialogs, request| list(dialogs, request, true),
         end_dialog,
-        profile_size,
+        // Answers later, see below.
+        |_, _, _| Err(not_found()),
         profile_values,
         profile_list,
         profile_end,
@@ -87,6 +93,12 @@ pub(super) fn register(node: NodeRef, dialogs: &'static Dialogs) {
     for (spec, handler) in COMMANDS.iter().zip(handlers) {
         node.mi.register(*spec, move |request| handler(node, dialogs, request).into());
     }
+    if let Some(spec) = COMMANDS.iter().find(|spec| spec.name == PROFILE_SIZE) {
+        node.mi.register(*spec, move |request| {
+            profile_size(dialogs, request).unwrap_or_else(|error| MiReply::Now(Err(error)))
+        });
+    }
+    late::register(node, dialogs);
 }
 
 fn text(bytes: &[u8]) -> Json {
@@ -183,7 +195,7 @@ pub(super) fn describe_id(dialogs: &Dialogs, id: DialogId, has_context: bool) ->
     Some(Json::Object(out))
 }
 
-fn not_found() -> MiError {
+pub(super) fn not_found() -> MiError {
     MiError::new(404, "Dialog not found")
 }
 
@@ -219,7 +231,7 @@ fn list(dialogs: &Dialogs, request: &MiRequest, has_context: bool) -> MiResult {
 }
 
 /// The dialogs that an identity or a Call-ID names.
-fn named(dialogs: &Dialogs, name: &str) -> Vec<DialogId> {
+pub(super) fn named(dialogs: &Dialogs, name: &str) -> Vec<DialogId> {
     let did = DialogId::parse_did(name.as_bytes());
     match did.filter(|did| dialogs.table.with_dialog(*did, |_| ()).is_some()) {
         Some(did) => vec![did],
@@ -244,15 +256,35 @@ fn refused(error: &ProfileError) -> MiError {
     }
 }
 
-fn profile_size(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
-    let (profile, value) = (request.text("profile")?, request.text_opt("value")?);
-    let size =
-        dialogs.table.profile_size(&profile, value.as_ref().map(String::as_bytes)).map_err(|error| refused(&error))?;
-    let mut out = json!({ "name": profile, "count": size, "shared": "no", "replicated": "no" });
+fn described_size(profile: &str, value: Option<&str>, size: u64, sharing: Option<char>) -> Json {
+    let word = |is: bool| if is { "yes" } else { "no" };
+    let mut out = json!({
+        "name": profile,
+        "count": size,
+        "shared": word(sharing == Some('s')),
+        "replicated": word(sharing == Some('b')),
+    });
     if let (Some(value), Some(map)) = (value, out.as_object_mut()) {
         map.insert("value".into(), Json::from(value));
     }
-    Ok(json!({ "Profile": out }))
+    json!({ "Profile": out })
+}
+
+/// `dialog:profile_get_size`: of all nodes for a profile in a key-value store, which may answer later.
+fn profile_size(dialogs: &'static Dialogs, request: &MiRequest) -> Result<MiReply, MiError> {
+    let (name, value) = (request.text("profile")?, request.text_opt("value")?);
+    let bytes = value.as_ref().map(String::as_bytes);
+    let own = dialogs.table.profile_size(&name, bytes).map_err(|error| refused(&error))?;
+    let profile = dialogs.table.profiles().find(|profile| profile.name == name);
+    let sharing = profile.and_then(|profile| profile.sharing);
+    let reply = profile.and_then(|profile| dialogs.shared.size(profile, bytes));
+    let describe = move |size| described_size(&name, value.as_deref(), size, sharing);
+    let counted = |result| shared::size_of(result).map_err(|error| MiError::new(500, error.to_string()));
+    Ok(match reply {
+        None => MiReply::Now(Ok(describe(own))),
+        Some(CacheReply::Now(result)) => MiReply::Now(counted(result).map(describe)),
+        Some(CacheReply::Later(future)) => MiReply::Later(Box::pin(async move { counted(future.await).map(describe) })),
+    })
 }
 
 fn profile_values(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
@@ -285,18 +317,20 @@ fn named_one(dialogs: &Dialogs, name: &str) -> Result<DialogId, MiError> {
     named(dialogs, name).first().copied().ok_or_else(not_found)
 }
 
-fn set_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn set_profile(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let id = named_one(dialogs, &request.text("dlg_id")?)?;
     let value = request.text_opt("value")?;
     let clears = request.int_opt("clear_values")?.unwrap_or(0) != 0;
-    let result = dialogs.table.set_profile(id, &request.text("profile")?, value.as_ref().map(String::as_bytes), clears);
+    let profile = request.text("profile")?;
+    let result = shared::set(node, dialogs, id, &profile, value.as_ref().map(String::as_bytes), clears);
     result.map(|()| json!("OK")).map_err(|error| refused(&error))
 }
 
-fn unset_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn unset_profile(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let id = named_one(dialogs, &request.text("dlg_id")?)?;
     let value = request.text_opt("value")?;
-    let result = dialogs.table.unset_profile(id, &request.text("profile")?, value.as_ref().map(String::as_bytes));
+    let profile = request.text("profile")?;
+    let result = shared::unset(node, dialogs, id, &profile, value.as_ref().map(String::as_bytes));
     match result {
         Ok(true) => Ok(json!("OK")),
         Ok(false) => Err(MiError::new(404, "Dialog is not in the profile")),
@@ -304,7 +338,7 @@ fn unset_profile(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> 
     }
 }
 
-fn push_var(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
+fn push_var(node: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiResult {
     let (name, value) = (request.text("dlg_val_name")?, request.text("dlg_val_value")?);
     let targets: Vec<String> = match request.param("DID") {
         Some(Json::Array(all)) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
@@ -314,6 +348,7 @@ fn push_var(_: NodeRef, dialogs: &'static Dialogs, request: &MiRequest) -> MiRes
         let id = named_one(dialogs, &target)?;
         let set = dialogs.table.with_dialog(id, |dialog| dialog.values.set(name.as_bytes(), value.as_str()));
         set.ok_or_else(not_found)?.map_err(|error| MiError::new(400, error.to_string()))?;
+        dialogs.store.touch(node, dialogs, id);
     }
     Ok(json!("OK"))
 }

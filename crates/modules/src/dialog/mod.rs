@@ -1,5 +1,5 @@
 //! Module `dialog`: calls followed by the proxy. The rules of a dialog are in `tandem-dialog`; here are messages, script
-//! routes and sending. Pings, auto-PRACK, databases and sharing over the cluster are not here yet.
+//! routes, sending, pings and the copy in a database. Sharing over the cluster is not here yet.
 //!
 //! For other modules: [`create`], [`current`], [`add_listener`].
 
@@ -8,10 +8,22 @@ mod effects;
 mod follow;
 mod functions;
 mod functions_more;
+mod functions_send;
 mod management;
+mod management_late;
 mod params;
+mod pings;
+mod prack;
+mod requests;
+mod rows;
+mod shared;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_send;
+#[cfg(test)]
+mod tests_store;
 mod variables;
 
 use std::sync::Weak;
@@ -43,9 +55,11 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     setup,
     init,
     start,
+    stop,
     ..ModuleDecl::EMPTY
 };
 
+use crate::core::db_load;
 use crate::core::table::stat;
 
 pub(super) const STATE_CHANGED: &str = "E_DLG_STATE_CHANGED";
@@ -62,6 +76,7 @@ const STATS: &[StatSpec] = &[
     stat("processed_dialogs", "dialogs created since start"),
     stat("expired_dialogs", "calls ended by their lifetime"),
     stat("failed_dialogs", "calls that were never established"),
+    stat("db_errors", "statements that the database refused or did not answer"),
 ];
 
 /// Locks over which pending INVITEs are spread.
@@ -79,6 +94,9 @@ pub struct Dialogs {
     /// INVITE transactions in work, for CANCEL.
     pending: [Mutex<HashMap<DialogId, Weak<dyn Transaction>>>; SHARDS],
     listeners: RwLock<Vec<DialogListener>>,
+    store: store::Store,
+    pings: pings::Pings,
+    shared: shared::Shared,
 }
 
 impl Dialogs {
@@ -95,6 +113,28 @@ pub fn add_listener(node: NodeRef, listener: DialogListener) -> bool {
     true
 }
 
+/// Whether calls are kept in a database, with their values.
+pub fn is_saved(node: NodeRef) -> bool {
+    node.state::<Dialogs>().is_some_and(|dialogs| dialogs.store.mode() != store::DbMode::None)
+}
+
+/// Sets a value of a call; false when there is no such call, or no room.
+pub fn set_value(node: NodeRef, id: DialogId, name: &[u8], value: &[u8]) -> bool {
+    let Some(dialogs) = node.state::<Dialogs>() else { return false };
+    let is_set = dialogs.table.with_dialog(id, |dialog| dialog.values.set(name, value).is_ok());
+    dialogs.store.touch(node, dialogs, id);
+    is_set == Some(true)
+}
+
+/// A value of a call that is a text.
+pub fn text_value(node: NodeRef, id: DialogId, name: &[u8]) -> Option<Vec<u8>> {
+    let value = node.state::<Dialogs>()?.table.with_dialog(id, |dialog| dialog.values.get(name).cloned())??;
+    match value {
+        tandem_dialog::DialogValue::Text(text) => Some(text.into_vec()),
+        tandem_dialog::DialogValue::Int(_) => None,
+    }
+}
+
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let config = params::Config::read(setup.params)?;
     let table = DialogTable::new(
@@ -109,7 +149,13 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         },
         tandem_module::clock::now(),
     );
+    let store = store::Store::new(params::store(setup.params, setup.settings)?);
+    let [options, reinvite] = config.ping_intervals;
+    let shared = shared::Shared::read(setup.params);
     setup.state(Dialogs {
+        store,
+        shared,
+        pings: pings::Pings::new(options, reinvite),
         table,
         config,
         pending: std::array::from_fn(|_| Mutex::default()),
@@ -132,6 +178,12 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
         return Err(SetupError::new("module dialog needs module tm: loadmodule \"tm.so\" before it"));
     }
     node.add_route_hook(follow::on_route);
+    // A URL that no driver takes is told before anything else starts; the driver itself may be loaded later in the script.
+    if let Some(url) = dialogs.store.url()
+        && let Some(db) = db_load::open(node, "db_url", url)?
+    {
+        dialogs.store.attach(node, db);
+    }
     management::register(node, dialogs);
     for note in &dialogs.config.notes {
         tracing::warn!("{note}");
@@ -143,7 +195,19 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
     if let Some(workers) = node.workers() {
         workers.after(WorkerId(0), tandem_module::clock::now() + TICK, Box::new(move |now| tick(node, now)));
     }
-    Ok(())
+    let Some(dialogs) = node.state::<Dialogs>() else { return Ok(()) };
+    dialogs.shared.connect(node)?;
+    let Some(url) = dialogs.store.url() else { return Ok(()) };
+    let db = node.db.open(url).map_err(|error| SetupError::param("db_url", error.to_string()))?;
+    dialogs.store.attach(node, db);
+    db_load::load_at_start(node, "dialog", Box::pin(dialogs.store.load_and_tell(node, dialogs)))
+}
+
+/// Writes what has changed; the server waits a bounded time for it.
+fn stop(node: NodeRef) {
+    if let Some(dialogs) = node.state::<Dialogs>() {
+        dialogs.store.sweep(node, dialogs);
+    }
 }
 
 /// Ends dialogs whose time has come, and forgets ended ones.
@@ -159,6 +223,8 @@ fn tick(node: NodeRef, now: Instant) {
             effects::apply(node, dialogs, timed_out.id, timed_out.events, &[]);
         }
     }
+    is_full |= pings::Pings::tick(node, dialogs, at.monotonic, TICK_DIALOGS_MAX);
+    dialogs.store.tick(node, dialogs, at.monotonic);
     let wait = if is_full { Duration::from_millis(1) } else { TICK };
     workers.after(WorkerId(0), now + wait, Box::new(move |now| tick(node, now)));
 }

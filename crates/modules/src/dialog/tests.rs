@@ -12,14 +12,14 @@ use tandem_sip::{HeaderKind, ReplyOut, build_reply};
 
 use crate::test_rig::{Rig, RigOptions, Sent};
 
-const MODULES: &str = "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\n\
+pub(crate) const MODULES: &str = "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\n\
     loadmodule \"tm.so\"\nloadmodule \"rr.so\"\nloadmodule \"dialog.so\"\n";
 
 /// Where bob's phone is.
 pub(crate) const PHONE: &str = "192.0.2.9:5062";
 
 /// A script around what happens to an INVITE; requests within are loose-routed, matched and relayed.
-fn script(params: &str, invite: &str, more: &str) -> String {
+pub(crate) fn script(params: &str, invite: &str, more: &str) -> String {
     format!(
         "{MODULES}{params}\nroute {{
             if ($rm == \"CANCEL\") {{ t_relay(); exit; }}
@@ -76,7 +76,7 @@ pub(crate) fn acknowledge(rig: &Rig, invite: &Sent) -> Vec<Sent> {
 }
 
 /// Active, early, processed, expired and failed dialogs.
-fn stats(rig: &Rig) -> [i64; 5] {
+pub(crate) fn stats(rig: &Rig) -> [i64; 5] {
     ["active_dialogs", "early_dialogs", "processed_dialogs", "expired_dialogs", "failed_dialogs"]
         .map(|name| rig.node.stats.value(&format!("dialog:{name}")).unwrap())
 }
@@ -183,7 +183,7 @@ fn an_invite_that_is_not_relayed_leaves_no_dialog() {
 }
 
 /// BYEs among what was sent: request URI and receiver.
-fn byes(sent: &[Sent]) -> Vec<String> {
+pub(crate) fn byes(sent: &[Sent]) -> Vec<String> {
     let lines = sent.iter().filter(|sent| sent.first_line().starts_with("BYE "));
     lines.map(|sent| format!("{} {}", sent.first_line().split(' ').nth(1).unwrap(), sent.to.addr)).collect()
 }
@@ -297,10 +297,15 @@ fn profiles_and_flags_work_in_both_dialects() {
 }
 
 #[test]
-fn what_is_not_here_yet_is_refused_with_a_word_about_it() {
-    let text = script("modparam(\"dialog\", \"db_mode\", 1)", "create_dialog();", "");
-    let error = Rig::try_script(&text, RigOptions::default()).err().unwrap();
-    assert!(error.contains("not here yet"), "{error}");
+fn a_database_mode_needs_a_database_and_names_that_can_stand_in_sql() {
+    for (param, told) in [
+        ("modparam(\"dialog\", \"db_mode\", 1)", "set db_url"),
+        ("modparam(\"dialog\", \"db_mode\", 4)", "not between 0 and 3"),
+        ("modparam(\"dialog\", \"vars_column\", \"a b\")", "no name of a column"),
+    ] {
+        let error = Rig::try_script(&script(param, "create_dialog();", ""), RigOptions::default()).err().unwrap();
+        assert!(error.contains(told), "{error}");
+    }
 }
 
 #[test]

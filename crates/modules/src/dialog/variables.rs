@@ -9,7 +9,8 @@ use tandem_script::surface::NameRule::{Named, Plain};
 use tandem_script::value::{Text, Value};
 
 use super::follow::WantedLifetime;
-use super::{Dialogs, clock, current, management};
+use super::pings::{PingKind, Pings, WantedIntervals};
+use super::{Dialogs, clock, current, management, rows};
 use crate::core::table::{variable, writable};
 
 pub(super) const VARIABLES: &[Variable] = &[
@@ -26,13 +27,7 @@ pub(super) const VARIABLES: &[Variable] = &[
     }),
     variable("DLG_flags", Plain, "names of the script flags of the dialog, by spaces", |context, _| {
         let program = context.node.program();
-        read(context, |dialog| {
-            let names: Vec<String> = (0..32u8)
-                .filter(|flag| dialog.script_flags >> flag & 1 == 1)
-                .map(|flag| flag_name(&program, flag))
-                .collect();
-            Value::Text(Text::from(names.join(" ")))
-        })
+        read(context, |dialog| Value::Text(Text::from(rows::flag_names(&program, dialog.script_flags))))
     }),
     variable("DLG_dir", Plain, "`downstream` or `upstream`", |context, _| {
         current(context)
@@ -63,7 +58,7 @@ pub(super) const VARIABLES: &[Variable] = &[
                 return true;
             }
             let now = clock::now().monotonic;
-            with(context, |dialog| dialog.set_lifetime(secs, now)).is_some()
+            change(context, |dialog| dialog.set_lifetime(secs, now)).is_some()
         },
     ),
     writable(
@@ -78,6 +73,20 @@ pub(super) const VARIABLES: &[Variable] = &[
             let Some(secs) = seconds(&value) else { return false };
             with(context, |dialog| dialog.set_delete_delay(Duration::from_secs(secs.into()))).is_some()
         },
+    ),
+    writable(
+        "DLG_options_ping_interval",
+        Plain,
+        "seconds to the next OPTIONS ping, the interval before the answer; sets the interval of this call",
+        |context, _| read_interval(context, PingKind::Options),
+        |context, _, value| write_interval(context, PingKind::Options, &value),
+    ),
+    writable(
+        "DLG_reinvite_ping_interval",
+        Plain,
+        "seconds to the next re-INVITE ping, the interval before the answer; sets the interval of this call",
+        |context, _| read_interval(context, PingKind::Reinvite),
+        |context, _, value| write_interval(context, PingKind::Reinvite, &value),
     ),
     variable("DLG_json", Plain, "the dialog as dialog:list shows it", |context, _| json(context, false)),
     variable("DLG_ctx_json", Plain, "the dialog as dialog:list_ctx shows it", |context, _| json(context, true)),
@@ -100,14 +109,48 @@ fn seconds(value: &Value) -> Option<u32> {
     u32::try_from(secs).ok().filter(|secs| *secs > 0)
 }
 
-fn flag_name(program: &tandem_script::program::Program, flag: u8) -> String {
-    program.message_flag_names().get(usize::from(flag)).map_or_else(|| flag.to_string(), |name| name.to_string())
-}
-
 /// Works on the dialog of a run; `None` without one.
 pub(super) fn with<R>(context: &Context, work: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
     let current = current(context)?;
     context.node.state::<Dialogs>()?.table.with_dialog(current.id, work)
+}
+
+/// The same for what has to be saved.
+pub(super) fn change<R>(context: &Context, work: impl FnOnce(&mut Dialog) -> R) -> Option<R> {
+    let result = with(context, work)?;
+    let (current, dialogs) = (current(context)?, context.node.state::<Dialogs>()?);
+    dialogs.store.touch(context.node, dialogs, current.id);
+    Some(result)
+}
+
+fn read_interval(context: &mut Context, kind: PingKind) -> Value {
+    let number = |secs: u64| Value::Int(i32::try_from(secs).unwrap_or(i32::MAX));
+    let (Some(current), Some(dialogs)) = (current(context), context.node.state::<Dialogs>()) else {
+        let wanted = context.slot::<WantedIntervals>().and_then(|wanted| wanted.0.of(kind));
+        return wanted.map_or(Value::Null, |secs| number(secs.into()));
+    };
+    match with(context, |dialog| Pings::is_wanted(dialog.flags, kind)) {
+        Some(true) => number(dialogs.pings.secs(current.id, kind)),
+        _ => Value::Null,
+    }
+}
+
+fn write_interval(context: &mut Context, kind: PingKind, value: &Value) -> bool {
+    let Some(secs) = seconds(value) else { return false };
+    let (Some(current), Some(dialogs)) = (current(context), context.node.state::<Dialogs>()) else {
+        if context.slot::<WantedIntervals>().is_none() {
+            context.set_slot(WantedIntervals::default());
+        }
+        if let Some(wanted) = context.slot::<WantedIntervals>() {
+            *wanted.0.of_mut(kind) = Some(secs);
+        }
+        return true;
+    };
+    let is_wanted = with(context, |dialog| Pings::is_wanted(dialog.flags, kind)) == Some(true);
+    if is_wanted {
+        dialogs.pings.set_interval(current.id, kind, secs);
+    }
+    is_wanted
 }
 
 fn read(context: &mut Context, work: impl FnOnce(&Dialog) -> Value) -> Value {
@@ -142,17 +185,19 @@ fn read_value(context: &mut Context, call: &VarCall<'_>) -> Value {
 
 fn write_value(context: &mut Context, call: &VarCall<'_>, value: Value) -> bool {
     let Some(name) = call.name else { return false };
-    with(context, |dialog| store(dialog, name, &value)).unwrap_or(false)
+    change(context, |dialog| store(dialog, name, &value)).unwrap_or(false)
 }
 
 /// Names of the flags of `create_dialog()` and their bits: words (3.x on) and letters (2.4).
-const FLAGS: [(&str, u8, u32); 6] = [
+const FLAGS: [(&str, u8, u32); 7] = [
     ("bye-on-timeout", b'B', dialog_flags::BYE_ON_TIMEOUT),
     ("options-ping-caller", b'P', dialog_flags::PING_CALLER),
     ("options-ping-callee", b'p', dialog_flags::PING_CALLEE),
     ("reinvite-ping-caller", b'R', dialog_flags::REINVITE_PING_CALLER),
     ("reinvite-ping-callee", b'r', dialog_flags::REINVITE_PING_CALLEE),
     ("end-on-race-condition", b'E', dialog_flags::END_ON_RACE_CONDITION),
+    // Newer than the letters.
+    ("auto-prack", 0, dialog_flags::AUTO_PRACK),
 ];
 
 /// Reads the flags of `create_dialog()`; the second result is a part that says nothing.

@@ -1,6 +1,9 @@
 //! Routes that a local route armed for a request of our own (OpenSIPS: tm, t_on_reply() and t_on_failure() in a local_route).
 //! They look on: what they relay goes nowhere, and who sent the request is told its outcome in any case.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use tandem_module::context::Context;
 use tandem_module::node::NodeRef;
@@ -19,14 +22,24 @@ pub(crate) struct LocalRoutes {
     on_reply: Option<Box<str>>,
     on_failure: Option<Box<str>>,
     avps: Mutex<AvpList>,
+    dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    /// How long a final reply is waited for, when it is not what the module says.
+    pub(super) fr_timeout: Option<Duration>,
 }
 
 impl LocalRoutes {
-    /// Takes what the local route has left in its context.
-    pub(super) fn take(context: &mut Context) -> LocalRoutes {
-        let Some(armed) = context.take_slot::<Armed>() else { return LocalRoutes::default() };
-        let avps = Mutex::new(std::mem::take(&mut context.avps));
-        LocalRoutes { on_reply: armed.on_reply, on_failure: armed.on_failure, avps }
+    /// Takes what the local route has left in its context; `fr_timeout` is what the sender of the request wants.
+    pub(super) fn take(context: &mut Context, fr_timeout: Option<Duration>) -> LocalRoutes {
+        let Some(armed) = context.take_slot::<Armed>() else {
+            return LocalRoutes { fr_timeout, ..LocalRoutes::default() };
+        };
+        LocalRoutes {
+            on_reply: armed.on_reply,
+            on_failure: armed.on_failure,
+            avps: Mutex::new(std::mem::take(&mut context.avps)),
+            dialog: context.dialog.take(),
+            fr_timeout: armed.fr.or(fr_timeout),
+        }
     }
 
     /// Runs the reply route on a reply, then `after`.
@@ -35,6 +48,7 @@ impl LocalRoutes {
         let Some(route) = route else { return after(context) };
         context.kind = RouteKind::OnReply;
         context.avps = self.avps.lock().clone();
+        context.dialog.clone_from(&self.dialog);
         let after: After = Box::new(move |context, _| after(context));
         run::start(context, route, StartOptions::new(RouteKind::OnReply), after);
     }
@@ -60,8 +74,9 @@ impl LocalRoutes {
         let Some(route) = context.program().route(RouteKind::Failure, name) else { return context.recycle() };
         context.kind = RouteKind::Failure;
         context.reply_code = code;
-        context.reply = reply.map(|reply| std::sync::Arc::new(reply.clone()));
+        context.reply = reply.map(|reply| Arc::new(reply.clone()));
         context.avps = self.avps.lock().clone();
+        context.dialog.clone_from(&self.dialog);
         let after: After = Box::new(|context, _| context.recycle());
         run::queue(context, route, StartOptions::new(RouteKind::Failure), after);
     }

@@ -219,6 +219,15 @@ pub fn local_to_tag(message: &Message) -> [u8; TO_TAG_BYTES + 1] {
     tag
 }
 
+/// The listener that a branch of a transaction was sent from.
+pub(crate) fn branch_socket(
+    transaction: &Arc<dyn tandem_module::transaction::Transaction>,
+    branch: u8,
+) -> Option<tandem_module::transport::SocketId> {
+    let tx: Arc<tx::Tx> = transaction.clone().as_any().downcast().ok()?;
+    tx.branch_socket(branch)
+}
+
 /// Answers the request of `context` with a body, through its transaction when it has one (OpenSIPS: tm,
 /// t_reply_with_body()). An empty type means that a header added by the script says it. False when it was not sent.
 pub fn answer_with_body(context: &mut Context, code: u16, reason: &[u8], (kind, body): (&[u8], &[u8])) -> bool {

@@ -272,6 +272,13 @@ impl Tx {
     }
 }
 
+impl Tx {
+    /// The listener that a branch was sent from.
+    pub(crate) fn branch_socket(&self, branch: u8) -> Option<tandem_module::transport::SocketId> {
+        self.state.lock().branches.get(usize::from(branch)).map(|data| data.to.socket)
+    }
+}
+
 impl TransactionApi for Tx {
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self

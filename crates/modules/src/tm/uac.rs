@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState as FastState;
@@ -62,6 +62,10 @@ pub struct RequestSpec {
     pub socket: Option<SocketId>,
     /// AVPs of the local route.
     pub avps: AvpList,
+    /// The dialog it belongs to, for the local route.
+    pub dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    /// How long a final reply is waited for, in place of the `fr_timeout` of the module.
+    pub fr_timeout: Option<Duration>,
 }
 
 impl Default for RequestSpec {
@@ -81,6 +85,8 @@ impl Default for RequestSpec {
             body: Vec::new(),
             socket: None,
             avps: AvpList::new(),
+            dialog: None,
+            fr_timeout: None,
         }
     }
 }
@@ -337,7 +343,9 @@ pub(crate) fn send_written(
         return false;
     }
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
-    let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &tm.config, clock::now());
+    let mut config = tm.config;
+    config.fr_timeout = routes.fr_timeout.unwrap_or(config.fr_timeout);
+    let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &config, clock::now());
     let state = UacState { core, done, is_reported: false, last_final: None, ack: Bytes::new(), armed: None };
     let uac = Arc::new(Uac { node, tm, id, method, to, routes, state: Mutex::new(state) });
     tm.uacs.insert(&uac);
@@ -359,7 +367,8 @@ pub fn send_request(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> 
     let message = build(node, &spec).map_err(UacError::BadRequest)?;
     let hop = outgoing::next_hop(node, &next_hop_uri(&spec), spec.socket)?;
     let id = tm.table.next_id();
-    let launch = Launch { node, tm, id, message, socket: spec.socket, avps: spec.avps, done };
+    let RequestSpec { socket, avps, dialog, fr_timeout, .. } = spec;
+    let launch = Launch { node, tm, id, message, socket, avps, dialog, fr_timeout, done };
     match hop {
         NextHop::Known(addresses) => launch.go(&addresses),
         NextHop::Lookup(query) => launch.look_up(query),
@@ -438,6 +447,8 @@ struct Launch {
     message: Message,
     socket: Option<SocketId>,
     avps: AvpList,
+    dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    fr_timeout: Option<Duration>,
     done: Option<UacDone>,
 }
 
@@ -474,6 +485,7 @@ impl Launch {
         context.message = std::mem::take(&mut self.message);
         context.kind = RouteKind::Local;
         context.avps = std::mem::take(&mut self.avps);
+        context.dialog = self.dialog.take();
         match context.program().local() {
             Some(route) => {
                 let after = Box::new(move |context: Box<Context>, _| self.send(context, to));
@@ -489,14 +501,14 @@ impl Launch {
             context.recycle();
             return self.fail(473);
         }
-        let Launch { node, tm, id, done, .. } = self;
+        let Launch { node, tm, id, done, fr_timeout, .. } = self;
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(id, 0, &mut branch);
         let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
         let (message, source, edits) = (&context.message, &context.source, &context.edits);
         outgoing::write_branch(node, message, source, edits, &edits.target, &to, &branch, &mut out);
         let method = message.method();
-        let routes = LocalRoutes::take(&mut context);
+        let routes = LocalRoutes::take(&mut context, fr_timeout);
         context.recycle();
         send_written((node, tm, id), method, to, out.into(), routes, done);
     }
