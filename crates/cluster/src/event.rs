@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::ask::AnswerKind;
 use crate::ids::{ClusterId, NodeId};
 use crate::log::LogEvent;
 
@@ -58,6 +59,19 @@ pub enum Event {
         /// Text of the script.
         msg: Bytes,
         /// Tag of the request.
+        tag: Bytes,
+    },
+    /// A node of ours says of a question that it is not its business, or that nobody there answers any.
+    AnswerReceived {
+        /// Cluster it came in.
+        cluster: ClusterId,
+        /// Originator.
+        src: NodeId,
+        /// What it says.
+        kind: AnswerKind,
+        /// Text of the script.
+        msg: Bytes,
+        /// Tag of the question.
         tag: Bytes,
     },
     /// `E_CLUSTERER_NODE_STATE_CHANGED`: reachability, over detours too, not the state of a link.

@@ -6,6 +6,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::panic)]
 
+mod ask;
 mod bridge;
 mod capability;
 mod cluster;
@@ -22,6 +23,7 @@ mod faults;
 mod flood;
 mod freshness;
 mod ids;
+mod kv;
 mod link;
 mod list;
 mod log;
@@ -39,6 +41,7 @@ mod tag_lease;
 mod topology;
 mod url;
 
+pub use ask::{AnswerKind, AskMode, Missing, Question, asker_of, is_question};
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
     Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,
@@ -52,6 +55,10 @@ pub use event::{Event, SharingTagReason};
 pub use explain::{Explanation, Subject};
 pub use family::{Family, PacketKind};
 pub use ids::{ClusterId, ConnId, NodeId, Now};
+pub use kv::{
+    Found, KV_BODY_LEN_MAX, KV_BUCKETS, KV_BYTES_MAX, KV_CLOCK_AHEAD_MAX_MS, KV_KEY_LEN_MAX, KV_KEYS_MAX,
+    KV_REMOVAL_KEPT_MS, KV_SHARES_MAX, KV_VALUE_LEN_MAX, KvError, KvRow, KvStore, Merged, decode_sums, encode_sums,
+};
 pub use limits::*;
 pub use link::{LinkChange, LinkState};
 pub use list::{

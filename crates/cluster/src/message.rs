@@ -41,6 +41,8 @@ pub enum AddrKind {
 pub enum Destination {
     /// Every known enabled node.
     All,
+    /// Every reachable node that told that it has the capability: nobody else is bothered.
+    Members,
     /// One node.
     Node(NodeId),
 }
@@ -85,7 +87,7 @@ pub(crate) fn new_tag(cluster: ClusterId, own: NodeId, rng: &mut dyn RngSource) 
 }
 
 /// Replaces the destination, the last int of an addressed packet.
-fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
+pub(crate) fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
     let mut copy = BytesMut::from(packet.as_ref());
     if let Some(last) = copy.last_chunk_mut::<4>() {
         *last = destination.0.to_le_bytes();
@@ -134,6 +136,12 @@ impl Cluster {
             Some(node) if !node.record.is_enabled => Ok(()),
             Some(_) => self.route(ctx, destination, class, packet),
         }
+    }
+
+    /// Reachable nodes that told that they have the capability, synced or not.
+    pub(crate) fn members(&self, capability: &str) -> NodeIds {
+        let has = |node: &&Node| node.record.is_enabled && node.next_hop.is_some() && node.has_capability(capability);
+        self.nodes.iter().filter(has).map(Node::id).collect()
     }
 
     pub(crate) fn broadcast_request(
@@ -242,7 +250,7 @@ impl Cluster {
         }
         let own_id = ctx.settings.node_id;
         let dst = match destination {
-            Destination::All => own_id,
+            Destination::All | Destination::Members => own_id,
             Destination::Node(id) => id,
         };
         let room = body.len() + capability.len() + 32;
@@ -252,6 +260,15 @@ impl Cluster {
         let packet = writer.finish().map_err(|_| SendError::Failed)?;
         match destination {
             Destination::All => self.broadcast(ctx, SendClass::Message, &packet),
+            Destination::Members => {
+                let mut sent = Err(SendError::Unreachable);
+                for id in self.members(capability) {
+                    if self.route(ctx, id, SendClass::Message, readdress(&packet, id)).is_ok() {
+                        sent = Ok(sent.unwrap_or(0) + 1);
+                    }
+                }
+                sent
+            }
             Destination::Node(id) => self.send_to(ctx, id, SendClass::Message, packet).map(|()| 1),
         }
     }

@@ -90,7 +90,7 @@ pub struct ClusterNode {
     pub(crate) configured_peers: Vec<BridgePeer>,
     has_extensions: bool,
     pub(crate) out: Outbox,
-    rng: Box<dyn RngSource + Send>,
+    pub(crate) rng: Box<dyn RngSource + Send>,
     recent_tags: RecentTags,
     offenders: Offenders,
 }
@@ -162,7 +162,12 @@ impl ClusterNode {
     }
 
     /// Runs `step` on one cluster, then whatever links became due by it.
-    fn on<T>(&mut self, id: ClusterId, now: Now, step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T) -> Option<T> {
+    pub(crate) fn on<T>(
+        &mut self,
+        id: ClusterId,
+        now: Now,
+        step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T,
+    ) -> Option<T> {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
         let result = step(cluster, &mut ctx);
@@ -574,6 +579,12 @@ impl ClusterNode {
     #[must_use]
     pub fn capability_holders(&self, cluster: ClusterId, name: &str) -> Vec<NodeId> {
         self.cluster(cluster).map(|cluster| cluster.holders(self.settings.node_id, name)).unwrap_or_default()
+    }
+
+    /// Reachable other nodes that have the capability, in sync or not.
+    #[must_use]
+    pub fn capability_members(&self, cluster: ClusterId, name: &str) -> Vec<NodeId> {
+        self.cluster(cluster).map(|cluster| cluster.members(name).into_vec()).unwrap_or_default()
     }
 
     /// In one sentence each, what is wrong: nodes that are not up, capabilities that are not synced, tags that are not

@@ -8,6 +8,7 @@ use tandem_script::value::{Text, Value};
 use tandem_script::vm::Arg;
 
 use super::service::Clusterer;
+use super::{publish, query};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -65,9 +66,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         },
         call: check_addr,
     },
+    query::QUERY,
+    query::REPLY,
+    publish::PUBLISH,
+    publish::GET,
+    publish::UNPUBLISH,
+    publish::COUNT,
 ];
 
-fn cluster_arg(args: &[Arg]) -> Option<ClusterId> {
+pub(super) fn cluster_arg(args: &[Arg]) -> Option<ClusterId> {
     arg_int(args, 0).map(ClusterId)
 }
 
