@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ask::AnswerKind;
+use crate::delivery::UndeliveredReason;
 use crate::ids::{ClusterId, NodeId};
 use crate::log::LogEvent;
 
@@ -73,6 +74,19 @@ pub enum Event {
         msg: Bytes,
         /// Tag of the question.
         tag: Bytes,
+    },
+    /// A script message that was accepted was not delivered, as far as is known (`E_CLUSTER_UNDELIVERED`).
+    Undelivered {
+        /// Cluster it was sent in.
+        cluster: ClusterId,
+        /// Who did not get it.
+        node: NodeId,
+        /// Text of the script.
+        msg: Bytes,
+        /// Its tag.
+        tag: Bytes,
+        /// Why.
+        reason: UndeliveredReason,
     },
     /// `E_CLUSTERER_NODE_STATE_CHANGED`: reachability, over detours too, not the state of a link.
     NodeStateChanged {

@@ -12,6 +12,7 @@ mod capability;
 mod cluster;
 mod command;
 mod config;
+mod delivery;
 mod discovery;
 mod donor;
 mod error;
@@ -47,6 +48,7 @@ pub use config::{
     Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,
     TagSettings, Timers,
 };
+pub use delivery::UndeliveredReason;
 pub use donor::SyncFlow;
 pub use error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,

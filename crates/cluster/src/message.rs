@@ -57,7 +57,7 @@ pub struct SentRequest {
 }
 
 impl SentRequest {
-    /// What the script function returns: 1, -1, -2 or -3.
+    /// What the script function returns: 1, -1, -2, -3 or -4.
     #[must_use]
     pub fn script_code(&self) -> i32 {
         self.result.map_or_else(SendError::script_code, |_| 1)
@@ -154,10 +154,7 @@ impl Cluster {
         if !self.own.is_enabled {
             return Err(SendError::Disabled);
         }
-        let own_id = ctx.settings.node_id;
-        let fields = Extra::GenericMsg { is_request: true, tag, msg };
-        let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
-        let result = self.broadcast(ctx, SendClass::Message, &packet);
+        let result = self.broadcast_message(ctx, msg, tag);
         if include_self {
             self.local_message(ctx, msg, tag, true);
         }
@@ -193,6 +190,10 @@ impl Cluster {
             self.local_message(ctx, msg, tag, is_request);
             return Ok(());
         }
+        let (shared, shared_tag) = (Bytes::copy_from_slice(msg), Bytes::copy_from_slice(tag));
+        if let Some(accepted) = self.accept_message(ctx, destination, &shared, &shared_tag, is_request) {
+            return accepted;
+        }
         let fields = Extra::GenericMsg { is_request, tag, msg };
         let packet = self.extra(ctx, destination, fields).ok_or(SendError::Failed)?;
         self.send_to(ctx, destination, SendClass::Message, packet)
@@ -213,7 +214,7 @@ impl Cluster {
         self.send_to(ctx, destination, SendClass::Message, packet).map_err(|error| match error {
             SendError::Disabled => MiSendError::LocalNodeDisabled,
             SendError::Unreachable => MiSendError::DestinationDown,
-            SendError::Failed => MiSendError::SendError,
+            SendError::Failed | SendError::QueueFull => MiSendError::SendError,
         })
     }
 

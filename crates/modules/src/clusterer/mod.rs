@@ -70,7 +70,15 @@ pub const NODE_STATE_CHANGED: &str = "E_CLUSTERER_NODE_STATE_CHANGED";
 /// A sharing tag became active or backup here.
 pub const SHARING_TAG_CHANGED: &str = "E_CLUSTERER_SHARING_TAG_CHANGED";
 
+/// A script message that was accepted was not delivered (Tandem only).
+pub const UNDELIVERED: &str = "E_CLUSTER_UNDELIVERED";
+
 const EVENTS: &[EventSpec] = &[
+    EventSpec {
+        name: UNDELIVERED,
+        params: &["cluster_id", "node_id", "msg", "tag", "reason"],
+        doc: "a message to a Tandem node was not delivered, as far as is known: queue full, timed out, restarted, removed",
+    },
     EventSpec {
         name: REQUEST_RECEIVED,
         params: &["cluster_id", "src_id", "msg", "tag"],
@@ -99,6 +107,8 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "clusterer_nodes_down", doc: "links that are not" },
     StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
     StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
+    StatSpec { name: "messages_unacknowledged", doc: "script messages sent that Tandem nodes have not confirmed yet" },
+    StatSpec { name: "messages_undelivered", doc: "script messages accepted and not delivered (E_CLUSTER_UNDELIVERED)" },
     StatSpec { name: "questions_pending", doc: "cluster_query() calls that wait for answers" },
     StatSpec { name: "shared_keys", doc: "keys of cluster_publish() and cluster_count() held" },
     StatSpec { name: "shared_key_bytes", doc: "bytes of those keys and their values" },

@@ -173,3 +173,23 @@ fn a_node_without_an_event_route_says_so() {
     let (rig, mut peer) = pair("route { exit; }\n");
     assert_eq!(ask(&mut peer, &rig), [(Some(AnswerKind::NoHandler), bytes::Bytes::new())]);
 }
+
+#[test]
+fn an_event_tells_what_was_not_delivered() {
+    let (rig, mut peer) = pair(
+        "route { cluster_send_req(1, 2, \"$rU\", $avp(tag)); xlog(\"$rc\\n\"); exit; }
+        event_route[E_CLUSTER_UNDELIVERED] { xlog(\"$param(node_id) $param(msg) $param(reason)\\n\"); }\n",
+    );
+    message(&rig, "a");
+    peer.exchange(&rig);
+    assert_eq!(&peer.request().1[..], b"bob");
+    // The peer has died and nobody has noticed yet.
+    message(&rig, "b");
+    assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(1));
+    peer.pass_alone(&rig, 65);
+    assert_eq!(rig.xlogs(), ["1", "1", "2 bob timed out"]);
+    assert_eq!(rig.node.stats.value("clusterer:messages_undelivered"), Some(1));
+    assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(0));
+    message(&rig, "c");
+    assert_eq!(rig.xlogs().last().map(String::as_str), Some("-2"));
+}

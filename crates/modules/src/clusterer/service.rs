@@ -29,7 +29,7 @@ use super::output::Close;
 use super::params::Configuration;
 use super::publish::{self, SharedKeys};
 use super::query::Questions;
-use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management, report};
+use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, UNDELIVERED, database, management, report};
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -58,6 +58,7 @@ struct Timer {
 struct Counters {
     held: Arc<Stat>,
     dropped: Arc<Stat>,
+    undelivered: Arc<Stat>,
 }
 
 impl Clusterer {
@@ -206,6 +207,21 @@ impl Clusterer {
             }
             CoreEvent::AnswerReceived { src, kind, msg, tag, .. } => self.questions.answer(&tag, src, kind, msg),
             CoreEvent::ReplyReceived { cluster, src, msg, tag } => self.on_reply(node, cluster, src, msg, &tag),
+            CoreEvent::Undelivered { cluster, node: to, msg, tag, reason } => {
+                if let Some(counters) = self.counters.get() {
+                    counters.undelivered.inc();
+                }
+                if node.events.has_listeners(UNDELIVERED) {
+                    let params = smallvec![
+                        ("cluster_id", Value::Int(cluster.0)),
+                        ("node_id", Value::Int(to.0)),
+                        ("msg", Value::Text(Text::share(&msg))),
+                        ("tag", Value::Text(Text::share(&tag))),
+                        ("reason", Value::Text(Text::from(reason.to_string()))),
+                    ];
+                    node.events.raise(node, Event { name: UNDELIVERED, params }, None);
+                }
+            }
             CoreEvent::NodeStateChanged { cluster, node: id, is_up } => {
                 if !is_up {
                     self.questions.node_lost(cluster, id);
@@ -379,6 +395,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     let _ = clusterer.counters.set(Counters {
         held: node.stats.stat("clusterer", "held_replies"),
         dropped: node.stats.stat("clusterer", "dropped_packets"),
+        undelivered: node.stats.stat("clusterer", "messages_undelivered"),
     });
     let count = |pick: fn(tandem_cluster::NodeCounts) -> usize| {
         move || clusterer.read(|core| pick(core.node_counts())).unwrap_or_default() as i64
@@ -399,6 +416,9 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     for (name, pick) in sums {
         node.stats.computed("clusterer", name, move || clusterer.sum(pick));
     }
+    node.stats.computed("clusterer", "messages_unacknowledged", move || {
+        clusterer.read(|core| core.unacknowledged().0).unwrap_or_default() as i64
+    });
     node.stats.computed("clusterer", "questions_pending", move || clusterer.questions.len() as i64);
     if let Some(workers) = node.workers() {
         clusterer.timer.lock().class = Some(workers.add_timer_class(Arc::new(Tick(node))));
