@@ -10,7 +10,9 @@ use crate::cluster::{Cluster, Ctx, Node};
 use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{NodeId, Now};
-use crate::limits::{CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability};
+use crate::limits::{
+    CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability,
+};
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
 use crate::sync::SyncState;

@@ -34,8 +34,9 @@ pub const DELIVERY_PROBE_AFTER: Duration = Duration::from_secs(2);
 pub const DELIVERY_HELLO_WAIT: Duration = Duration::from_secs(1);
 /// Upper bound of the doubled [`DELIVERY_HELLO_WAIT`].
 pub const DELIVERY_HELLO_WAIT_MAX: Duration = Duration::from_secs(8);
-/// How long messages are kept for a node that acknowledges nothing.
-pub const DELIVERY_HOLD: Duration = Duration::from_secs(60);
+/// How long messages are kept for a node that acknowledges nothing: longer than the pause between two attempts to reach a
+/// node that is down (`node_timeout`, 60 s).
+pub const DELIVERY_HOLD: Duration = Duration::from_secs(120);
 /// Clusters one process can be in; more are a configuration error.
 pub const CLUSTERS_MAX: usize = 64;
 /// Other nodes a cluster can have; descriptions of more are ignored.

@@ -79,6 +79,7 @@ pub struct Question {
     /// Positions of those with a final answer, in the order of arrival.
     finals: Vec<usize>,
     open: usize,
+    has_reached_any: bool,
 }
 
 impl Question {
@@ -88,7 +89,7 @@ impl Question {
         let state = |is_sent| if is_sent { State::Open } else { State::Missing(Missing::Down) };
         let open = asked.iter().filter(|(_, is_sent)| *is_sent).count();
         let nodes = asked.into_iter().map(|(id, is_sent)| (id, state(is_sent))).collect();
-        Question { mode, nodes, finals: Vec::new(), open }
+        Question { mode, nodes, finals: Vec::new(), open, has_reached_any: open > 0 }
     }
 
     /// Takes an answer; false when none is awaited from that node (any more).
@@ -117,10 +118,10 @@ impl Question {
         true
     }
 
-    /// Whether any node was or is reachable.
+    /// Whether any node could be reached when it was asked.
     #[must_use]
     pub fn has_reached_any(&self) -> bool {
-        self.nodes.iter().any(|(_, state)| *state != State::Missing(Missing::Down))
+        self.has_reached_any
     }
 
     fn wanted(&self) -> usize {

@@ -110,15 +110,22 @@ impl Cluster {
     /// getting it: that it did not is told by an event.
     pub(crate) fn broadcast_message(&mut self, ctx: &mut Ctx<'_>, msg: &[u8], tag: &Bytes) -> Result<usize, SendError> {
         let own_id = ctx.settings.node_id;
-        let packet = self.extra(ctx, own_id, Extra::GenericMsg { is_request: true, tag, msg });
-        let packet = packet.ok_or(SendError::Failed)?;
         let msg = Bytes::copy_from_slice(msg);
+        // Built when the first node needs it.
+        let mut packet: Option<Bytes> = None;
         let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
         let (mut sent, mut why) = (0, SendError::Unreachable);
         for id in receivers {
             let result = match self.accept_message(ctx, id, &msg, tag, true) {
                 Some(result) => result,
-                None => self.route(ctx, id, SendClass::Message, readdress(&packet, id)),
+                None => {
+                    if packet.is_none() {
+                        let fields = Extra::GenericMsg { is_request: true, tag, msg: &msg };
+                        packet = self.extra(ctx, own_id, fields);
+                    }
+                    let addressed = packet.as_ref().map(|packet| readdress(packet, id));
+                    addressed.map_or(Err(SendError::Failed), |bytes| self.route(ctx, id, SendClass::Message, bytes))
+                }
             };
             match result {
                 Ok(()) => sent += 1,

@@ -110,8 +110,7 @@ impl Stream {
         self.is_confirmed = false;
         self.probe_at = None;
         self.nonce += 1;
-        self.hello_wait =
-            (self.hello_wait * 2).clamp(DELIVERY_HELLO_WAIT, DELIVERY_HELLO_WAIT_MAX);
+        self.hello_wait = (self.hello_wait * 2).clamp(DELIVERY_HELLO_WAIT, DELIVERY_HELLO_WAIT_MAX);
         self.hello_at = Some(now + self.hello_wait);
         work.letters.push(Letter::Hello { first: self.done + 1, nonce: self.nonce });
     }

@@ -57,8 +57,7 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
         Letter::Data { tag, msg, .. } => (DATA, tag.as_ref().len() + msg.as_ref().len()),
         Letter::Ack { .. } => (ACK, 0),
     };
-    let mut writer =
-        PacketWriter::with_capacity(CAPABILITY_DELIVERY.as_bytes(), packet_type, VERSION, room + 96);
+    let mut writer = PacketWriter::with_capacity(CAPABILITY_DELIVERY.as_bytes(), packet_type, VERSION, room + 96);
     writer.raw(&from.to_le_bytes());
     match letter {
         Letter::Hello { first, nonce } => {
@@ -77,11 +76,7 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
 }
 
 /// Decodes a body: the start of the sender, and the rest. `None` for a type or version that is not known here.
-pub(crate) fn decode(
-    packet_type: i32,
-    version: u16,
-    body: &[u8],
-) -> Result<Option<(u64, Letter<&[u8]>)>, DecodeError> {
+pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Option<(u64, Letter<&[u8]>)>, DecodeError> {
     if version > VERSION {
         return Ok(None);
     }

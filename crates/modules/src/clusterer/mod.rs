@@ -108,7 +108,10 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
     StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
     StatSpec { name: "messages_unacknowledged", doc: "script messages sent that Tandem nodes have not confirmed yet" },
-    StatSpec { name: "messages_undelivered", doc: "script messages accepted and not delivered (E_CLUSTER_UNDELIVERED)" },
+    StatSpec {
+        name: "messages_undelivered",
+        doc: "script messages accepted and not delivered (E_CLUSTER_UNDELIVERED)",
+    },
     StatSpec { name: "questions_pending", doc: "cluster_query() calls that wait for answers" },
     StatSpec { name: "shared_keys", doc: "keys of cluster_publish() and cluster_count() held" },
     StatSpec { name: "shared_key_bytes", doc: "bytes of those keys and their values" },

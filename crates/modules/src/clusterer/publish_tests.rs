@@ -186,3 +186,41 @@ fn a_node_without_the_capability_is_not_bothered() {
     assert!(!peer.packets.iter().any(is_kv));
     assert_eq!(rig.xlogs(), ["1"]);
 }
+
+/// `examples/cluster-kv` as node 1 runs it.
+fn example() -> Rig {
+    let file = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/cluster-kv").join(name);
+        std::fs::read_to_string(path).unwrap()
+    };
+    Rig::script(&file("opensips.cfg").replace("include_file \"node.cfg\"", &file("node1.cfg")))
+}
+
+fn request(rig: &Rig, method: &str, number: u32) -> Vec<String> {
+    let sent = rig.receive_from(
+        "127.0.6.66:5060",
+        format!(
+            "{method} sip:conf-7@example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.6.66:5060;branch=z9hG4bK{method}{number}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:m@example.org>;tag=1\r\nTo: <sip:conf-7@example.org>\r\nCall-ID: {method}{number}\r\n\
+             CSeq: 1 {method}\r\nContact: <sip:m@127.0.6.66>\r\nContent-Length: 0\r\n\r\n"
+        ),
+    );
+    sent.iter().map(crate::test_rig::Sent::first_line).collect()
+}
+
+#[test]
+fn the_example_blocks_and_finds_rooms() {
+    let rig = example();
+    for number in 0..2 {
+        let sent = request(&rig, "INVITE", number);
+        assert!(sent.iter().any(|line| line.starts_with("INVITE sip:conf-7@example.org")), "{sent:?}");
+    }
+    let logged = rig.xlogs();
+    assert_eq!(logged, ["caller 1 of conf-7 goes to 127.0.6.1", "caller 2 of conf-7 goes to 127.0.6.1"]);
+    for number in 0..3 {
+        assert_eq!(request(&rig, "REGISTER", number), ["SIP/2.0 403 Forbidden"]);
+    }
+    assert!(request(&rig, "REGISTER", 3).is_empty());
+    assert_eq!(listed(&rig, "blocked:")[0]["Value"], "3 tries");
+    assert_eq!(listed(&rig, "room:")[0]["Value"], "127.0.6.1");
+}

@@ -45,7 +45,7 @@ fn the_first_answer_ends_the_wait_and_later_ones_are_nobodys() {
     assert_eq!(rig.node.stats.value("clusterer:questions_pending"), Some(0));
     peer.reply(&tag, "too late");
     peer.exchange(&rig);
-    assert_eq!(rig.xlogs().len(), 1);
+    assert!(rig.xlogs().is_empty());
     assert_eq!(rig.node.stats.value("clusterer:held_replies"), Some(0));
 }
 
@@ -186,7 +186,7 @@ fn an_event_tells_what_was_not_delivered() {
     // The peer has died and nobody has noticed yet.
     message(&rig, "b");
     assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(1));
-    peer.pass_alone(&rig, 65);
+    peer.pass_alone(&rig, 125);
     assert_eq!(rig.xlogs(), ["1", "1", "2 bob timed out"]);
     assert_eq!(rig.node.stats.value("clusterer:messages_undelivered"), Some(1));
     assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(0));

@@ -29,7 +29,10 @@ use super::output::Close;
 use super::params::Configuration;
 use super::publish::{self, SharedKeys};
 use super::query::Questions;
-use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, UNDELIVERED, database, management, report};
+use super::{
+    NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, UNDELIVERED, database, management,
+    report,
+};
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
