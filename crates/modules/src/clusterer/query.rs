@@ -1,7 +1,7 @@
 //! `cluster_query()`: a question to all nodes and a wait for as many answers as wanted, in one line of a script; and
 //! `cluster_reply()`, the answer. When a question is settled is decided in `tandem-cluster`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -64,6 +64,8 @@ struct Waiting {
     question: Question,
     /// `None` until the script is parked.
     waker: Option<Waker>,
+    /// After that the script waits no more, if it ever did: a route that may not wait drops the rest of its run.
+    until: Instant,
 }
 
 /// The questions on their way.
@@ -73,6 +75,15 @@ pub(super) struct Questions(Mutex<HashMap<Tag, Waiting>>);
 impl Questions {
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
+    }
+
+    /// Whether there is no room, not even after what nobody waits for is forgotten.
+    fn is_full(&self, now: Instant) -> bool {
+        let mut waiting = self.0.lock();
+        if waiting.len() >= QUESTIONS_MAX {
+            waiting.retain(|_, entry| entry.until > now);
+        }
+        waiting.len() >= QUESTIONS_MAX
     }
 
     /// Takes an answer. One that comes too late is nobody's any more.
@@ -137,15 +148,17 @@ fn query(context: &mut Context, args: &[Arg]) -> Called {
         _ => return refuse(context, ERROR, "the time-out must be above 0 milliseconds"),
     };
     let Some(clusterer) = node.state::<Clusterer>() else { return Called::Done(ERROR) };
-    if clusterer.questions.len() >= QUESTIONS_MAX {
+    let now = clusterer.now();
+    if clusterer.questions.is_full(now.mono) {
         return refuse(context, FULL, "65536 questions wait for answers already; shorten the time-out or ask less");
     }
     let var = arg_var(args, 4).cloned();
     let sent = clusterer.with(node, |core| {
-        let (tag, asked) = core.ask(cluster, msg, clusterer.now())?;
+        let (tag, asked) = core.ask(cluster, msg, now)?;
         let question = Question::new(mode, asked);
         // Under the lock of the core: no answer can come before.
-        clusterer.questions.0.lock().insert(tag.clone(), Waiting { cluster, question, waker: None });
+        let until = now.mono + timeout + Duration::from_secs(1);
+        clusterer.questions.0.lock().insert(tag.clone(), Waiting { cluster, question, waker: None, until });
         Ok::<Tag, SendError>(tag)
     });
     let tag = match sent {

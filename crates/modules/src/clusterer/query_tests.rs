@@ -193,3 +193,29 @@ fn an_event_tells_what_was_not_delivered() {
     message(&rig, "c");
     assert_eq!(rig.xlogs().last().map(String::as_str), Some("-2"));
 }
+
+#[test]
+fn a_burst_of_one_script_loop_arrives_complete_and_in_order() {
+    let rig = Rig::script(&format!(
+        "max_while_loops=2000\n{}route {{
+            $var(i) = 0;
+            while ($var(i) < 1000) {{
+                if (!cluster_broadcast_req(1, \"$var(i):{}\")) xlog(\"refused $rc\\n\");
+                $var(i) = $var(i) + 1;
+            }}
+            exit;
+        }}\n",
+        head(1, 2, ""),
+        "x".repeat(1_000)
+    ));
+    let mut peer = Peer::new(2, 1, true);
+    peer.exchange(&rig);
+    message(&rig, "a");
+    peer.exchange(&rig);
+    let heard = peer.heard.iter().filter_map(|event| match event {
+        Event::RequestReceived { msg, .. } => String::from_utf8_lossy(msg).split_once(':').map(|(at, _)| at.to_owned()),
+        _ => None,
+    });
+    assert_eq!(heard.collect::<Vec<_>>(), (0..1_000).map(|at| at.to_string()).collect::<Vec<_>>());
+    assert!(rig.xlogs().is_empty());
+}
