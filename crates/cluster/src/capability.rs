@@ -10,7 +10,9 @@ use crate::cluster::{Cluster, Ctx, Node};
 use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{NodeId, Now};
-use crate::limits::{CAPABILITIES_MAX, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
+use crate::limits::{
+    CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability,
+};
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
 use crate::sync::SyncState;
@@ -147,9 +149,11 @@ impl LocalCapability {
         }
     }
 
-    /// The capability by which Tandem nodes know each other.
-    pub(crate) fn of_tandem(is_wanted: bool) -> Option<Self> {
-        is_wanted.then(|| Self::new(CAPABILITY_TANDEM, CapabilityOptions::default()))
+    /// The capabilities by which Tandem nodes know each other.
+    pub(crate) fn of_tandem(are_wanted: bool) -> Vec<Self> {
+        let names = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY];
+        let all = names.into_iter().filter(|_| are_wanted);
+        all.map(|name| Self::new(name, CapabilityOptions::default())).collect()
     }
 
     pub(crate) fn status(&self) -> CapabilityStatus {
@@ -181,7 +185,7 @@ impl Cluster {
         name: &str,
         options: CapabilityOptions,
     ) -> Result<(), CapabilityError> {
-        let is_reserved = [CAPABILITY_INTERNAL, CAPABILITY_EXTRA, CAPABILITY_TANDEM].contains(&name);
+        let is_reserved = [CAPABILITY_INTERNAL, CAPABILITY_EXTRA].contains(&name) || is_own_capability(name);
         if name.is_empty()
             || name.len() > usize::from(u16::MAX) / 2
             || is_reserved
@@ -311,7 +315,7 @@ impl Cluster {
         name: &str,
         is_enabled: bool,
     ) -> Result<(), CapabilityError> {
-        if name == CAPABILITY_TANDEM {
+        if is_own_capability(name) {
             return Err(CapabilityError::UnknownCapability);
         }
         let cap = self.capability_mut(name.as_bytes()).ok_or(CapabilityError::UnknownCapability)?;

@@ -9,6 +9,7 @@ use tandem_bin::EncodeError;
 
 use crate::capability::LocalCapability;
 use crate::config::{BridgePeer, ClusterConfig, NodeConfig, Provisioning, SyncSettings, TagSettings, Timers};
+use crate::delivery::Stream;
 use crate::event::Event;
 use crate::family::Family;
 use crate::faults::Faults;
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) bridge_peers: Vec<BridgePeer>,
     pub(crate) tags: TagSettings,
     pub(crate) parks_offenders: bool,
+    /// Tells this start of the node from others.
+    pub(crate) incarnation: u64,
 }
 
 /// What every step needs: the time, the settings and where outputs go.
@@ -139,6 +142,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) capabilities: Vec<LocalCapability>,
     pub(crate) tags: Vec<SharingTag>,
+    /// Acknowledged delivery, by node.
+    pub(crate) streams: Vec<(NodeId, Stream)>,
     /// The own capability of Tandem nodes is used.
     pub(crate) has_extensions: bool,
     pub(crate) ls_counter: Counter,
@@ -162,9 +167,10 @@ impl Cluster {
             has_cap_update_numbers: config.has_cap_update_numbers,
             own: config.own,
             nodes,
-            capabilities: LocalCapability::of_tandem(has_extensions).into_iter().collect(),
+            capabilities: LocalCapability::of_tandem(has_extensions),
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
+            streams: Vec::new(),
             ls_counter: Counter::default(),
             top_counter: Counter::default(),
             cap_counter: Counter::default(),
@@ -313,6 +319,7 @@ impl Cluster {
     }
 
     fn link_left_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        self.letter_lost(ctx, id);
         if self.own.is_enabled {
             self.send_link_update(ctx, id, false);
             self.repeat_topology_soon(ctx.now.mono);
@@ -377,6 +384,7 @@ impl Cluster {
         self.run_links(ctx);
         self.run_syncs(ctx);
         self.run_tags(ctx);
+        self.run_deliveries(ctx);
         let now = ctx.now.mono;
         if self.repeat_topology_at.is_some_and(|at| at <= now) {
             self.repeat_topology_at = None;
@@ -405,6 +413,7 @@ impl Cluster {
             .filter_map(|node| self.link_due(node, settings).map(|(at, _)| at))
             .chain(self.sync_deadlines(settings))
             .chain(self.tag_deadlines())
+            .chain(self.delivery_deadlines())
             .chain(self.repeat_topology_at)
             .chain(self.repeat_topology_late_at)
             .chain(self.repeat_capabilities_at)
@@ -443,7 +452,9 @@ impl Cluster {
                 self.sync_node_up(ctx, id);
                 self.announce_tags_to(ctx, id);
                 self.tell_tag_states(ctx, id);
+                self.delivery_node_up(ctx, id);
             } else {
+                self.delivery_node_down(id);
                 self.sync_node_down(ctx, id);
                 self.tag_holder_down(ctx, id);
             }

@@ -116,6 +116,7 @@ impl Cluster {
             node.neighbours.retain(|other| *other != id);
         }
         self.topology_changed(ctx);
+        self.delivery_forget(ctx, id);
         self.nodes.retain(|node| node.id() != id);
         for tag in &mut self.tags {
             tag.forget_node(id);

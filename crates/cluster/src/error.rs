@@ -47,6 +47,9 @@ pub enum SendError {
     /// No path to the destination, or to any (-2).
     #[error("destination unreachable")]
     Unreachable,
+    /// Too much waits for that node already (-4; Tandem only).
+    #[error("too much waits for that node already")]
+    QueueFull,
     /// Unknown cluster or node, or nothing could be handed to the transport (-3).
     #[error("unknown cluster or node, or send error")]
     Failed,
@@ -60,6 +63,7 @@ impl SendError {
             Self::Disabled => -1,
             Self::Unreachable => -2,
             Self::Failed => -3,
+            Self::QueueFull => -4,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::ask::AnswerKind;
+use crate::delivery::UndeliveredReason;
 use crate::ids::{ClusterId, NodeId};
 use crate::log::LogEvent;
 
@@ -59,6 +61,32 @@ pub enum Event {
         msg: Bytes,
         /// Tag of the request.
         tag: Bytes,
+    },
+    /// A node of ours says of a question that it is not its business, or that nobody there answers any.
+    AnswerReceived {
+        /// Cluster it came in.
+        cluster: ClusterId,
+        /// Originator.
+        src: NodeId,
+        /// What it says.
+        kind: AnswerKind,
+        /// Text of the script.
+        msg: Bytes,
+        /// Tag of the question.
+        tag: Bytes,
+    },
+    /// A script message that was accepted was not delivered, as far as is known (`E_CLUSTER_UNDELIVERED`).
+    Undelivered {
+        /// Cluster it was sent in.
+        cluster: ClusterId,
+        /// Who did not get it.
+        node: NodeId,
+        /// Text of the script.
+        msg: Bytes,
+        /// Its tag.
+        tag: Bytes,
+        /// Why.
+        reason: UndeliveredReason,
     },
     /// `E_CLUSTERER_NODE_STATE_CHANGED`: reachability, over detours too, not the state of a link.
     NodeStateChanged {

@@ -6,7 +6,7 @@ use crate::capability::LocalCapability;
 use crate::cluster::{Cluster, Node, Settings};
 use crate::config::Provisioning;
 use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::{CAPABILITY_TANDEM, FLAP_WINDOW, FLAPS_FREE};
+use crate::limits::{FLAP_WINDOW, FLAPS_FREE, is_own_capability};
 use crate::link::{LinkChange, LinkState};
 use crate::sync::SyncState;
 
@@ -72,7 +72,7 @@ impl Cluster {
                 say(Subject::Node(node.id()), is_well, text);
             }
         }
-        for cap in self.capabilities.iter().filter(|cap| cap.name.as_ref() != CAPABILITY_TANDEM) {
+        for cap in self.capabilities.iter().filter(|cap| !is_own_capability(&cap.name)) {
             if only.is_none_or(|only| sync_donor(cap) == Some(only)) {
                 let (is_well, text) = self.capability_text(cap, settings, now);
                 say(Subject::Capability(cap.name.to_string()), is_well, text);

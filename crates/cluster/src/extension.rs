@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use tandem_bin::{DecodeError, EncodeError, PacketWriter, Reader, Trailer};
 
+use crate::ask::AnswerKind;
 use crate::cluster::{Cluster, Ctx};
+use crate::event::Event;
 use crate::ids::NodeId;
 use crate::limits::{CAPABILITY_TANDEM, SYNC_CURSOR_LEN_MAX};
 use crate::log::LogEvent;
@@ -17,6 +19,7 @@ const TAG_STATE: i32 = 1;
 const SYNC_SUM: i32 = 2;
 const SYNC_MARK: i32 = 3;
 const SYNC_RESUME: i32 = 4;
+const ANSWER: i32 = 5;
 
 /// One packet of the capability [`CAPABILITY_TANDEM`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +32,11 @@ pub(crate) enum Extension<'a> {
     SyncMark { capability: &'a [u8], cursor: &'a [u8] },
     /// As SYNC_REQ, but from that place on.
     SyncResume { capability: &'a [u8], cursor: &'a [u8] },
+    /// An answer to a question that is no useful one.
+    Answer { kind: AnswerKind, tag: &'a [u8], msg: &'a [u8] },
 }
 
-fn long(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+pub(crate) fn long(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
     let bytes = reader.take(8)?;
     Ok(bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default())
 }
@@ -68,6 +73,11 @@ pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Opti
         }
         SYNC_MARK => Extension::SyncMark { capability: reader.str()?, cursor: cursor(reader)? },
         SYNC_RESUME => Extension::SyncResume { capability: reader.str()?, cursor: cursor(reader)? },
+        ANSWER => {
+            let number = reader.int()?;
+            let kind = AnswerKind::from_number(number).ok_or(DecodeError::Value(number))?;
+            Extension::Answer { kind, tag: reader.str()?, msg: reader.str()? }
+        }
         _ => return Ok(None),
     }))
 }
@@ -79,6 +89,7 @@ pub(crate) fn encode(extension: &Extension<'_>, trailer: Trailer) -> Result<Byte
         Extension::SyncSum { .. } => SYNC_SUM,
         Extension::SyncMark { .. } => SYNC_MARK,
         Extension::SyncResume { .. } => SYNC_RESUME,
+        Extension::Answer { .. } => ANSWER,
     };
     let mut writer = PacketWriter::new(CAPABILITY_TANDEM.as_bytes(), packet_type, VERSION);
     let signed = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -91,6 +102,9 @@ pub(crate) fn encode(extension: &Extension<'_>, trailer: Trailer) -> Result<Byte
         }
         Extension::SyncMark { capability, cursor } | Extension::SyncResume { capability, cursor } => {
             writer.str(capability).str(cursor);
+        }
+        Extension::Answer { kind, tag, msg } => {
+            writer.int(kind.number()).str(tag).str(msg);
         }
     }
     writer.trailer(trailer);
@@ -149,6 +163,10 @@ impl Cluster {
                 let cursor = Bytes::copy_from_slice(cursor);
                 self.take_sync_request(ctx, src, capability, Some(cursor));
             }
+            Extension::Answer { kind, tag, msg } => {
+                let (tag, msg) = (Bytes::copy_from_slice(tag), Bytes::copy_from_slice(msg));
+                ctx.out.event(Event::AnswerReceived { cluster: self.id, src, kind, msg, tag });
+            }
         }
     }
 }
@@ -165,6 +183,7 @@ mod tests {
             Extension::SyncSum { capability: b"c", chunk_count: 7, digest: u64::MAX },
             Extension::SyncMark { capability: b"c", cursor: b"place" },
             Extension::SyncResume { capability: b"c", cursor: b"" },
+            Extension::Answer { kind: AnswerKind::NotMine, tag: b"1-2-9x", msg: b"ask node 3" },
         ];
         for extension in all {
             let trailer = Trailer { cluster_id: 1, src_id: 2, dst_id: 3 };

@@ -6,11 +6,13 @@
 
 #![warn(clippy::indexing_slicing, clippy::panic)]
 
+mod ask;
 mod bridge;
 mod capability;
 mod cluster;
 mod command;
 mod config;
+mod delivery;
 mod discovery;
 mod donor;
 mod error;
@@ -22,6 +24,7 @@ mod faults;
 mod flood;
 mod freshness;
 mod ids;
+mod kv;
 mod link;
 mod list;
 mod log;
@@ -39,11 +42,13 @@ mod tag_lease;
 mod topology;
 mod url;
 
+pub use ask::{AnswerKind, AskMode, Missing, Question, asker_of, is_question};
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
     Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,
     TagSettings, Timers,
 };
+pub use delivery::UndeliveredReason;
 pub use donor::SyncFlow;
 pub use error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
@@ -52,6 +57,10 @@ pub use event::{Event, SharingTagReason};
 pub use explain::{Explanation, Subject};
 pub use family::{Family, PacketKind};
 pub use ids::{ClusterId, ConnId, NodeId, Now};
+pub use kv::{
+    Found, KV_BODY_LEN_MAX, KV_BUCKETS, KV_BYTES_MAX, KV_CLOCK_AHEAD_MAX_MS, KV_KEY_LEN_MAX, KV_KEYS_MAX,
+    KV_REMOVAL_KEPT_MS, KV_SHARES_MAX, KV_VALUE_LEN_MAX, KvError, KvRow, KvStore, Merged, decode_sums, encode_sums,
+};
 pub use limits::*;
 pub use link::{LinkChange, LinkState};
 pub use list::{

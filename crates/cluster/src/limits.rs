@@ -8,6 +8,35 @@ pub const CAPABILITY_INTERNAL: &str = "clusterer-internal";
 pub const CAPABILITY_EXTRA: &str = "clusterer-extra";
 /// Capability of what only Tandem nodes understand; others drop its packets unread.
 pub const CAPABILITY_TANDEM: &str = "tandem";
+/// Capability of acknowledged delivery; others drop its packets unread.
+pub const CAPABILITY_DELIVERY: &str = "tandem-delivery";
+/// Capabilities that are no module's and are not listed.
+pub(crate) fn is_own_capability(name: &str) -> bool {
+    name == CAPABILITY_TANDEM || name == CAPABILITY_DELIVERY
+}
+/// Longest message and tag that are acknowledged; longer ones go as ordinary packets.
+pub const DELIVERY_LEN_MAX: usize = 65_000;
+/// Messages that wait for one node; a further one is refused at once.
+pub const DELIVERY_QUEUE_MAX: usize = 65_536;
+/// Bytes that wait for one node; same effect as [`DELIVERY_QUEUE_MAX`].
+pub const DELIVERY_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages handed to the transport before one of them is acknowledged: fewer than a connection queues.
+pub const DELIVERY_WINDOW_PACKETS: usize = 512;
+/// Bytes handed to the transport before some are acknowledged.
+pub const DELIVERY_WINDOW_BYTES: usize = 1024 * 1024;
+/// Messages after which an acknowledgement is sent at once.
+pub const DELIVERY_ACK_PACKETS: u32 = 64;
+/// Longest wait for something an acknowledgement can travel with.
+pub const DELIVERY_ACK_DELAY: Duration = Duration::from_millis(10);
+/// Silence after which the other side is asked where it stands.
+pub const DELIVERY_PROBE_AFTER: Duration = Duration::from_secs(2);
+/// Wait for the answer to that; doubles each time.
+pub const DELIVERY_HELLO_WAIT: Duration = Duration::from_secs(1);
+/// Upper bound of the doubled [`DELIVERY_HELLO_WAIT`].
+pub const DELIVERY_HELLO_WAIT_MAX: Duration = Duration::from_secs(8);
+/// How long messages are kept for a node that acknowledges nothing: longer than the pause between two attempts to reach a
+/// node that is down (`node_timeout`, 60 s).
+pub const DELIVERY_HOLD: Duration = Duration::from_secs(120);
 /// Clusters one process can be in; more are a configuration error.
 pub const CLUSTERS_MAX: usize = 64;
 /// Other nodes a cluster can have; descriptions of more are ignored.

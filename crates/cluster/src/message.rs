@@ -41,6 +41,8 @@ pub enum AddrKind {
 pub enum Destination {
     /// Every known enabled node.
     All,
+    /// Every reachable node that told that it has the capability: nobody else is bothered.
+    Members,
     /// One node.
     Node(NodeId),
 }
@@ -55,7 +57,7 @@ pub struct SentRequest {
 }
 
 impl SentRequest {
-    /// What the script function returns: 1, -1, -2 or -3.
+    /// What the script function returns: 1, -1, -2, -3 or -4.
     #[must_use]
     pub fn script_code(&self) -> i32 {
         self.result.map_or_else(SendError::script_code, |_| 1)
@@ -85,7 +87,7 @@ pub(crate) fn new_tag(cluster: ClusterId, own: NodeId, rng: &mut dyn RngSource) 
 }
 
 /// Replaces the destination, the last int of an addressed packet.
-fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
+pub(crate) fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
     let mut copy = BytesMut::from(packet.as_ref());
     if let Some(last) = copy.last_chunk_mut::<4>() {
         *last = destination.0.to_le_bytes();
@@ -136,6 +138,12 @@ impl Cluster {
         }
     }
 
+    /// Reachable nodes that told that they have the capability, synced or not.
+    pub(crate) fn members(&self, capability: &str) -> NodeIds {
+        let has = |node: &&Node| node.record.is_enabled && node.next_hop.is_some() && node.has_capability(capability);
+        self.nodes.iter().filter(has).map(Node::id).collect()
+    }
+
     pub(crate) fn broadcast_request(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -146,10 +154,7 @@ impl Cluster {
         if !self.own.is_enabled {
             return Err(SendError::Disabled);
         }
-        let own_id = ctx.settings.node_id;
-        let fields = Extra::GenericMsg { is_request: true, tag, msg };
-        let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
-        let result = self.broadcast(ctx, SendClass::Message, &packet);
+        let result = self.broadcast_message(ctx, msg, tag);
         if include_self {
             self.local_message(ctx, msg, tag, true);
         }
@@ -185,6 +190,10 @@ impl Cluster {
             self.local_message(ctx, msg, tag, is_request);
             return Ok(());
         }
+        let (shared, shared_tag) = (Bytes::copy_from_slice(msg), Bytes::copy_from_slice(tag));
+        if let Some(accepted) = self.accept_message(ctx, destination, &shared, &shared_tag, is_request) {
+            return accepted;
+        }
         let fields = Extra::GenericMsg { is_request, tag, msg };
         let packet = self.extra(ctx, destination, fields).ok_or(SendError::Failed)?;
         self.send_to(ctx, destination, SendClass::Message, packet)
@@ -205,7 +214,7 @@ impl Cluster {
         self.send_to(ctx, destination, SendClass::Message, packet).map_err(|error| match error {
             SendError::Disabled => MiSendError::LocalNodeDisabled,
             SendError::Unreachable => MiSendError::DestinationDown,
-            SendError::Failed => MiSendError::SendError,
+            SendError::Failed | SendError::QueueFull => MiSendError::SendError,
         })
     }
 
@@ -242,7 +251,7 @@ impl Cluster {
         }
         let own_id = ctx.settings.node_id;
         let dst = match destination {
-            Destination::All => own_id,
+            Destination::All | Destination::Members => own_id,
             Destination::Node(id) => id,
         };
         let room = body.len() + capability.len() + 32;
@@ -252,6 +261,15 @@ impl Cluster {
         let packet = writer.finish().map_err(|_| SendError::Failed)?;
         match destination {
             Destination::All => self.broadcast(ctx, SendClass::Message, &packet),
+            Destination::Members => {
+                let mut sent = Err(SendError::Unreachable);
+                for id in self.members(capability) {
+                    if self.route(ctx, id, SendClass::Message, readdress(&packet, id)).is_ok() {
+                        sent = Ok(sent.unwrap_or(0) + 1);
+                    }
+                }
+                sent
+            }
             Destination::Node(id) => self.send_to(ctx, id, SendClass::Message, packet).map(|()| 1),
         }
     }

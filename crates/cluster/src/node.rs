@@ -18,7 +18,7 @@ use crate::event::SharingTagReason;
 use crate::explain::Explanation;
 use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
-use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
+use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
 use crate::log::LogEvent;
 use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
@@ -90,7 +90,7 @@ pub struct ClusterNode {
     pub(crate) configured_peers: Vec<BridgePeer>,
     has_extensions: bool,
     pub(crate) out: Outbox,
-    rng: Box<dyn RngSource + Send>,
+    pub(crate) rng: Box<dyn RngSource + Send>,
     recent_tags: RecentTags,
     offenders: Offenders,
 }
@@ -103,7 +103,7 @@ impl std::fmt::Debug for ClusterNode {
 
 impl ClusterNode {
     /// Checks the configuration and starts: the first outputs are pings to all configured nodes.
-    pub fn new(config: ClusterNodeConfig, rng: Box<dyn RngSource + Send>, now: Now) -> Result<Self, ConfigError> {
+    pub fn new(config: ClusterNodeConfig, mut rng: Box<dyn RngSource + Send>, now: Now) -> Result<Self, ConfigError> {
         config.check()?;
         let settings = Settings {
             node_id: config.node_id,
@@ -114,6 +114,7 @@ impl ClusterNode {
             bridge_peers: config.bridge_peers,
             tags: config.tags,
             parks_offenders: config.parks_offenders,
+            incarnation: rng.next_u64(),
         };
         let has_extensions = config.has_extensions;
         let clusters =
@@ -162,7 +163,12 @@ impl ClusterNode {
     }
 
     /// Runs `step` on one cluster, then whatever links became due by it.
-    fn on<T>(&mut self, id: ClusterId, now: Now, step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T) -> Option<T> {
+    pub(crate) fn on<T>(
+        &mut self,
+        id: ClusterId,
+        now: Now,
+        step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T,
+    ) -> Option<T> {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
         let result = step(cluster, &mut ctx);
@@ -576,6 +582,12 @@ impl ClusterNode {
         self.cluster(cluster).map(|cluster| cluster.holders(self.settings.node_id, name)).unwrap_or_default()
     }
 
+    /// Reachable other nodes that have the capability, in sync or not.
+    #[must_use]
+    pub fn capability_members(&self, cluster: ClusterId, name: &str) -> Vec<NodeId> {
+        self.cluster(cluster).map(|cluster| cluster.members(name).into_vec()).unwrap_or_default()
+    }
+
     /// In one sentence each, what is wrong: nodes that are not up, capabilities that are not synced, tags that are not
     /// here. With a node only what concerns it.
     #[must_use]
@@ -675,7 +687,12 @@ impl Cluster {
         if packet.capability() == CAPABILITY_INTERNAL.as_bytes() {
             return false;
         }
-        let Ok((_, Trailer { dst_id, .. })) = packet.addressed() else { return false };
+        let Ok((_, Trailer { dst_id, src_id, .. })) = packet.addressed() else { return false };
+        let is_own = src_id == ctx.settings.node_id.0;
+        if is_own && packet.capability() == CAPABILITY_DELIVERY.as_bytes() {
+            self.letter_lost(ctx, NodeId(dst_id));
+            return false;
+        }
         self.route(ctx, NodeId(dst_id), SendClass::Message, bytes.clone()).is_ok()
     }
 
@@ -698,12 +715,18 @@ impl Cluster {
                 ids.push(node.record.node_id);
             }
         }
+        for id in &ids {
+            self.letter_lost(ctx, *id);
+        }
         self.probe(ctx, ids);
     }
 
     fn outgoing_closed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
         let nodes = self.nodes.iter().filter(|node| node.record.addr == Some(to));
-        let ids = nodes.map(crate::cluster::Node::id).collect();
+        let ids: Vec<NodeId> = nodes.map(crate::cluster::Node::id).collect();
+        for id in &ids {
+            self.letter_lost(ctx, *id);
+        }
         self.probe(ctx, ids);
     }
 

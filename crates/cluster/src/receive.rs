@@ -11,7 +11,7 @@ use crate::config::Provisioning;
 use crate::event::Event;
 use crate::extension;
 use crate::ids::{ConnId, NodeId};
-use crate::limits::{CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
+use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM};
 use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::node::{DropReason, Verdict};
@@ -28,11 +28,11 @@ pub(crate) struct Received<'a> {
 
 impl Received<'_> {
     /// Part of the packet as shared bytes, without copying.
-    fn share(&self, part: &[u8]) -> Bytes {
+    pub(crate) fn share(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)
     }
 
-    fn malformed(&self, ctx: &mut Ctx<'_>, error: tandem_bin::DecodeError) -> Verdict {
+    pub(crate) fn malformed(&self, ctx: &mut Ctx<'_>, error: tandem_bin::DecodeError) -> Verdict {
         let capability = String::from_utf8_lossy(self.packet.capability()).into_owned();
         let packet_type = self.packet.packet_type();
         ctx.out.log_limited(LogEvent::Malformed { capability, packet_type, error }, ctx.now.mono);
@@ -319,6 +319,9 @@ impl Cluster {
                 Ok(None) => Verdict::Dropped(DropReason::UnknownType),
                 Err(error) => received.malformed(ctx, error),
             };
+        }
+        if name == CAPABILITY_DELIVERY.as_bytes() {
+            return self.receive_letter(ctx, received, body, source);
         }
         let packet = HeldPacket {
             src: source,

@@ -339,6 +339,21 @@ impl Capability {
         self.send(Destination::Node(to), packet_type, body).map(|_| ())
     }
 
+    /// Sends to every reachable node that has the capability, in sync or not; to how many.
+    ///
+    /// # Errors
+    /// As [`Capability::broadcast`].
+    pub fn tell_members(&self, packet_type: i32, body: &[u8]) -> Result<usize, SendError> {
+        self.send(Destination::Members, packet_type, body)
+    }
+
+    /// Reachable other nodes that have the capability, in sync or not.
+    #[must_use]
+    pub fn members(&self) -> Vec<NodeId> {
+        let Registration { cluster, name, .. } = self.entry.registration;
+        self.clusterer.read(|core| core.capability_members(cluster, name)).unwrap_or_default()
+    }
+
     fn send(&self, to: Destination, packet_type: i32, body: &[u8]) -> Result<usize, SendError> {
         let Registration { cluster, name, version, .. } = self.entry.registration;
         let now = self.clusterer.now();

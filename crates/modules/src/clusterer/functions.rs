@@ -8,6 +8,7 @@ use tandem_script::value::{Text, Value};
 use tandem_script::vm::Arg;
 
 use super::service::Clusterer;
+use super::{publish, query};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -21,7 +22,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             ],
             routes: Routes::ANY,
             is_async: false,
-            doc: "sends a request to all nodes; 1 sent, -1 own node disabled, -2 all unreachable, -3 error",
+            doc: "sends a request to all nodes; 1 sent, -1 own node disabled, -2 all unreachable, -3 error, -4 too much waits",
         },
         call: broadcast_request,
     },
@@ -36,7 +37,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             ],
             routes: Routes::ANY,
             is_async: false,
-            doc: "sends a request to one node; 1 sent, -1 own node disabled, -2 unreachable, -3 error",
+            doc: "sends a request to one node; 1 sent, -1 own node disabled, -2 unreachable, -3 error, -4 too much waits",
         },
         call: send_request,
     },
@@ -65,9 +66,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         },
         call: check_addr,
     },
+    query::QUERY,
+    query::REPLY,
+    publish::PUBLISH,
+    publish::GET,
+    publish::UNPUBLISH,
+    publish::COUNT,
 ];
 
-fn cluster_arg(args: &[Arg]) -> Option<ClusterId> {
+pub(super) fn cluster_arg(args: &[Arg]) -> Option<ClusterId> {
     arg_int(args, 0).map(ClusterId)
 }
 

@@ -8,6 +8,8 @@ mod functions;
 mod management;
 mod output;
 mod params;
+mod publish;
+mod query;
 mod report;
 mod service;
 mod variable;
@@ -15,6 +17,12 @@ mod variable;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 pub(crate) mod peer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod publish_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod query_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
@@ -50,7 +58,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 const COMMANDS: &[CommandSpec] = &{
     let [explain] = report::COMMANDS;
     let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
-    [f, g, h, i, j, k, l, m, n, o, p, q, explain]
+    [f, g, h, i, j, k, l, m, n, o, p, q, explain, publish::LIST]
 };
 
 /// A script request of another node.
@@ -62,7 +70,15 @@ pub const NODE_STATE_CHANGED: &str = "E_CLUSTERER_NODE_STATE_CHANGED";
 /// A sharing tag became active or backup here.
 pub const SHARING_TAG_CHANGED: &str = "E_CLUSTERER_SHARING_TAG_CHANGED";
 
+/// A script message that was accepted was not delivered (Tandem only).
+pub const UNDELIVERED: &str = "E_CLUSTER_UNDELIVERED";
+
 const EVENTS: &[EventSpec] = &[
+    EventSpec {
+        name: UNDELIVERED,
+        params: &["cluster_id", "node_id", "msg", "tag", "reason"],
+        doc: "a message to a Tandem node was not delivered, as far as is known: queue full, timed out, restarted, removed",
+    },
     EventSpec {
         name: REQUEST_RECEIVED,
         params: &["cluster_id", "src_id", "msg", "tag"],
@@ -91,6 +107,14 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "clusterer_nodes_down", doc: "links that are not" },
     StatSpec { name: "held_replies", doc: "answers that came before the script waited for them" },
     StatSpec { name: "dropped_packets", doc: "packets that were malformed, foreign or refused" },
+    StatSpec { name: "messages_unacknowledged", doc: "script messages sent that Tandem nodes have not confirmed yet" },
+    StatSpec {
+        name: "messages_undelivered",
+        doc: "script messages accepted and not delivered (E_CLUSTER_UNDELIVERED)",
+    },
+    StatSpec { name: "questions_pending", doc: "cluster_query() calls that wait for answers" },
+    StatSpec { name: "shared_keys", doc: "keys of cluster_publish() and cluster_count() held" },
+    StatSpec { name: "shared_key_bytes", doc: "bytes of those keys and their values" },
     StatSpec { name: "module_packets_sent", doc: "packets of capabilities sent, one per node reached" },
     StatSpec { name: "module_packets_received", doc: "packets of capabilities taken in" },
     StatSpec { name: "module_packets_failed", doc: "packets of capabilities that could not be sent" },

@@ -51,6 +51,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("tandem_extensions", "1", "1: Tandem nodes tell each other more in a capability others ignore (Tandem only)"),
     int("tag_lease", "10", "seconds a sharing tag stays with a silent Tandem node (Tandem only)"),
     int("tag_takeover", "0", "1: the node with the lowest priority takes a tag whose holder is gone (Tandem only)"),
+    list_param(
+        "shared_keys",
+        ParamType::Text,
+        "id of a cluster whose nodes share keys (cluster_publish, cluster_count); repeatable (Tandem only)",
+    ),
     int("enable_rerouting", "1", "reach nodes over others when the direct link is down"),
     text("id_col", "id", "column"),
     text("cluster_id_col", "cluster_id", "column"),
@@ -81,6 +86,8 @@ pub(super) struct Configuration {
     pub(super) database: Option<TableNames>,
     pub(super) families: Vec<(ClusterId, Family)>,
     pub(super) tags: Vec<(ClusterId, SharingTagConfig)>,
+    /// Clusters whose nodes share keys.
+    pub(super) shared_keys: Vec<ClusterId>,
 }
 
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
@@ -118,7 +125,7 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
         core.provisioning = Provisioning::Database;
         Some(database(setup)?)
     };
-    let mut configuration = Configuration { core, database, families, tags };
+    let mut configuration = Configuration { core, database, families, tags, shared_keys: shared_keys(params)? };
     apply(&mut configuration);
     configuration.core.check().map_err(|error| SetupError::new(error.to_string()))?;
     Ok(configuration)
@@ -235,6 +242,18 @@ fn families(params: &ParamValues) -> Result<Vec<(ClusterId, Family)>, SetupError
         families.push(parsed.ok_or_else(wrong)?);
     }
     Ok(families)
+}
+
+fn shared_keys(params: &ParamValues) -> Result<Vec<ClusterId>, SetupError> {
+    let mut clusters = Vec::new();
+    for (at, line) in params.all("shared_keys").iter().enumerate() {
+        let wrong = || SetupError::param_at("shared_keys", at, format!("\"{line}\" is no cluster id"));
+        let cluster = ClusterId(line.trim().parse().map_err(|_| wrong())?);
+        if !clusters.contains(&cluster) {
+            clusters.push(cluster);
+        }
+    }
+    Ok(clusters)
 }
 
 fn sharing_tags(params: &ParamValues) -> Result<Vec<(ClusterId, SharingTagConfig)>, SetupError> {

@@ -9,7 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now, Verdict,
+    AnswerKind, ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now,
+    Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -26,7 +27,12 @@ use super::capability::{Capability, CapabilityCounts, Registered, Registration};
 use super::donor::Unwritten;
 use super::output::Close;
 use super::params::Configuration;
-use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management, report};
+use super::publish::{self, SharedKeys};
+use super::query::Questions;
+use super::{
+    NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, UNDELIVERED, database, management,
+    report,
+};
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -40,6 +46,8 @@ pub struct Clusterer {
     counters: std::sync::OnceLock<Counters>,
     pub(super) capabilities: RwLock<Vec<Arc<Registered>>>,
     pub(super) unwritten: Mutex<Unwritten>,
+    pub(super) questions: Questions,
+    pub(super) keys: std::sync::OnceLock<Vec<Arc<SharedKeys>>>,
     /// The latest moment a timer fired at: time never goes back for the core.
     latest: Mutex<Instant>,
 }
@@ -56,6 +64,7 @@ struct Timer {
 struct Counters {
     held: Arc<Stat>,
     dropped: Arc<Stat>,
+    undelivered: Arc<Stat>,
 }
 
 impl Clusterer {
@@ -68,6 +77,8 @@ impl Clusterer {
             counters: std::sync::OnceLock::new(),
             capabilities: RwLock::default(),
             unwritten: Mutex::default(),
+            questions: Questions::default(),
+            keys: std::sync::OnceLock::new(),
             latest: Mutex::new(tandem_module::clock::now()),
         }
     }
@@ -190,10 +201,37 @@ impl Clusterer {
     fn on_event(&self, node: NodeRef, event: CoreEvent) {
         match event {
             CoreEvent::RequestReceived { cluster, src, msg, tag } => {
+                if tandem_cluster::is_question(&tag) && !node.events.has_listeners(REQUEST_RECEIVED) {
+                    // Fails when the asker has gone meanwhile, and then nobody waits.
+                    let _ = self.with(node, |core| core.answer(&tag, AnswerKind::NoHandler, b"", self.now()));
+                    return;
+                }
                 raise_message(node, REQUEST_RECEIVED, cluster, src, &msg, &tag);
             }
+            CoreEvent::ReplyReceived { src, msg, tag, .. } if tandem_cluster::is_question(&tag) => {
+                self.questions.answer(&tag, src, AnswerKind::Final, msg);
+            }
+            CoreEvent::AnswerReceived { src, kind, msg, tag, .. } => self.questions.answer(&tag, src, kind, msg),
             CoreEvent::ReplyReceived { cluster, src, msg, tag } => self.on_reply(node, cluster, src, msg, &tag),
+            CoreEvent::Undelivered { cluster, node: to, msg, tag, reason } => {
+                if let Some(counters) = self.counters.get() {
+                    counters.undelivered.inc();
+                }
+                if node.events.has_listeners(UNDELIVERED) {
+                    let params = smallvec![
+                        ("cluster_id", Value::Int(cluster.0)),
+                        ("node_id", Value::Int(to.0)),
+                        ("msg", Value::Text(Text::share(&msg))),
+                        ("tag", Value::Text(Text::share(&tag))),
+                        ("reason", Value::Text(Text::from(reason.to_string()))),
+                    ];
+                    node.events.raise(node, Event { name: UNDELIVERED, params }, None);
+                }
+            }
             CoreEvent::NodeStateChanged { cluster, node: id, is_up } => {
+                if !is_up {
+                    self.questions.node_lost(cluster, id);
+                }
                 let params = smallvec![
                     ("cluster_id", Value::Int(cluster.0)),
                     ("node_id", Value::Int(id.0)),
@@ -363,6 +401,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     let _ = clusterer.counters.set(Counters {
         held: node.stats.stat("clusterer", "held_replies"),
         dropped: node.stats.stat("clusterer", "dropped_packets"),
+        undelivered: node.stats.stat("clusterer", "messages_undelivered"),
     });
     let count = |pick: fn(tandem_cluster::NodeCounts) -> usize| {
         move || clusterer.read(|core| pick(core.node_counts())).unwrap_or_default() as i64
@@ -383,6 +422,10 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     for (name, pick) in sums {
         node.stats.computed("clusterer", name, move || clusterer.sum(pick));
     }
+    node.stats.computed("clusterer", "messages_unacknowledged", move || {
+        clusterer.read(|core| core.unacknowledged().0).unwrap_or_default() as i64
+    });
+    node.stats.computed("clusterer", "questions_pending", move || clusterer.questions.len() as i64);
     if let Some(workers) = node.workers() {
         clusterer.timer.lock().class = Some(workers.add_timer_class(Arc::new(Tick(node))));
     }
@@ -398,7 +441,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }));
     management::register(node, clusterer);
     report::register(node, clusterer);
-    Ok(())
+    publish::init(node, clusterer)
 }
 
 pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
@@ -408,6 +451,7 @@ pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
         "cluster links are plain BIN: whoever reaches the BIN port can join and run commands; keep it on a private network or behind a firewall"
     );
     check_listeners(node, &configuration.core)?;
+    publish::start(node, clusterer);
     match &configuration.database {
         None => clusterer.begin(node, configuration.core.clone()),
         Some(_) => database::begin(node, clusterer),

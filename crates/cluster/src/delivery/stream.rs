@@ -1,0 +1,337 @@
+//! Both directions between this node and one other: what waits to be acknowledged, and what has arrived. Sends nothing
+//! itself: letters are left in a list.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::UndeliveredReason;
+use super::wire::{AckKind, Letter};
+use crate::limits::{
+    DELIVERY_ACK_DELAY, DELIVERY_ACK_PACKETS, DELIVERY_HELLO_WAIT, DELIVERY_HELLO_WAIT_MAX, DELIVERY_HOLD,
+    DELIVERY_PROBE_AFTER, DELIVERY_QUEUE_BYTES_MAX, DELIVERY_QUEUE_MAX, DELIVERY_WINDOW_BYTES, DELIVERY_WINDOW_PACKETS,
+};
+
+/// Starts of the other node whose numbers are remembered.
+const STREAMS_MAX: usize = 4;
+
+/// A message that was accepted and is not acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) is_request: bool,
+    pub(crate) tag: Bytes,
+    pub(crate) msg: Bytes,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.tag.len() + self.msg.len()
+    }
+}
+
+/// What a step comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) letters: Vec<Letter<Bytes>>,
+    pub(crate) undelivered: Vec<(Waiting, UndeliveredReason)>,
+    /// The message of the data letter is new and next in order.
+    pub(crate) is_next: bool,
+}
+
+/// One start of the other node as a sender.
+#[derive(Debug)]
+struct Incoming {
+    incarnation: u64,
+    expected: u64,
+    /// The number last complained about.
+    gap_told: u64,
+}
+
+/// The state towards one node.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    /// Messages taken out of the queue so far: the number of its front is one more.
+    done: u64,
+    /// Of the queue, handed out since the other side last told where it stands.
+    sent: usize,
+    sent_bytes: usize,
+    /// Highest number ever handed out.
+    ever_sent: u64,
+    peer: Option<u64>,
+    /// The other side has told where it stands, and nothing has happened since that could change it.
+    is_confirmed: bool,
+    nonce: u64,
+    hello_at: Option<Instant>,
+    hello_wait: Duration,
+    probe_at: Option<Instant>,
+    /// Last acknowledgement, or when the queue began to fill.
+    progress_at: Option<Instant>,
+    incoming: SmallVec<[Incoming; 1]>,
+    unacked: u32,
+    ack_at: Option<Instant>,
+    /// The start of the other node that waits for an acknowledgement.
+    ack_for: u64,
+}
+
+impl Stream {
+    /// Messages and bytes that wait.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
+    }
+
+    /// Accepts a message; false when the queue is full.
+    pub(crate) fn accept(&mut self, waiting: Waiting, now: Instant, work: &mut Work) -> bool {
+        if self.queue.len() >= DELIVERY_QUEUE_MAX || self.bytes + waiting.len() > DELIVERY_QUEUE_BYTES_MAX {
+            return false;
+        }
+        if self.queue.is_empty() {
+            self.progress_at = Some(now);
+        }
+        self.bytes += waiting.len();
+        self.queue.push_back(waiting);
+        self.go_on(now, work);
+        true
+    }
+
+    /// Sends what may be sent, or asks where the other side stands.
+    fn go_on(&mut self, now: Instant, work: &mut Work) {
+        if self.is_confirmed {
+            self.pump(now, work);
+        } else if self.hello_at.is_none() && !self.queue.is_empty() {
+            self.say_hello(now, work);
+        }
+    }
+
+    fn say_hello(&mut self, now: Instant, work: &mut Work) {
+        self.is_confirmed = false;
+        self.probe_at = None;
+        self.nonce += 1;
+        self.hello_wait = (self.hello_wait * 2).clamp(DELIVERY_HELLO_WAIT, DELIVERY_HELLO_WAIT_MAX);
+        self.hello_at = Some(now + self.hello_wait);
+        work.letters.push(Letter::Hello { first: self.done + 1, nonce: self.nonce });
+    }
+
+    fn pump(&mut self, now: Instant, work: &mut Work) {
+        let Some(to) = self.peer else { return };
+        let ack = self.piggyback(to);
+        while self.sent < DELIVERY_WINDOW_PACKETS && self.sent_bytes < DELIVERY_WINDOW_BYTES {
+            let Some(next) = self.queue.get(self.sent) else { break };
+            self.sent += 1;
+            self.sent_bytes += next.len();
+            let seq = self.done + self.sent as u64;
+            self.ever_sent = self.ever_sent.max(seq);
+            let Waiting { is_request, tag, msg } = next.clone();
+            work.letters.push(Letter::Data { to, seq, ack, is_request, tag, msg });
+            if ack > 0 && self.ack_for == to {
+                (self.unacked, self.ack_at) = (0, None);
+            }
+        }
+        if self.sent > 0 && self.probe_at.is_none() {
+            self.probe_at = Some(now + DELIVERY_PROBE_AFTER);
+        }
+    }
+
+    /// What has arrived of the start `of` of the other node.
+    fn piggyback(&self, of: u64) -> u64 {
+        self.incoming.iter().find(|incoming| incoming.incarnation == of).map_or(0, |known| known.expected - 1)
+    }
+
+    /// Everything up to `ack` has arrived.
+    fn acknowledged(&mut self, ack: u64, now: Instant) {
+        let mut has_progress = false;
+        while self.done < ack {
+            let Some(front) = self.queue.pop_front() else { break };
+            self.done += 1;
+            self.bytes -= front.len();
+            if self.sent > 0 {
+                self.sent -= 1;
+                self.sent_bytes = self.sent_bytes.saturating_sub(front.len());
+            }
+            has_progress = true;
+        }
+        if has_progress {
+            self.progress_at = (!self.queue.is_empty()).then_some(now);
+            self.probe_at = (self.sent > 0).then_some(now + DELIVERY_PROBE_AFTER);
+        }
+    }
+
+    fn from_the_front(&mut self) {
+        (self.sent, self.sent_bytes, self.probe_at) = (0, 0, None);
+    }
+
+    /// What was handed out may be lost: asked for after a moment.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        self.is_confirmed = false;
+        self.from_the_front();
+        if !self.queue.is_empty() {
+            self.hello_at = Some(now + DELIVERY_HELLO_WAIT);
+        }
+    }
+
+    /// The node became reachable.
+    pub(crate) fn node_up(&mut self, now: Instant, work: &mut Work) {
+        self.hello_wait = Duration::ZERO;
+        if !self.queue.is_empty() {
+            self.say_hello(now, work);
+        }
+    }
+
+    /// The node became unreachable: nothing is sent until it is there again.
+    pub(crate) fn node_down(&mut self) {
+        self.is_confirmed = false;
+        self.from_the_front();
+        (self.hello_at, self.ack_at, self.unacked) = (None, None, 0);
+    }
+
+    /// Gives all that waits up.
+    pub(crate) fn fail(&mut self, reason: UndeliveredReason, work: &mut Work) {
+        self.done += self.queue.len() as u64;
+        work.undelivered.extend(self.queue.drain(..).map(|waiting| (waiting, reason)));
+        self.bytes = 0;
+        self.from_the_front();
+        (self.is_confirmed, self.hello_at, self.progress_at) = (false, None, None);
+    }
+
+    /// When [`Stream::run`] wants to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let hold = self.progress_at.filter(|_| !self.queue.is_empty()).map(|at| at + DELIVERY_HOLD);
+        self.ack_at.into_iter().chain(self.hello_at).chain(self.probe_at).chain(hold).min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn run(&mut self, now: Instant, work: &mut Work) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !self.queue.is_empty() && is_due(self.progress_at.map(|at| at + DELIVERY_HOLD)) {
+            self.fail(UndeliveredReason::TimedOut, work);
+        }
+        if is_due(self.ack_at) {
+            self.acknowledge(AckKind::Progress, work);
+        }
+        if is_due(self.hello_at) {
+            self.hello_at = None;
+            if !self.is_confirmed {
+                self.go_on(now, work);
+            }
+        }
+        if is_due(self.probe_at) {
+            self.say_hello(now, work);
+        }
+    }
+
+    fn acknowledge(&mut self, kind: AckKind, work: &mut Work) {
+        let to = self.ack_for;
+        (self.unacked, self.ack_at) = (0, None);
+        work.letters.push(Letter::Ack { to, ack: self.piggyback(to), kind, nonce: 0 });
+    }
+
+    /// Takes a letter of the start `from` of the other node; `own` is the own start.
+    pub(crate) fn take(&mut self, own: u64, from: u64, letter: &Letter<&[u8]>, now: Instant, work: &mut Work) {
+        match *letter {
+            Letter::Hello { first, nonce } => self.take_hello(from, first, nonce, work),
+            Letter::Data { to, seq, ack, .. } => {
+                if to == own && self.peer == Some(from) {
+                    self.acknowledged(ack, now);
+                }
+                self.take_data(own, from, to, seq, now, work);
+                if self.is_confirmed {
+                    self.pump(now, work);
+                }
+            }
+            Letter::Ack { to, ack, kind, nonce } if to == own => self.take_ack(from, ack, kind, nonce, now, work),
+            Letter::Ack { .. } => {}
+        }
+    }
+
+    fn take_hello(&mut self, from: u64, first: u64, nonce: u64, work: &mut Work) {
+        let known = self.incoming.iter_mut().find(|incoming| incoming.incarnation == from);
+        let first = first.clamp(1, u64::MAX - 1);
+        let expected = match known {
+            Some(known) => {
+                // What lies before was given up.
+                known.expected = known.expected.max(first);
+                known.expected
+            }
+            None => {
+                if self.incoming.len() >= STREAMS_MAX {
+                    self.incoming.remove(0);
+                }
+                self.incoming.push(Incoming { incarnation: from, expected: first, gap_told: 0 });
+                first
+            }
+        };
+        work.letters.push(Letter::Ack { to: from, ack: expected - 1, kind: AckKind::Welcome, nonce });
+    }
+
+    fn take_data(&mut self, own: u64, from: u64, to: u64, seq: u64, now: Instant, work: &mut Work) {
+        let known = self.incoming.iter_mut().find(|incoming| incoming.incarnation == from);
+        let Some(known) = known.filter(|_| to == own) else {
+            work.letters.push(Letter::Ack { to: from, ack: 0, kind: AckKind::Unknown, nonce: 0 });
+            return;
+        };
+        self.ack_for = from;
+        if seq > known.expected {
+            if std::mem::replace(&mut known.gap_told, known.expected) != known.expected {
+                self.acknowledge(AckKind::Gap, work);
+            }
+            return;
+        }
+        if seq == known.expected && seq < u64::MAX - 1 {
+            known.expected += 1;
+            work.is_next = true;
+        }
+        self.unacked += 1;
+        if self.unacked >= DELIVERY_ACK_PACKETS {
+            self.acknowledge(AckKind::Progress, work);
+        } else if self.ack_at.is_none() {
+            self.ack_at = Some(now + DELIVERY_ACK_DELAY);
+        }
+    }
+
+    fn take_ack(&mut self, from: u64, ack: u64, kind: AckKind, nonce: u64, now: Instant, work: &mut Work) {
+        if kind == AckKind::Welcome {
+            if nonce == self.nonce && !self.is_confirmed {
+                self.welcomed(from, ack, now, work);
+            }
+            return;
+        }
+        if kind == AckKind::Unknown || self.peer != Some(from) {
+            self.is_confirmed = false;
+            return self.go_on(now, work);
+        }
+        self.acknowledged(ack, now);
+        if kind == AckKind::Gap {
+            self.from_the_front();
+        }
+        self.go_on(now, work);
+    }
+
+    fn welcomed(&mut self, from: u64, ack: u64, now: Instant, work: &mut Work) {
+        (self.hello_at, self.hello_wait) = (None, Duration::ZERO);
+        let is_restarted = self.peer.replace(from).is_some_and(|known| known != from);
+        self.from_the_front();
+        if is_restarted {
+            // Whether the earlier start took them before it ended, nobody knows.
+            let mut has_lost = false;
+            while self.done < self.ever_sent
+                && let Some(front) = self.queue.pop_front()
+            {
+                self.done += 1;
+                self.bytes -= front.len();
+                has_lost = true;
+                work.undelivered.push((front, UndeliveredReason::Restarted));
+            }
+            self.progress_at = (!self.queue.is_empty()).then_some(now);
+            if has_lost {
+                return self.go_on(now, work);
+            }
+        } else {
+            self.acknowledged(ack, now);
+        }
+        self.is_confirmed = true;
+        self.pump(now, work);
+    }
+}
