@@ -1,0 +1,296 @@
+//! Who may link and what a linked node may do: secrets, legacy peers, roles, invitations. The cryptography is in
+//! `tandem-link`, the cluster protocol in `tandem-cluster`.
+
+mod admit;
+mod commands;
+mod invitations;
+mod layer;
+mod settings;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use tandem_cluster::{ClusterId, Family, NodeId, Roles};
+use tandem_link::{JoinToken, LinkError, Secret};
+use tandem_module::node::{self, NodeRef};
+use tandem_module::transport::ConnId;
+
+use self::invitations::Invitations;
+pub(super) use self::commands::{COMMANDS, register};
+pub(super) use self::layer::Layer;
+pub(super) use self::settings::Settings;
+use self::settings::KeyRing;
+
+/// Peers whose address is remembered.
+const PEERS_MAX: usize = 4096;
+/// Refusals remembered; the oldest is forgotten.
+const REFUSALS_MAX: usize = 64;
+
+/// How a connection was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    /// Without proof, as legacy.
+    Plain,
+    /// With the secret: the node it is and the cluster of the secret (0: of all).
+    Proven { node: NodeId, cluster: i32, secret_id: String },
+}
+
+/// A connection in use.
+#[derive(Clone, Debug)]
+struct LinkRow {
+    remote: SocketAddr,
+    is_opened: bool,
+    entry: Entry,
+    since: i64,
+}
+
+/// Links or packets that were refused for one reason.
+#[derive(Clone, Debug)]
+struct Refusal {
+    remote: IpAddr,
+    is_opened: bool,
+    /// The node meant or claimed, when there is one.
+    node: Option<NodeId>,
+    reason: String,
+    count: u64,
+    last: i64,
+}
+
+/// Numbers for statistics.
+#[derive(Debug, Default)]
+struct Counts {
+    proven: AtomicU64,
+    refused: AtomicU64,
+    packets_refused: AtomicU64,
+}
+
+/// The state. All locks are leaves: nothing else is locked or sent while one is held.
+pub(super) struct Security {
+    own: NodeId,
+    settings: Settings,
+    families: Vec<(ClusterId, Family)>,
+    keys: RwLock<Vec<KeyRing>>,
+    /// Listeners of nodes, as far as something was sent to them.
+    peers: RwLock<HashMap<SocketAddr, Vec<(ClusterId, NodeId)>>>,
+    links: RwLock<HashMap<ConnId, LinkRow>>,
+    refusals: Mutex<VecDeque<Refusal>>,
+    /// How many secrets back from the newest an address is tried with.
+    older: Mutex<HashMap<SocketAddr, usize>>,
+    invitations: Mutex<Invitations>,
+    joining: Mutex<Option<JoinToken>>,
+    counts: Counts,
+    node: OnceLock<NodeRef>,
+}
+
+impl Security {
+    pub(super) fn new(own: NodeId, settings: Settings, families: Vec<(ClusterId, Family)>) -> Security {
+        // Checked when the parameters were read; a file that changed since leaves no secrets, so that nothing links.
+        let keys = settings::load(&settings.sources).unwrap_or_default();
+        let security = Security {
+            own,
+            families,
+            keys: RwLock::new(keys),
+            peers: RwLock::default(),
+            links: RwLock::default(),
+            refusals: Mutex::default(),
+            older: Mutex::default(),
+            invitations: Mutex::default(),
+            joining: Mutex::new(None),
+            counts: Counts::default(),
+            node: OnceLock::new(),
+            settings,
+        };
+        if let Some(token) = security.settings.token.clone()
+            && security.newest(ClusterId(token.ticket.cluster)).is_none()
+        {
+            *security.joining.lock() = Some(token);
+        }
+        security
+    }
+
+    /// Whether anything is to be checked at all; without, everything is as in OpenSIPS.
+    pub(super) fn is_active(&self) -> bool {
+        self.has_secrets() || !self.settings.roles.is_empty() || !self.settings.commands.is_empty()
+    }
+
+    /// Whether any cluster is set up with a secret.
+    pub(super) fn has_secrets(&self) -> bool {
+        !self.settings.sources.is_empty()
+    }
+
+    /// Whether links of that cluster have to be proven.
+    pub(super) fn is_secured(&self, cluster: ClusterId) -> bool {
+        self.settings.sources.iter().any(|source| source.cluster.is_none_or(|known| known == cluster))
+    }
+
+    /// The cluster under which the secret of `cluster` goes on the wire: 0 when it is that of all clusters.
+    fn key_cluster(&self, cluster: ClusterId) -> i32 {
+        let has_own = self.settings.sources.iter().any(|source| source.cluster == Some(cluster));
+        if has_own { cluster.0 } else { 0 }
+    }
+
+    /// The secrets of a cluster as named on the wire, the newest last.
+    fn secrets(&self, key_cluster: i32) -> Vec<Secret> {
+        let wanted = (key_cluster != 0).then_some(ClusterId(key_cluster));
+        let keys = self.keys.read();
+        keys.iter().find(|ring| ring.cluster == wanted).map(|ring| ring.secrets.clone()).unwrap_or_default()
+    }
+
+    fn newest(&self, cluster: ClusterId) -> Option<Secret> {
+        self.secrets(self.key_cluster(cluster)).pop()
+    }
+
+    fn roles(&self, cluster: ClusterId, node: NodeId) -> Roles {
+        Roles::of(&self.settings.roles, cluster, node)
+    }
+
+    /// What this node may do in a cluster.
+    pub(super) fn own_roles(&self, cluster: ClusterId) -> Roles {
+        self.roles(cluster, self.own)
+    }
+
+    /// Something is about to be sent to a node at that listener.
+    pub(super) fn note_peer(&self, addr: SocketAddr, cluster: ClusterId, node: NodeId) {
+        let entry = (cluster, node);
+        if self.peers.read().get(&addr).is_some_and(|known| known.contains(&entry)) {
+            return;
+        }
+        let mut peers = self.peers.write();
+        if peers.len() >= PEERS_MAX && !peers.contains_key(&addr) {
+            peers.clear();
+        }
+        let known = peers.entry(addr).or_default();
+        // Another node at the same address in the same cluster replaces the one before.
+        known.retain(|(other, _)| *other != cluster);
+        known.push(entry);
+    }
+
+    fn peers_at(&self, addr: SocketAddr) -> Vec<(ClusterId, NodeId)> {
+        self.peers.read().get(&addr).cloned().unwrap_or_default()
+    }
+
+    /// Whether a node may speak plain BIN.
+    fn is_legacy_node(&self, cluster: ClusterId, node: NodeId, ip: Option<IpAddr>) -> bool {
+        self.settings.legacy.iter().any(|peer| {
+            peer.cluster == cluster
+                && peer.node.is_none_or(|known| known == node)
+                && (peer.ip.is_none() || ip.is_none() || peer.ip == ip)
+        })
+    }
+
+    /// Whether some legacy peer has that address.
+    fn is_legacy_address(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        if self.settings.legacy.iter().any(|peer| peer.ip.map(|known| known.to_canonical()) == Some(ip)) {
+            return true;
+        }
+        let peers = self.peers.read();
+        let mut at_ip = peers.iter().filter(|(addr, _)| addr.ip().to_canonical() == ip).flat_map(|(_, known)| known);
+        at_ip.any(|(cluster, node)| {
+            let mut by_node = self.settings.legacy.iter();
+            by_node.any(|peer| peer.cluster == *cluster && peer.node == Some(*node) && peer.ip.is_none())
+        })
+    }
+
+    fn linked(&self, conn: ConnId, row: LinkRow) {
+        if matches!(row.entry, Entry::Proven { .. }) {
+            self.counts.proven.fetch_add(1, Ordering::Relaxed);
+        }
+        self.links.write().insert(conn, row);
+    }
+
+    /// A connection is gone.
+    pub(super) fn closed(&self, conn: ConnId) {
+        self.links.write().remove(&conn);
+    }
+
+    /// Remembers and logs a refusal; repeated ones are logged ever more rarely.
+    fn refused(&self, remote: IpAddr, is_opened: bool, node: Option<NodeId>, reason: &str) {
+        let mut refusals = self.refusals.lock();
+        let same = |known: &Refusal| known.remote == remote && known.is_opened == is_opened && known.reason == reason;
+        let at = refusals.iter().position(same);
+        let mut refusal = at.and_then(|at| refusals.remove(at)).unwrap_or_else(|| Refusal {
+            remote,
+            is_opened,
+            node,
+            reason: reason.to_owned(),
+            count: 0,
+            last: 0,
+        });
+        refusal.count += 1;
+        refusal.last = node::unix_secs();
+        refusal.node = node.or(refusal.node);
+        let (count, is_told) = (refusal.count, refusal.count.is_power_of_two());
+        if refusals.len() >= REFUSALS_MAX {
+            refusals.pop_front();
+        }
+        refusals.push_back(refusal);
+        drop(refusals);
+        if is_told {
+            let way = if is_opened { "to" } else { "from" };
+            tracing::warn!("cluster link {way} {remote} refused ({count} times): {reason}");
+        }
+    }
+
+    fn link_refused(&self, remote: IpAddr, is_opened: bool, node: Option<NodeId>, error: &LinkError) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        self.refused(remote, is_opened, node, &error.to_string());
+    }
+
+    /// Reads the secrets again; the number of secrets now.
+    fn reload(&self) -> Result<usize, String> {
+        let keys = settings::load(&self.settings.sources)?;
+        let count = keys.iter().map(|ring| ring.secrets.len()).sum();
+        *self.keys.write() = keys;
+        self.older.lock().clear();
+        Ok(count)
+    }
+
+    /// What to say at start.
+    pub(super) fn announce(&self, clusters: &[ClusterId]) {
+        if clusters.is_empty() && self.has_secrets() {
+            return;
+        }
+        let plain: Vec<String> =
+            clusters.iter().filter(|cluster| !self.is_secured(**cluster)).map(ToString::to_string).collect();
+        if !plain.is_empty() || !self.has_secrets() {
+            let of = if plain.is_empty() { String::new() } else { format!(" of cluster {}", plain.join(", ")) };
+            tracing::warn!(
+                "links{of} are plain BIN: whoever reaches the BIN port can join and run commands; set cluster_secret (see \
+                 docs/cluster-security.md), or keep the port on a private network or behind a firewall"
+            );
+        }
+        for cluster in clusters.iter().filter(|cluster| self.is_secured(**cluster)) {
+            if self.newest(*cluster).is_none() {
+                tracing::warn!(
+                    "cluster {cluster} has no secret yet, so nothing can link: this node waits for a join token \
+                     (`tandem ctl cluster join TOKEN`) or for its secret file and cluster_secret_reload"
+                );
+            }
+        }
+        let mut named: Vec<i32> = clusters.iter().filter(|id| self.is_secured(**id)).map(|id| self.key_cluster(*id)).collect();
+        named.dedup();
+        if named.len() > 1 {
+            tracing::warn!(
+                "clusters {named:?} have different secrets: two nodes that share several of them prove only the first; \
+                 use one cluster_secret without cluster_id for them"
+            );
+        }
+    }
+
+    /// Called once when the node exists.
+    pub(super) fn set_node(&self, node: NodeRef) {
+        let _ = self.node.set(node);
+    }
+
+    /// Numbers: links proven, links refused, packets refused.
+    pub(super) fn counts(&self) -> [i64; 3] {
+        let counts = &self.counts;
+        [&counts.proven, &counts.refused, &counts.packets_refused]
+            .map(|count| i64::try_from(count.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
+    }
+}
