@@ -18,6 +18,7 @@ use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
+use crate::role::NodeRole;
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
 use crate::sharing_tag::SharingTag;
 
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) bridge_peers: Vec<BridgePeer>,
     pub(crate) tags: TagSettings,
     pub(crate) parks_offenders: bool,
+    pub(crate) roles: Vec<NodeRole>,
 }
 
 /// What every step needs: the time, the settings and where outputs go.

@@ -32,6 +32,7 @@ mod outbox;
 mod packet;
 mod receive;
 mod recent_tags;
+mod role;
 mod routing;
 mod sharing_tag;
 mod sync;
@@ -67,6 +68,7 @@ pub use packet::{
     Stamp, TopologyEntry, decode_extra, decode_internal, encode_extra, encode_internal,
 };
 pub use recent_tags::{HeldReply, RecentTags, RecentTagsLimits};
+pub use role::{NodeRole, Roles};
 pub use url::{BinUrl, Transport, UrlError};
 
 mod limits;

@@ -114,6 +114,7 @@ impl ClusterNode {
             bridge_peers: config.bridge_peers,
             tags: config.tags,
             parks_offenders: config.parks_offenders,
+            roles: config.roles,
         };
         let has_extensions = config.has_extensions;
         let clusters =
@@ -451,6 +452,9 @@ impl ClusterNode {
             return Err(RemoveNodeError::DatabaseMode);
         }
         self.on(cluster, now, |cluster, ctx| {
+            if ctx.own_roles(cluster.id).is_observer {
+                return Err(RemoveNodeError::Role);
+            }
             cluster.node(node).ok_or(RemoveNodeError::UnknownNode)?;
             cluster.remove_node(ctx, node);
             Ok(())

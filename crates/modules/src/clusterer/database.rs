@@ -58,6 +58,7 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
         };
         let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
         let bridges = config.bridges;
+        clusterer.security.set_clusters(&config.clusters);
         let reload = |core: &mut tandem_cluster::ClusterNode| {
             let done = core.reload(config.clusters, clusterer.now());
             if done.is_ok() {

@@ -9,6 +9,7 @@ mod management;
 mod output;
 mod params;
 mod report;
+mod security;
 mod service;
 mod variable;
 
@@ -49,8 +50,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 
 const COMMANDS: &[CommandSpec] = &{
     let [a, b, c, d, e] = report::COMMANDS;
+    let [s, t, u, v, w, x] = security::COMMANDS;
     let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
-    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e]
+    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e, s, t, u, v, w, x]
 };
 
 /// A script request of another node.
@@ -98,5 +100,8 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "sync_chunks_sent", doc: "chunks of syncs sent as donor" },
     StatSpec { name: "sync_chunks_received", doc: "chunks of syncs taken in" },
     StatSpec { name: "syncs_done", doc: "syncs completed as receiver" },
+    StatSpec { name: "links_proven", doc: "links on which the peer proved the cluster secret" },
+    StatSpec { name: "links_refused", doc: "links that failed: no secret, a wrong one, plain BIN, a used token" },
+    StatSpec { name: "packets_refused", doc: "packets that their link or the role of their node does not allow" },
     StatSpec { name: "donations_done", doc: "syncs completed as donor" },
 ];

@@ -26,6 +26,7 @@ use super::capability::{Capability, CapabilityCounts, Registered, Registration};
 use super::donor::Unwritten;
 use super::output::Close;
 use super::params::Configuration;
+use super::security::{self, Security};
 use super::{NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, database, management, report};
 
 /// Lines kept per status/report identifier.
@@ -40,6 +41,7 @@ pub struct Clusterer {
     counters: std::sync::OnceLock<Counters>,
     pub(super) capabilities: RwLock<Vec<Arc<Registered>>>,
     pub(super) unwritten: Mutex<Unwritten>,
+    pub(super) security: Arc<Security>,
     /// The latest moment a timer fired at: time never goes back for the core.
     latest: Mutex<Instant>,
 }
@@ -57,8 +59,11 @@ struct Counters {
 
 impl Clusterer {
     pub(super) fn new(configuration: Configuration) -> Clusterer {
+        let (own, families) = (configuration.core.node_id, configuration.families.clone());
+        let security = Arc::new(Security::new(own, configuration.security.clone(), families));
         Clusterer {
             configuration,
+            security,
             core: Mutex::new(None),
             timer: Mutex::new(Timer::default()),
             reports: Mutex::default(),
@@ -148,6 +153,8 @@ impl Clusterer {
         node: NodeRef,
         configuration: tandem_cluster::ClusterNodeConfig,
     ) -> Result<(), SetupError> {
+        self.security.set_clusters(&configuration.clusters);
+        self.security.announce();
         let rng = Box::new(|| rand::rng().next_u64());
         let mut core =
             ClusterNode::new(configuration, rng, self.now()).map_err(|error| SetupError::new(error.to_string()))?;
@@ -177,6 +184,9 @@ impl Clusterer {
 
     fn on_packet(&self, node: NodeRef, source: Source, packet: &Bytes) {
         let Some(conn) = source.conn else { return };
+        if self.security.is_active() && !self.security.admits(source, packet) {
+            return;
+        }
         let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, self.now()));
         if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
             counters.dropped.inc();
@@ -367,6 +377,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
+    for (at, name) in ["links_proven", "links_refused", "packets_refused"].into_iter().enumerate() {
+        node.stats.computed("clusterer", name, move || clusterer.security.counts().get(at).copied().unwrap_or(0));
+    }
+    clusterer.security.set_node(node);
+    if clusterer.security.has_secrets() {
+        node.set_link_layer(Arc::new(security::Layer(clusterer.security.clone())));
+    }
     let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [
         ("module_packets_sent", |counts| counts.packets_sent),
         ("module_packets_received", |counts| counts.packets_received),
@@ -387,6 +404,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
     node.add_close_sink(Box::new(move |node, conn, peer, proto| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
+            clusterer.security.closed(conn);
             clusterer.with(node, |core| {
                 core.handle_connection_closed(ConnId(conn.0), clusterer.now());
                 core.handle_outgoing_closed(peer, clusterer.now());
@@ -395,15 +413,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }));
     management::register(node, clusterer);
     report::register(node, clusterer);
+    security::register(node, clusterer);
     Ok(())
 }
 
 pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(clusterer) = node.state::<Clusterer>() else { return Ok(()) };
     let configuration = &clusterer.configuration;
-    tracing::warn!(
-        "cluster links are plain BIN: whoever reaches the BIN port can join and run commands; keep it on a private network or behind a firewall"
-    );
     check_listeners(node, &configuration.core)?;
     match &configuration.database {
         None => clusterer.begin(node, configuration.core.clone()),

@@ -1,6 +1,7 @@
 //! Whether a packet may come over the connection it came on: the right cluster, the node that was proven, its roles.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -18,29 +19,30 @@ impl Security {
     /// False when the packet must not reach the core; counted and explained. A malformed packet is left to the core.
     pub(in crate::clusterer) fn admits(&self, source: Source, bytes: &Bytes) -> bool {
         let (Some(conn), Ok(packet)) = (source.conn, Packet::parse(bytes)) else { return true };
-        let Err((node, reason)) = self.check(conn, &packet) else { return true };
+        let Err((node, reason)) = self.check(conn, source.src.ip(), &packet) else { return true };
         self.counts.packets_refused.fetch_add(1, Ordering::Relaxed);
         self.refused(source.src.ip(), false, node, &reason);
         false
     }
 
-    fn check(&self, conn: ConnId, packet: &Packet<'_>) -> Result<(), (Option<NodeId>, Reason)> {
-        let entry = self.links.read().get(&conn).map(|row| row.entry.clone());
+    fn check(&self, conn: ConnId, ip: IpAddr, packet: &Packet<'_>) -> Result<(), (Option<NodeId>, Reason)> {
+        // Connections without a row are plain ones that this node opened.
+        let entry = self.links.read().get(&conn).map_or(Entry::Plain, |row| row.entry.clone());
         if packet.capability() == CAPABILITY_INTERNAL.as_bytes() {
-            return self.check_internal(entry.as_ref(), packet);
+            return self.check_internal(&entry, ip, packet);
         }
         let Ok((_, trailer)) = packet.addressed() else { return Ok(()) };
         let (cluster, src) = (ClusterId(trailer.cluster_id), NodeId(trailer.src_id));
         // The number of a bridge packet's source belongs to another cluster.
         let src = if trailer.is_bridge() { None } else { Some(src) };
-        self.check_link(entry.as_ref(), cluster).map_err(|reason| (src, reason))?;
+        self.check_link(&entry, ip, cluster).map_err(|reason| (src, reason))?;
         if let Some(src) = src
             && packet.capability() == CAPABILITY_EXTRA.as_bytes()
             && let Ok(Some(extra)) = decode_extra(packet, self.family(cluster))
         {
             let relay = match &entry {
-                Some(Entry::Proven { node, .. }) => *node,
-                _ => src,
+                Entry::Proven { node, .. } => *node,
+                Entry::Plain => src,
             };
             self.check_extra(cluster, src, relay, &extra.fields).map_err(|reason| (Some(src), reason))?;
         }
@@ -52,32 +54,32 @@ impl Security {
     }
 
     /// Whether packets of the cluster may come over such a link.
-    fn check_link(&self, entry: Option<&Entry>, cluster: ClusterId) -> Result<(), Reason> {
+    fn check_link(&self, entry: &Entry, ip: IpAddr, cluster: ClusterId) -> Result<(), Reason> {
         if !self.is_secured(cluster) {
             return Ok(());
         }
         match entry {
-            Some(Entry::Proven { cluster: proven, .. }) if *proven == self.key_cluster(cluster) => Ok(()),
-            Some(Entry::Proven { cluster: proven, .. }) => Err(Cow::Owned(format!(
+            Entry::Proven { cluster: proven, .. } if *proven == self.key_cluster(cluster) => Ok(()),
+            Entry::Proven { cluster: proven, .. } => Err(Cow::Owned(format!(
                 "a packet of cluster {cluster} came over a link that proved the secret of cluster {proven}: use one \
                  cluster_secret without cluster_id for clusters with common nodes"
             ))),
-            Some(Entry::Plain) if self.settings.legacy.iter().any(|peer| peer.cluster == cluster) => Ok(()),
-            _ => Err(Cow::Owned(format!("a plain packet of cluster {cluster}, which has a secret"))),
+            Entry::Plain if self.is_legacy_address(cluster, ip) => Ok(()),
+            Entry::Plain => Err(Cow::Owned(format!("a plain packet of cluster {cluster}, which has a secret"))),
         }
     }
 
-    fn check_internal(&self, entry: Option<&Entry>, packet: &Packet<'_>) -> Result<(), (Option<NodeId>, Reason)> {
+    fn check_internal(&self, entry: &Entry, ip: IpAddr, packet: &Packet<'_>) -> Result<(), (Option<NodeId>, Reason)> {
         let mut reader = packet.reader();
         let (Ok(cluster), Ok(source)) = (reader.int(), reader.int()) else { return Ok(()) };
         let (cluster, source) = (ClusterId(cluster), NodeId(source));
-        self.check_link(entry, cluster).map_err(|reason| (Some(source), reason))?;
+        self.check_link(entry, ip, cluster).map_err(|reason| (Some(source), reason))?;
         if !self.is_secured(cluster) {
             return Ok(());
         }
         let is_sender = |node: NodeId| match entry {
-            Some(Entry::Proven { node: proven, .. }) => node == *proven,
-            _ => self.is_legacy_node(cluster, node, None),
+            Entry::Proven { node: proven, .. } => node == *proven,
+            Entry::Plain => self.is_legacy_node(cluster, node, Some(ip)),
         };
         if is_sender(source) {
             return Ok(());
@@ -93,10 +95,10 @@ impl Security {
             return Ok(());
         }
         let reason = match entry {
-            Some(Entry::Proven { node, .. }) => {
+            Entry::Proven { node, .. } => {
                 format!("a packet of node {source} came over the link of node {node}, which proved to be that node")
             }
-            _ => format!("a plain packet of node {source} of cluster {cluster}, which is not named in cluster_legacy"),
+            Entry::Plain => format!("a plain packet of node {source} of cluster {cluster}, which is not named in cluster_legacy"),
         };
         Err((Some(source), Cow::Owned(reason)))
     }

@@ -26,11 +26,7 @@ impl LinkLayer for Layer {
         let link = if request.is_opened {
             match security.open(request.remote) {
                 Ok(Some(link)) => link,
-                Ok(None) => {
-                    let row = row(request, Entry::Plain);
-                    security.linked(request.conn, row);
-                    return Ok(None);
-                }
+                Ok(None) => return Ok(None),
                 Err(error) => {
                     security.link_refused(request.remote.ip(), true, None, &error);
                     return Err(error.to_string());
@@ -138,8 +134,7 @@ impl Gate for Door {
 
     fn plain(&mut self) -> Result<(), LinkError> {
         let security = &self.security;
-        let has_plain_cluster = security.has_plain_cluster();
-        if has_plain_cluster || security.is_legacy_address(self.remote.ip()) {
+        if security.may_be_plain(self.remote.ip()) {
             return Ok(());
         }
         Err(LinkError::PlainRefused)

@@ -6,6 +6,9 @@ mod commands;
 mod invitations;
 mod layer;
 mod settings;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use tandem_cluster::{ClusterId, Family, NodeId, Roles};
+use tandem_cluster::{ClusterConfig, ClusterId, Family, NodeId, Roles};
 use tandem_link::{JoinToken, LinkError, Secret};
 use tandem_module::node::{self, NodeRef};
 use tandem_module::transport::ConnId;
 
 use self::invitations::Invitations;
-pub(super) use self::commands::{COMMANDS, register};
+pub(super) use self::commands::{COMMANDS, explained, register};
 pub(super) use self::layer::Layer;
 pub(super) use self::settings::Settings;
 use self::settings::KeyRing;
@@ -74,6 +77,8 @@ pub(super) struct Security {
     settings: Settings,
     families: Vec<(ClusterId, Family)>,
     keys: RwLock<Vec<KeyRing>>,
+    /// Own clusters and the own listener in each.
+    clusters: RwLock<Vec<(ClusterId, String)>>,
     /// Listeners of nodes, as far as something was sent to them.
     peers: RwLock<HashMap<SocketAddr, Vec<(ClusterId, NodeId)>>>,
     links: RwLock<HashMap<ConnId, LinkRow>>,
@@ -94,6 +99,7 @@ impl Security {
             own,
             families,
             keys: RwLock::new(keys),
+            clusters: RwLock::default(),
             peers: RwLock::default(),
             links: RwLock::default(),
             refusals: Mutex::default(),
@@ -178,22 +184,33 @@ impl Security {
         self.settings.legacy.iter().any(|peer| {
             peer.cluster == cluster
                 && peer.node.is_none_or(|known| known == node)
-                && (peer.ip.is_none() || ip.is_none() || peer.ip == ip)
+                && (peer.ip.is_none() || ip.is_none() || peer.ip.map(|ip| ip.to_canonical()) == ip.map(|ip| ip.to_canonical()))
         })
     }
 
-    /// Whether some legacy peer has that address.
-    fn is_legacy_address(&self, ip: IpAddr) -> bool {
+    /// Whether some legacy peer of the cluster has that address.
+    fn is_legacy_address(&self, cluster: ClusterId, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        if self.settings.legacy.iter().any(|peer| peer.ip.map(|known| known.to_canonical()) == Some(ip)) {
-            return true;
+        let mut legacy = self.settings.legacy.iter().filter(|peer| peer.cluster == cluster).peekable();
+        if legacy.peek().is_none() {
+            return false;
         }
         let peers = self.peers.read();
-        let mut at_ip = peers.iter().filter(|(addr, _)| addr.ip().to_canonical() == ip).flat_map(|(_, known)| known);
-        at_ip.any(|(cluster, node)| {
-            let mut by_node = self.settings.legacy.iter();
-            by_node.any(|peer| peer.cluster == *cluster && peer.node == Some(*node) && peer.ip.is_none())
+        let is_at = |node: NodeId| {
+            let mut at_ip = peers.iter().filter(|(addr, _)| addr.ip().to_canonical() == ip);
+            at_ip.any(|(_, known)| known.contains(&(cluster, node)))
+        };
+        legacy.any(|peer| match peer.ip {
+            Some(known) => known.to_canonical() == ip,
+            None => peer.node.is_some_and(is_at),
         })
+    }
+
+    /// Whether an accepted connection from that address may be plain: some cluster has no secret, or a legacy peer is there.
+    fn may_be_plain(&self, ip: IpAddr) -> bool {
+        let clusters = self.clusters.read();
+        let mut ids = clusters.iter().map(|(id, _)| *id);
+        ids.any(|id| !self.is_secured(id) || self.is_legacy_address(id, ip))
     }
 
     fn linked(&self, conn: ConnId, row: LinkRow) {
@@ -250,29 +267,41 @@ impl Security {
         Ok(count)
     }
 
-    /// What to say at start.
-    pub(super) fn announce(&self, clusters: &[ClusterId]) {
-        if clusters.is_empty() && self.has_secrets() {
-            return;
+    /// The clusters of this node are known: remembers them and their nodes.
+    pub(super) fn set_clusters(&self, clusters: &[ClusterConfig]) {
+        *self.clusters.write() =
+            clusters.iter().map(|cluster| (cluster.cluster_id, cluster.own.url.as_str().to_owned())).collect();
+        for cluster in clusters {
+            for node in &cluster.nodes {
+                if let Some(addr) = node.addr {
+                    self.note_peer(addr, cluster.cluster_id, node.node_id);
+                }
+            }
         }
+    }
+
+    /// Says at start what an operator should know.
+    pub(super) fn announce(&self) {
+        let clusters: Vec<ClusterId> = self.clusters.read().iter().map(|(id, _)| *id).collect();
         let plain: Vec<String> =
             clusters.iter().filter(|cluster| !self.is_secured(**cluster)).map(ToString::to_string).collect();
-        if !plain.is_empty() || !self.has_secrets() {
-            let of = if plain.is_empty() { String::new() } else { format!(" of cluster {}", plain.join(", ")) };
+        if !plain.is_empty() {
             tracing::warn!(
-                "links{of} are plain BIN: whoever reaches the BIN port can join and run commands; set cluster_secret (see \
-                 docs/cluster-security.md), or keep the port on a private network or behind a firewall"
+                "links of cluster {} are plain BIN: whoever reaches the BIN port can join and run commands; set \
+                 cluster_secret (docs/cluster-security.md), or keep the port on a private network or behind a firewall",
+                plain.join(", ")
             );
         }
         for cluster in clusters.iter().filter(|cluster| self.is_secured(**cluster)) {
             if self.newest(*cluster).is_none() {
                 tracing::warn!(
                     "cluster {cluster} has no secret yet, so nothing can link: this node waits for a join token \
-                     (`tandem ctl cluster join TOKEN`) or for its secret file and cluster_secret_reload"
+                     (`tandem ctl cluster join TOKEN`) or for its secret file and `tandem ctl cluster secret_reload`"
                 );
             }
         }
-        let mut named: Vec<i32> = clusters.iter().filter(|id| self.is_secured(**id)).map(|id| self.key_cluster(*id)).collect();
+        let mut named: Vec<i32> =
+            clusters.iter().filter(|id| self.is_secured(**id)).map(|id| self.key_cluster(*id)).collect();
         named.dedup();
         if named.len() > 1 {
             tracing::warn!(
