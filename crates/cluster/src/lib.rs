@@ -28,6 +28,7 @@ mod log;
 mod message;
 mod node;
 mod node_info;
+mod observe;
 mod outbox;
 mod packet;
 mod receive;
@@ -61,6 +62,7 @@ pub use list::{
 pub use log::{LogEvent, LogLevel};
 pub use message::{AddrKind, Destination, RngSource, SentRequest, Tag};
 pub use node::{ClusterNode, DropReason, Verdict};
+pub use observe::ObservedNode;
 pub use node_info::{NodeInfoError, parse_node_info};
 pub use outbox::{Output, SendClass, SendPacket};
 pub use packet::{

@@ -289,6 +289,9 @@ pub trait LinkLayer: Send + Sync {
     /// # Errors
     /// Why the connection must not be made.
     fn filter(&self, request: &LinkRequest) -> Result<Option<Box<dyn LinkFilter>>, String>;
+
+    /// A program that plays node `node` itself, without sockets, says that packets on `conn` are of that node.
+    fn vouch(&self, conn: ConnId, remote: SocketAddr, node: i32);
 }
 
 /// A name to resolve (RFC 3263, without NAPTR where the transport is given).

@@ -28,8 +28,9 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
     workers.spawn(Box::pin(async move {
         match load(node, &clusterer.configuration).await {
             Ok(config) => {
-                if let Err(error) = clusterer.begin(node, config) {
-                    tracing::error!("the node table cannot be used: {error}");
+                match clusterer.begin(node, config) {
+                    Ok(()) => super::security::start(node, clusterer),
+                    Err(error) => tracing::error!("the node table cannot be used: {error}"),
                 }
             }
             Err(error) => {

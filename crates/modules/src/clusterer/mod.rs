@@ -50,9 +50,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 
 const COMMANDS: &[CommandSpec] = &{
     let [a, b, c, d, e] = report::COMMANDS;
-    let [s, t, u, v, w, x] = security::COMMANDS;
+    let [s, t, u, v, w, x, y] = security::COMMANDS;
     let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
-    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e, s, t, u, v, w, x]
+    [f, g, h, i, j, k, l, m, n, o, p, q, a, b, c, d, e, s, t, u, v, w, x, y]
 };
 
 /// A script request of another node.

@@ -422,7 +422,11 @@ pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
     let configuration = &clusterer.configuration;
     check_listeners(node, &configuration.core)?;
     match &configuration.database {
-        None => clusterer.begin(node, configuration.core.clone()),
+        None => {
+            clusterer.begin(node, configuration.core.clone())?;
+            security::start(node, clusterer);
+            Ok(())
+        }
         Some(_) => database::begin(node, clusterer),
     }
 }

@@ -8,7 +8,7 @@ use tandem_module::mi::{MiError, MiRequest, MiResult};
 use tandem_module::node;
 use tandem_script::surface::CommandSpec;
 
-use super::{Entry, Security};
+use super::{Entry, Security, observe};
 use crate::clusterer::service::Clusterer;
 use crate::core::table::command;
 
@@ -32,7 +32,13 @@ const REVOKE: CommandSpec = command("cluster_invite_revoke", &["ticket"], "takes
 const JOIN: CommandSpec =
     command("cluster_join", &["token"], "uses a join token: gets and stores the cluster secret (Tandem only)");
 
-pub(in crate::clusterer) const COMMANDS: [CommandSpec; 6] = [RELOAD, LINKS, INVITE, INVITES, REVOKE, JOIN];
+const OBSERVE: CommandSpec = command(
+    "cluster_observe",
+    &[],
+    "what is not as it should be: flapping links, tags with two holders, diverging capabilities (Tandem only)",
+);
+
+pub(in crate::clusterer) const COMMANDS: [CommandSpec; 7] = [RELOAD, LINKS, INVITE, INVITES, REVOKE, JOIN, OBSERVE];
 
 /// Registers all commands.
 pub(in crate::clusterer) fn register(node: NodeRef, clusterer: &'static Clusterer) {
@@ -43,6 +49,7 @@ pub(in crate::clusterer) fn register(node: NodeRef, clusterer: &'static Clustere
     mi.register(INVITE, move |request| invite(security, request).into());
     mi.register(INVITES, move |_| Ok(invites(security)).into());
     mi.register(REVOKE, move |request| revoke(security, request).into());
+    mi.register(OBSERVE, move |_| Ok(observe::listing(node, clusterer)).into());
     mi.register(JOIN, move |request| join(node, clusterer, request).into());
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tandem_cluster::{ClusterId, NodeId};
 use tandem_link::{Gate, Hello, JoinToken, Link, LinkError, Purpose, Secret, Status, read_lines, write_line};
 use tandem_module::node;
-use tandem_module::transport::{LinkFilter, LinkLayer, LinkRequest, Proto};
+use tandem_module::transport::{ConnId, LinkFilter, LinkLayer, LinkRequest, Proto};
 use zeroize::Zeroizing;
 
 use super::{Entry, LinkRow, Security, settings};
@@ -38,6 +38,13 @@ impl LinkLayer for Layer {
         };
         let filter = Filter { security: security.clone(), request: *request, link, was_connected: false, is_done: false };
         Ok(Some(Box::new(filter)))
+    }
+
+    fn vouch(&self, conn: ConnId, remote: SocketAddr, id: i32) {
+        let security = &self.0;
+        let cluster = security.clusters.read().first().map_or(0, |(id, _)| security.key_cluster(*id));
+        let entry = Entry::Proven { node: NodeId(id), cluster, secret_id: "vouched".to_owned() };
+        security.linked(conn, LinkRow { remote, is_opened: false, entry, since: node::unix_secs() });
     }
 }
 

@@ -5,6 +5,7 @@ mod admit;
 mod commands;
 mod invitations;
 mod layer;
+mod observe;
 mod settings;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
@@ -25,6 +26,7 @@ use tandem_module::transport::ConnId;
 use self::invitations::Invitations;
 pub(super) use self::commands::{COMMANDS, explained, register};
 pub(super) use self::layer::Layer;
+pub(super) use self::observe::start;
 pub(super) use self::settings::Settings;
 use self::settings::KeyRing;
 
@@ -87,6 +89,7 @@ pub(super) struct Security {
     older: Mutex<HashMap<SocketAddr, usize>>,
     invitations: Mutex<Invitations>,
     joining: Mutex<Option<JoinToken>>,
+    claims: Mutex<observe::Claims>,
     counts: Counts,
     node: OnceLock<NodeRef>,
 }
@@ -106,6 +109,7 @@ impl Security {
             older: Mutex::default(),
             invitations: Mutex::default(),
             joining: Mutex::new(None),
+            claims: Mutex::default(),
             counts: Counts::default(),
             node: OnceLock::new(),
             settings,
