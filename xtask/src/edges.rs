@@ -19,7 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("module", &["sip", "script"]),
     ("store", &["module", "script"]),
     ("admin", &["module"]),
-    ("modules", &["sip", "transaction", "dialog", "location", "bin", "cluster", "link", "script", "module", "store", "admin"]),
+    (
+        "modules",
+        &["sip", "transaction", "dialog", "location", "bin", "cluster", "link", "script", "module", "store", "admin"],
+    ),
     ("net", &["sip", "bin"]),
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
     ("scenario", &["sip", "transaction", "bin", "cluster", "script", "module", "modules", "store", "engine"]),

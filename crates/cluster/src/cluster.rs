@@ -18,8 +18,8 @@ use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
-use crate::role::NodeRole;
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
+use crate::role::NodeRole;
 use crate::sharing_tag::SharingTag;
 
 /// What is the same for all clusters of the process.

@@ -62,8 +62,8 @@ pub use list::{
 pub use log::{LogEvent, LogLevel};
 pub use message::{AddrKind, Destination, RngSource, SentRequest, Tag};
 pub use node::{ClusterNode, DropReason, Verdict};
-pub use observe::ObservedNode;
 pub use node_info::{NodeInfoError, parse_node_info};
+pub use observe::ObservedNode;
 pub use outbox::{Output, SendClass, SendPacket};
 pub use packet::{
     CapabilityEntry, CapabilityStateEntry, Chunks, Description, Extra, ExtraPacket, Internal, InternalPacket, NodeIds,

@@ -18,12 +18,19 @@ impl LinkFilters {
 }
 
 impl FilterFactory for LinkFilters {
-    fn supports(&self, _proto: Proto) -> bool {
-        false
+    fn supports(&self, proto: Proto) -> bool {
+        // Asked before modules begin: whether one will make the layer.
+        let has = |module| self.node.has_module(module);
+        proto == Proto::Bins && has("proto_bins") && has("tls_mgm") && has("clusterer")
     }
 
     fn filter(&self, request: &FilterRequest) -> Result<Option<Box<dyn ByteFilter>>, FilterError> {
-        let Some(layer) = self.node.link_layer() else { return Ok(None) };
+        let Some(layer) = self.node.link_layer() else {
+            if request.proto.is_encrypted() {
+                return Err(FilterError(format!("nothing encrypts {} connections", request.proto)));
+            }
+            return Ok(None);
+        };
         let request = LinkRequest {
             conn: ConnId(request.conn.as_u64()),
             proto: module_proto(request.proto),

@@ -13,7 +13,9 @@ pub enum LinkError {
     #[error("the hello of the peer is malformed: {0}")]
     Hello(&'static str),
     /// No such secret here.
-    #[error("the peer used secret \"{id}\" of cluster {cluster}, which is not known here: check cluster_secret on both nodes")]
+    #[error(
+        "the peer used secret \"{id}\" of cluster {cluster}, which is not known here: check cluster_secret on both nodes"
+    )]
     UnknownSecret {
         /// Cluster named by the peer.
         cluster: i32,
@@ -35,7 +37,9 @@ pub enum LinkError {
         found: i32,
     },
     /// The other end claims the id of this node.
-    #[error("the peer calls itself node {0}, which is this node: two nodes have the same my_node_id, or an url leads here")]
+    #[error(
+        "the peer calls itself node {0}, which is this node: two nodes have the same my_node_id, or an url leads here"
+    )]
     OwnId(i32),
     /// The gate refused.
     #[error("{0}")]

@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn lines_of_a_file_are_read_and_written() {
-        let secrets = read_lines("# the cluster\n\n2026a correct horse battery\n 2026b another long secret \n").unwrap();
+        let secrets =
+            read_lines("# the cluster\n\n2026a correct horse battery\n 2026b another long secret \n").unwrap();
         assert_eq!(secrets.iter().map(Secret::id).collect::<Vec<_>>(), ["2026a", "2026b"]);
         let written: String = secrets.iter().map(|secret| write_line(secret).to_string()).collect();
         assert!(!written.contains("horse"));

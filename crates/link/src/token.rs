@@ -55,13 +55,8 @@ impl Ticket {
     /// The one-time secret of this ticket, derived from the secret of the cluster.
     #[must_use]
     pub fn one_time(&self, secret: &Secret) -> Secret {
-        let parts: [&[u8]; 5] = [
-            CONTEXT,
-            &self.cluster.to_be_bytes(),
-            &self.node.to_be_bytes(),
-            &self.expires.to_be_bytes(),
-            &self.number,
-        ];
+        let parts: [&[u8]; 5] =
+            [CONTEXT, &self.cluster.to_be_bytes(), &self.node.to_be_bytes(), &self.expires.to_be_bytes(), &self.number];
         Secret::from_key(self.id(), mac(secret.key(), &parts))
     }
 }
@@ -80,7 +75,10 @@ pub struct JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken").field("ticket", &self.ticket).field("seed_url", &self.seed_url).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("ticket", &self.ticket)
+            .field("seed_url", &self.seed_url)
+            .finish_non_exhaustive()
     }
 }
 

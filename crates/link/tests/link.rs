@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use tandem_link::{Gate, Hello, LinkError, Link, MAGIC, Purpose, Secret, Status, WAITING_BYTES_MAX, write_line};
+use tandem_link::{Gate, Hello, Link, LinkError, MAGIC, Purpose, Secret, Status, WAITING_BYTES_MAX, write_line};
 
 type Grant = zeroize::Zeroizing<String>;
 

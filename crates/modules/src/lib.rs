@@ -33,6 +33,7 @@ pub mod mi_fifo;
 pub mod mi_http;
 pub mod permissions;
 pub mod proto_bin;
+pub mod proto_bins;
 pub mod proto_tcp;
 pub mod proto_udp;
 pub mod registrar;
@@ -45,6 +46,7 @@ pub mod statistics;
 #[cfg(test)]
 pub mod test_rig;
 pub mod textops;
+pub mod tls_mgm;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
@@ -87,6 +89,8 @@ pub static ALL: &[&ModuleDecl] = &[
     &proto_udp::MODULE,
     &proto_tcp::MODULE,
     &proto_bin::MODULE,
+    &tls_mgm::MODULE,
+    &proto_bins::MODULE,
     &acc::MODULE,
     &dialog::MODULE,
     &cfgutils::MODULE,

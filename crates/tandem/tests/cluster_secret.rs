@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value as Json, json};
 use support::{Place, Process, SOON, until};
 
@@ -147,7 +148,7 @@ fn a_rotation_goes_node_by_node_without_a_gap() {
     let place = Place::claim(NETS);
     secret(&place, 1, OLD);
     secret(&place, 2, OLD);
-    let first = start(&place, 1, None);
+    let mut first = start(&place, 1, None);
     let mut second = start(&place, 2, Some(1));
     both_up(&place, 1, 2);
     // Node 1 has both, the new one first in line; node 2 still the old one only.
@@ -167,5 +168,54 @@ fn a_rotation_goes_node_by_node_without_a_gap() {
     second = start(&place, 2, Some(1));
     both_up(&place, 1, 2);
     until(SOON, || used(&place, 1).iter().all(|id| id == "2026b")).expect("only the new secret is in use");
-    drop((first, second));
+    for node in [&mut first, &mut second] {
+        assert!(node.is_running(), "{}", node.output());
+        node.signal(Signal::SIGTERM);
+        assert!(node.wait(SOON).success(), "{}", node.output());
+    }
+}
+
+/// Certificates for tests.
+const PEMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../link/tests/tls");
+
+/// A node in the cluster by TLS, with the certificate of that name.
+fn start_tls(place: &Place, id: u8, other: u8, certificate: &str) -> Process {
+    let net = format!("127.0.{}", place.net());
+    let tls = |name: &str, value: String| format!("modparam(\"tls_mgm\", \"{name}\", \"[c]{value}\")\n");
+    let more = [
+        "loadmodule \"tls_mgm.so\"\nloadmodule \"proto_bins.so\"\nmodparam(\"tls_mgm\", \"server_domain\", \"c\")\n".to_owned(),
+        tls("certificate", format!("{PEMS}/{certificate}.pem")),
+        tls("private_key", format!("{PEMS}/{certificate}.key")),
+        tls("ca_list", format!("{PEMS}/ca.pem")),
+        format!(
+            "modparam(\"clusterer\", \"neighbor_node_info\", \"cluster_id=1, node_id={other}, url=bins:{net}.{other}:5555\")\n"
+        ),
+    ]
+    .concat();
+    let text =
+        SCRIPT.replace("bin:", "bins:").replace("NET", &net).replace("MORE", &more).replace("ID", &id.to_string());
+    let name = format!("tls{id}");
+    fs::write(place.dir().join(format!("{name}.cfg")), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command.args(["-F", "-E", "-f", &format!("{name}.cfg")]);
+    let process = Process::start(&mut command, place.dir(), &name);
+    until(SOON, || place.mi(id, "clusterer:list", &[]).is_ok()).unwrap_or_else(|| panic!("{}", process.output()));
+    process
+}
+
+#[test]
+fn by_tls_only_the_certificate_of_the_node_opens_the_cluster() {
+    let place = Place::claim(NETS);
+    let _first = start_tls(&place, 1, 2, "node1");
+    let stranger = start_tls(&place, 2, 1, "stranger");
+    until(SOON, || explanations(&place, 1).contains("TLS: ")).expect("another authority is refused and explained");
+    assert!(!sees(&place, 1, 2));
+    drop(stranger);
+    let second = start_tls(&place, 2, 1, "node2");
+    both_up(&place, 1, 2);
+    drop(second);
+    // Node 3 with the certificate of node 2.
+    let _third = start_tls(&place, 3, 1, "node2");
+    until(SOON, || explanations(&place, 1).contains("node3.cluster1.tandem")).expect("the wrong node is explained");
+    assert!(!sees(&place, 3, 1));
 }

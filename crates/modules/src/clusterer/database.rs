@@ -27,12 +27,10 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
     let Some(workers) = node.workers() else { return };
     workers.spawn(Box::pin(async move {
         match load(node, &clusterer.configuration).await {
-            Ok(config) => {
-                match clusterer.begin(node, config) {
-                    Ok(()) => super::security::start(node, clusterer),
-                    Err(error) => tracing::error!("the node table cannot be used: {error}"),
-                }
-            }
+            Ok(config) => match clusterer.begin(node, config) {
+                Ok(()) => super::security::start(node, clusterer),
+                Err(error) => tracing::error!("the node table cannot be used: {error}"),
+            },
             Err(error) => {
                 tracing::error!("cluster nodes cannot be loaded, trying again in {} s: {error}", RETRY.as_secs());
                 if let Some(workers) = node.workers() {

@@ -136,6 +136,13 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
     core.is_rerouting_enabled = params.int("enable_rerouting", 1) != 0;
     let security = security::Settings::read(params)?;
     core.roles.clone_from(&security.roles);
+    for (at, (cluster, tag)) in tags.iter().enumerate() {
+        if tag.is_active && tandem_cluster::Roles::of(&core.roles, *cluster, id).has_no_tags {
+            let text =
+                format!("cluster_roles takes tags from this node, so {}/{cluster} cannot be active here", tag.name);
+            return Err(SetupError::param_at("sharing_tag", at, text));
+        }
+    }
     let database = if params.int("db_mode", 1) == 0 {
         core.clusters = script_clusters(params, id)?;
         if let Some(token) = &security.token {

@@ -381,7 +381,12 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
         node.stats.computed("clusterer", name, move || clusterer.security.counts().get(at).copied().unwrap_or(0));
     }
     clusterer.security.set_node(node);
-    if clusterer.security.has_secrets() {
+    if node.has_module("proto_bins")
+        && let Some(certificates) = node.state::<crate::tls_mgm::TlsManagement>()
+    {
+        clusterer.security.set_tls(certificates.mutual().clone());
+    }
+    if clusterer.security.is_protected() {
         node.set_link_layer(Arc::new(security::Layer(clusterer.security.clone())));
     }
     let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [

@@ -36,12 +36,24 @@ impl Security {
         // The number of a bridge packet's source belongs to another cluster.
         let src = if trailer.is_bridge() { None } else { Some(src) };
         self.check_link(&entry, ip, cluster).map_err(|reason| (src, reason))?;
+        // A certificate opens the cluster only to a node of it; its pings have come before what it passes on.
+        if let Entry::Certified(peer) = &entry
+            && self.is_secured(cluster)
+            && !src.is_some_and(|src| peer.is_node(cluster.0, src.0))
+            && peer.known_node(cluster.0).is_none()
+        {
+            return Err((
+                src,
+                Cow::Owned(format!("the certificate is that of no node of cluster {cluster} seen so far")),
+            ));
+        }
         if let Some(src) = src
             && packet.capability() == CAPABILITY_EXTRA.as_bytes()
             && let Ok(Some(extra)) = decode_extra(packet, self.family(cluster))
         {
             let relay = match &entry {
                 Entry::Proven { node, .. } => *node,
+                Entry::Certified(peer) => peer.known_node(cluster.0).map_or(src, NodeId),
                 Entry::Plain => src,
             };
             self.check_extra(cluster, src, relay, &extra.fields).map_err(|reason| (Some(src), reason))?;
@@ -64,6 +76,7 @@ impl Security {
                 "a packet of cluster {cluster} came over a link that proved the secret of cluster {proven}: use one \
                  cluster_secret without cluster_id for clusters with common nodes"
             ))),
+            Entry::Certified(_) => Ok(()),
             Entry::Plain if self.is_legacy_address(cluster, ip) => Ok(()),
             Entry::Plain => Err(Cow::Owned(format!("a plain packet of cluster {cluster}, which has a secret"))),
         }
@@ -79,6 +92,7 @@ impl Security {
         }
         let is_sender = |node: NodeId| match entry {
             Entry::Proven { node: proven, .. } => node == *proven,
+            Entry::Certified(peer) => peer.is_node(cluster.0, node.0) || self.is_legacy_node(cluster, node, Some(ip)),
             Entry::Plain => self.is_legacy_node(cluster, node, Some(ip)),
         };
         if is_sender(source) {
@@ -98,7 +112,12 @@ impl Security {
             Entry::Proven { node, .. } => {
                 format!("a packet of node {source} came over the link of node {node}, which proved to be that node")
             }
-            Entry::Plain => format!("a plain packet of node {source} of cluster {cluster}, which is not named in cluster_legacy"),
+            Entry::Certified(_) => format!(
+                "a packet of node {source}, but the certificate of its link lacks the name node{source}.cluster{cluster}.tandem"
+            ),
+            Entry::Plain => {
+                format!("a plain packet of node {source} of cluster {cluster}, which is not named in cluster_legacy")
+            }
         };
         Err((Some(source), Cow::Owned(reason)))
     }

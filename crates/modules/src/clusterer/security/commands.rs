@@ -68,11 +68,15 @@ fn links(security: &Security) -> Json {
     let mut rows: Vec<_> = security.links.read().iter().map(|(conn, row)| (conn.0, row.clone())).collect();
     rows.sort_by_key(|(conn, _)| *conn);
     let links = rows.into_iter().map(|(_, row)| {
-        let mut object = json!({ "Address": row.remote.to_string(), "Direction": way(row.is_opened), "Since": row.since });
+        let mut object =
+            json!({ "Address": row.remote.to_string(), "Direction": way(row.is_opened), "Since": row.since });
         if let Some(map) = object.as_object_mut() {
             match row.entry {
                 Entry::Plain => {
                     map.insert("State".into(), "plain".into());
+                }
+                Entry::Certified(_) => {
+                    map.insert("State".into(), "certified".into());
                 }
                 Entry::Proven { node, cluster, secret_id } => {
                     map.insert("State".into(), "proven".into());
@@ -170,7 +174,10 @@ fn join(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResult {
     *security.joining.lock() = Some(token);
     let is_known = clusterer.read(|core| {
         let lists = core.list();
-        lists.iter().filter(|list| list.cluster_id == cluster).any(|list| list.nodes.iter().any(|row| row.node_id == seed))
+        lists
+            .iter()
+            .filter(|list| list.cluster_id == cluster)
+            .any(|list| list.nodes.iter().any(|row| row.node_id == seed))
     });
     if is_known == Some(false) && clusterer.configuration.database.is_none() {
         let url = url.parse().map_err(|_| refused("the token names a listener that cannot be used"))?;

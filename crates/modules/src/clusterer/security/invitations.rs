@@ -50,12 +50,14 @@ impl Security {
         let seed_url = self.clusters.read().iter().find(|(id, _)| *id == cluster).map(|(_, url)| url.clone());
         let seed_url = seed_url.ok_or_else(|| format!("this node is not in cluster {cluster}"))?;
         let number: [u8; TICKET_LEN] = rand::random();
-        let ticket = Ticket { cluster: cluster.0, node: node.0, expires: node::unix_secs().saturating_add(ttl), number };
+        let ticket =
+            Ticket { cluster: cluster.0, node: node.0, expires: node::unix_secs().saturating_add(ttl), number };
         let one_time = ticket.one_time(&secret);
         let mut invitations = self.invitations.lock();
         if invitations.0.len() >= INVITATIONS_MAX {
             let at = invitations.0.iter().position(|known| known.state() != "open");
-            let at = at.ok_or_else(|| format!("{INVITATIONS_MAX} tokens are open: revoke one with cluster_invite_revoke"))?;
+            let at =
+                at.ok_or_else(|| format!("{INVITATIONS_MAX} tokens are open: revoke one with cluster_invite_revoke"))?;
             invitations.0.remove(at);
         }
         invitations.0.push(Invitation { ticket: ticket.clone(), one_time, fate: Fate::Open });

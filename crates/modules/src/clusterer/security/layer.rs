@@ -20,7 +20,10 @@ pub(in crate::clusterer) struct Layer(pub(in crate::clusterer) Arc<Security>);
 impl LinkLayer for Layer {
     fn filter(&self, request: &LinkRequest) -> Result<Option<Box<dyn LinkFilter>>, String> {
         let security = &self.0;
-        if request.proto != Proto::Bin || !security.has_secrets() {
+        if request.proto == Proto::Bins {
+            return security.tls_filter(request).map(Some);
+        }
+        if request.proto != Proto::Bin || !security.is_protected() {
             return Ok(None);
         }
         let link = if request.is_opened {
@@ -36,19 +39,21 @@ impl LinkLayer for Layer {
             let gate = Door { security: security.clone(), remote: request.remote };
             Link::accept(Box::new(gate), security.own.0)
         };
-        let filter = Filter { security: security.clone(), request: *request, link, was_connected: false, is_done: false };
+        let filter =
+            Filter { security: security.clone(), request: *request, link, was_connected: false, is_done: false };
         Ok(Some(Box::new(filter)))
     }
 
     fn vouch(&self, conn: ConnId, remote: SocketAddr, id: i32) {
         let security = &self.0;
-        let cluster = security.clusters.read().first().map_or(0, |(id, _)| security.key_cluster(*id));
+        let first = security.clusters.read().first().map(|(id, _)| *id);
+        let cluster = first.map_or(0, |id| security.key_cluster(id));
         let entry = Entry::Proven { node: NodeId(id), cluster, secret_id: "vouched".to_owned() };
         security.linked(conn, LinkRow { remote, is_opened: false, entry, since: node::unix_secs() });
     }
 }
 
-fn row(request: &LinkRequest, entry: Entry) -> LinkRow {
+pub(super) fn row(request: &LinkRequest, entry: Entry) -> LinkRow {
     LinkRow { remote: request.remote, is_opened: request.is_opened, entry, since: node::unix_secs() }
 }
 
@@ -56,7 +61,14 @@ impl Security {
     /// The opening end of a link to a node's listener; `None` for plain BIN.
     fn open(&self, remote: SocketAddr) -> Result<Option<Link>, LinkError> {
         let peers = self.peers_at(remote);
-        let token = self.joining.lock().clone();
+        let token = {
+            let mut joining = self.joining.lock();
+            if joining.as_ref().is_some_and(|token| token.ticket.expires <= node::unix_secs()) {
+                tracing::error!("the join token has expired: make a new one with `tandem ctl cluster invite`");
+                *joining = None;
+            }
+            joining.clone()
+        };
         if let Some(token) = token
             && (seed_address(&token) == Some(remote) || peers.iter().any(|(_, node)| node.0 == token.seed_node))
         {
@@ -71,6 +83,12 @@ impl Security {
         let older = self.older.lock().get(&remote).copied().unwrap_or(0);
         let back = older.checked_rem(secrets.len()).unwrap_or(0);
         let Some(secret) = secrets.iter().rev().nth(back) else {
+            if !self.has_source(*cluster) {
+                return Err(LinkError::Refused(format!(
+                    "cluster {cluster} is linked by TLS, but the url of node {node} is plain: give it a bins: url, or name \
+                     it in cluster_legacy"
+                )));
+            }
             return Err(LinkError::Refused(format!(
                 "this node has no secret of cluster {cluster} yet: join it with `tandem ctl cluster join TOKEN`"
             )));
@@ -244,4 +262,3 @@ impl Drop for Filter {
         self.failed(&error);
     }
 }
-

@@ -10,38 +10,47 @@ mod settings;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
+mod tls;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tandem_cluster::{ClusterConfig, ClusterId, Family, NodeId, Roles};
-use tandem_link::{JoinToken, LinkError, Secret};
+use tandem_link::{JoinToken, LinkError, PeerCertificate, Secret, Tls};
+use tandem_module::clock;
 use tandem_module::node::{self, NodeRef};
 use tandem_module::transport::ConnId;
 
-use self::invitations::Invitations;
 pub(super) use self::commands::{COMMANDS, explained, register};
+use self::invitations::Invitations;
 pub(super) use self::layer::Layer;
 pub(super) use self::observe::start;
-pub(super) use self::settings::Settings;
 use self::settings::KeyRing;
+pub(super) use self::settings::Settings;
 
 /// Peers whose address is remembered.
 const PEERS_MAX: usize = 4096;
 /// Refusals remembered; the oldest is forgotten.
 const REFUSALS_MAX: usize = 64;
 
+/// Refusals logged within [`TELL_WINDOW`]: whoever knocks chooses the words, so that each could be a new one.
+const TELLS_MAX: u32 = 10;
+const TELL_WINDOW: Duration = Duration::from_secs(10);
+
 /// How a connection was let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Entry {
     /// Without proof, as legacy.
     Plain,
     /// With the secret: the node it is and the cluster of the secret (0: of all).
     Proven { node: NodeId, cluster: i32, secret_id: String },
+    /// With a certificate, which says what nodes it is.
+    Certified(Arc<PeerCertificate>),
 }
 
 /// A connection in use.
@@ -85,13 +94,20 @@ pub(super) struct Security {
     peers: RwLock<HashMap<SocketAddr, Vec<(ClusterId, NodeId)>>>,
     links: RwLock<HashMap<ConnId, LinkRow>>,
     refusals: Mutex<VecDeque<Refusal>>,
+    /// Beginning of the window and lines logged in it.
+    told: Mutex<(Instant, u32)>,
     /// How many secrets back from the newest an address is tried with.
     older: Mutex<HashMap<SocketAddr, usize>>,
     invitations: Mutex<Invitations>,
     joining: Mutex<Option<JoinToken>>,
     claims: Mutex<observe::Claims>,
     counts: Counts,
+    tls: OnceLock<Tls>,
     node: OnceLock<NodeRef>,
+}
+
+fn canonical(ip: Option<IpAddr>) -> Option<IpAddr> {
+    ip.map(|ip| ip.to_canonical())
 }
 
 impl Security {
@@ -106,11 +122,13 @@ impl Security {
             peers: RwLock::default(),
             links: RwLock::default(),
             refusals: Mutex::default(),
+            told: Mutex::new((clock::now(), 0)),
             older: Mutex::default(),
             invitations: Mutex::default(),
             joining: Mutex::new(None),
             claims: Mutex::default(),
             counts: Counts::default(),
+            tls: OnceLock::new(),
             node: OnceLock::new(),
             settings,
         };
@@ -124,17 +142,31 @@ impl Security {
 
     /// Whether anything is to be checked at all; without, everything is as in OpenSIPS.
     pub(super) fn is_active(&self) -> bool {
-        self.has_secrets() || !self.settings.roles.is_empty() || !self.settings.commands.is_empty()
+        self.is_protected() || !self.settings.roles.is_empty() || !self.settings.commands.is_empty()
     }
 
-    /// Whether any cluster is set up with a secret.
-    pub(super) fn has_secrets(&self) -> bool {
-        !self.settings.sources.is_empty()
+    /// Whether there are secrets or certificates at all.
+    pub(super) fn is_protected(&self) -> bool {
+        !self.settings.sources.is_empty() || self.tls.get().is_some()
     }
 
-    /// Whether links of that cluster have to be proven.
-    pub(super) fn is_secured(&self, cluster: ClusterId) -> bool {
+    /// Certificates for `bins:` links, once, before the sockets are used.
+    pub(super) fn set_tls(&self, tls: Tls) {
+        let _ = self.tls.set(tls);
+    }
+
+    /// Whether there is a secret for the cluster, be its file empty or not.
+    fn has_source(&self, cluster: ClusterId) -> bool {
         self.settings.sources.iter().any(|source| source.cluster.is_none_or(|known| known == cluster))
+    }
+
+    /// Whether links of that cluster have to be proven: it has a secret, or this node is in it by a `bins:` url.
+    pub(super) fn is_secured(&self, cluster: ClusterId) -> bool {
+        if self.has_source(cluster) {
+            return true;
+        }
+        let is_bins = |url: &str| url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bins:"));
+        self.tls.get().is_some() && self.clusters.read().iter().any(|(id, url)| *id == cluster && is_bins(url))
     }
 
     /// The cluster under which the secret of `cluster` goes on the wire: 0 when it is that of all clusters.
@@ -188,7 +220,7 @@ impl Security {
         self.settings.legacy.iter().any(|peer| {
             peer.cluster == cluster
                 && peer.node.is_none_or(|known| known == node)
-                && (peer.ip.is_none() || ip.is_none() || peer.ip.map(|ip| ip.to_canonical()) == ip.map(|ip| ip.to_canonical()))
+                && (peer.ip.is_none() || ip.is_none() || canonical(peer.ip) == canonical(ip))
         })
     }
 
@@ -212,13 +244,12 @@ impl Security {
 
     /// Whether an accepted connection from that address may be plain: some cluster has no secret, or a legacy peer is there.
     fn may_be_plain(&self, ip: IpAddr) -> bool {
-        let clusters = self.clusters.read();
-        let mut ids = clusters.iter().map(|(id, _)| *id);
-        ids.any(|id| !self.is_secured(id) || self.is_legacy_address(id, ip))
+        let ids: Vec<ClusterId> = self.clusters.read().iter().map(|(id, _)| *id).collect();
+        ids.into_iter().any(|id| !self.is_secured(id) || self.is_legacy_address(id, ip))
     }
 
     fn linked(&self, conn: ConnId, row: LinkRow) {
-        if matches!(row.entry, Entry::Proven { .. }) {
+        if !matches!(row.entry, Entry::Plain) {
             self.counts.proven.fetch_add(1, Ordering::Relaxed);
         }
         self.links.write().insert(conn, row);
@@ -251,10 +282,19 @@ impl Security {
         }
         refusals.push_back(refusal);
         drop(refusals);
-        if is_told {
+        if is_told && self.may_tell() {
             let way = if is_opened { "to" } else { "from" };
             tracing::warn!("cluster link {way} {remote} refused ({count} times): {reason}");
         }
+    }
+
+    fn may_tell(&self) -> bool {
+        let (mut told, now) = (self.told.lock(), clock::now());
+        if now.saturating_duration_since(told.0) >= TELL_WINDOW {
+            *told = (now, 0);
+        }
+        told.1 = told.1.saturating_add(1);
+        told.1 <= TELLS_MAX
     }
 
     fn link_refused(&self, remote: IpAddr, is_opened: bool, node: Option<NodeId>, error: &LinkError) {
@@ -296,7 +336,7 @@ impl Security {
                 plain.join(", ")
             );
         }
-        for cluster in clusters.iter().filter(|cluster| self.is_secured(**cluster)) {
+        for cluster in clusters.iter().filter(|cluster| self.has_source(**cluster)) {
             if self.newest(*cluster).is_none() {
                 tracing::warn!(
                     "cluster {cluster} has no secret yet, so nothing can link: this node waits for a join token \
@@ -305,7 +345,7 @@ impl Security {
             }
         }
         let mut named: Vec<i32> =
-            clusters.iter().filter(|id| self.is_secured(**id)).map(|id| self.key_cluster(*id)).collect();
+            clusters.iter().filter(|id| self.has_source(**id)).map(|id| self.key_cluster(*id)).collect();
         named.dedup();
         if named.len() > 1 {
             tracing::warn!(

@@ -90,7 +90,11 @@ fn diverging(nodes: &[ObservedNode]) -> Vec<Finding> {
     for node in reachable() {
         for (name, is_ok) in &node.capabilities {
             let [synced, unsynced] = with.entry((node.cluster, name.as_str())).or_default();
-            if *is_ok { synced.insert(node.node) } else { unsynced.insert(node.node) };
+            if *is_ok {
+                synced.insert(node.node)
+            } else {
+                unsynced.insert(node.node)
+            };
         }
     }
     let rows = with.into_iter().filter_map(|((cluster, name), [synced, unsynced])| {

@@ -94,7 +94,8 @@ fn cluster(fields: &[(&str, &str)]) -> Result<ClusterId, String> {
 impl Settings {
     /// Reads the parameters; `clusters` are those of the script, empty in database mode.
     pub(in crate::clusterer) fn read(params: &ParamValues) -> Result<Settings, SetupError> {
-        let lines = |name: &'static str| params.all(name).into_iter().enumerate().map(move |(at, line)| (name, at, line));
+        let lines =
+            |name: &'static str| params.all(name).into_iter().enumerate().map(move |(at, line)| (name, at, line));
         let mut settings = Settings::default();
         // The line is not repeated in errors: it may hold a secret.
         let wrong = |name, at, error: String| SetupError::param_at(name, at, error);

@@ -151,10 +151,8 @@ fn a_link_of_one_node_carries_no_packets_of_another() {
 
 #[test]
 fn during_a_rotation_both_secrets_are_taken_and_the_other_is_tried_after_a_failure() {
-    let rig = rig(&[
-        ("cluster_secret", SECRET),
-        ("cluster_secret", "cluster_id=1, id=2026b, secret=the newer of the two"),
-    ]);
+    let rig =
+        rig(&[("cluster_secret", SECRET), ("cluster_secret", "cluster_id=1, id=2026b, secret=the newer of the two")]);
     link(&rig, 2).unwrap();
     let mut second = accepted(&rig);
     handshake(&mut opener(&secret("2026b", "the newer of the two"), 2), second.as_mut()).unwrap();
@@ -183,8 +181,13 @@ fn with_a_secret_commands_from_afar_run_only_when_allowed() {
     let other = ("cluster_mi_allow", "cluster_id=1, command=log_level, node_id=3");
     let role = ("cluster_roles", "cluster_id=1, node_id=2, roles=no-mi");
     let secret = ("cluster_secret", SECRET);
-    let cases: [(&[(&str, &str)], bool); 5] =
-        [(&[secret], false), (&[secret, allow], true), (&[secret, other], false), (&[secret, allow, role], false), (&[role], false)];
+    let cases: [(&[(&str, &str)], bool); 5] = [
+        (&[secret], false),
+        (&[secret, allow], true),
+        (&[secret, other], false),
+        (&[secret, allow, role], false),
+        (&[role], false),
+    ];
     for (params, is_run) in cases {
         let rig = rig(params);
         let mut peer = Peer::new(2, 1, true);
@@ -206,10 +209,7 @@ fn tag_state(rig: &Rig) -> String {
 #[test]
 fn claims_of_a_node_without_tags_are_not_heard() {
     for has_extensions in [false, true] {
-        let rig = rig(&[
-            ("cluster_roles", "cluster_id=1, node_id=2, roles=no-tags"),
-            ("sharing_tag", "vip/1=active"),
-        ]);
+        let rig = rig(&[("cluster_roles", "cluster_id=1, node_id=2, roles=no-tags"), ("sharing_tag", "vip/1=active")]);
         let mut peer = Peer::new(2, 1, has_extensions);
         peer.exchange(&rig);
         peer.take_tag("vip");
@@ -224,7 +224,8 @@ fn an_observer_takes_no_tags_removes_no_nodes_and_sends_no_commands() {
     let mut peer = Peer::new(2, 1, true);
     peer.exchange(&rig);
     assert!(is_up(&rig), "it is in the cluster");
-    let error = |command: &str, params: Vec<Json>| -> MiError { rig.mi(command, MiParams::Positional(params)).unwrap_err() };
+    let error =
+        |command: &str, params: Vec<Json>| -> MiError { rig.mi(command, MiParams::Positional(params)).unwrap_err() };
     assert!(error("clusterer:shtag_set_active", vec![json!("vip/1")]).message.contains("cluster_roles"));
     assert_eq!(error("clusterer:remove_node", vec![json!(1), json!(2)]).code, 403);
     assert_eq!(error("cluster_send_mi", vec![json!(1), json!(2), json!("ps")]).code, 403);
@@ -337,4 +338,88 @@ fn revoked_and_expired_tokens_are_refused() {
     assert!(meet(&late, &inviter).unwrap_err().contains("is revoked"));
     let error = inviter.mi("cluster_invite", MiParams::Positional(vec![json!(2), json!(1), json!(0)])).unwrap_err();
     assert_eq!(error.code, -32602);
+}
+
+const PEMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../link/tests/tls");
+
+/// A node in cluster 1 by TLS.
+fn tls_rig(more: &str) -> Rig {
+    let script = head(1, 2, "").replace("bin:127.0.9", "bins:127.0.9");
+    let modules = "loadmodule \"proto_bin.so\"\nloadmodule \"tls_mgm.so\"\nloadmodule \"proto_bins.so\"\n";
+    let script = script.replace("loadmodule \"proto_bin.so\"\n", modules);
+    let tls = |name: &str, value: &str| format!("modparam(\"tls_mgm\", \"{name}\", \"[c]{value}\")\n");
+    let tls: String = [
+        "modparam(\"tls_mgm\", \"server_domain\", \"c\")\nmodparam(\"tls_mgm\", \"client_domain\", \"c\")\n".to_owned(),
+        tls("certificate", &format!("{PEMS}/node1.pem")),
+        tls("private_key", &format!("{PEMS}/node1.key")),
+        tls("ca_list", &format!("{PEMS}/ca.pem")),
+        tls("verify_cert", "1"),
+    ]
+    .concat();
+    Rig::script(&format!("{script}{tls}{more}route {{ exit; }}\n"))
+}
+
+fn tls_of_node2() -> tandem_link::Tls {
+    let read = |name: &str| std::fs::read(format!("{PEMS}/{name}")).unwrap();
+    let files = tandem_link::TlsFiles {
+        certificate: read("node2.pem"),
+        private_key: read("node2.key").into(),
+        ca_list: read("ca.pem"),
+    };
+    tandem_link::Tls::mutual(&files).unwrap()
+}
+
+fn bins(rig: &Rig, remote: &str, is_opened: bool) -> Box<dyn LinkFilter> {
+    let remote = remote.parse().unwrap();
+    let request = LinkRequest { conn: ConnId(CONN), proto: Proto::Bins, socket: SocketId(1), is_opened, remote };
+    rig.node.link_layer().unwrap().filter(&request).unwrap().unwrap()
+}
+
+/// Opens a TLS link to the rig with the certificate of node 2.
+fn certify(rig: &Rig) -> Result<(), String> {
+    let mut a = tls_of_node2().open("127.0.9.1".parse().unwrap()).unwrap();
+    let mut b = bins(rig, "127.0.9.2:40002", false);
+    let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
+    a.connected(&mut to_b).unwrap();
+    while !to_a.is_empty() || !to_b.is_empty() {
+        b.received(&std::mem::take(&mut to_b), &mut Vec::new(), &mut to_a)?;
+        a.received(&std::mem::take(&mut to_a), &mut Vec::new(), &mut to_b).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn by_tls_the_node_of_the_certificate_is_up_and_no_other() {
+    let rig = tls_rig("");
+    certify(&rig).unwrap();
+    let mut peer = Peer::new(2, 1, true);
+    peer.exchange(&rig);
+    assert!(is_up(&rig), "{}", explained(&rig));
+    let mut other = Peer::new(3, 1, true);
+    let now = other.now();
+    other.core.handle_timeout(now);
+    other.exchange(&rig);
+    assert!(explained(&rig).contains("node3.cluster1.tandem"), "{}", explained(&rig));
+    let mut plain = accepted(&rig);
+    assert!(plain.received(b"P4CK", &mut Vec::new(), &mut Vec::new()).unwrap_err().contains("plain BIN is refused"));
+}
+
+#[test]
+fn a_tls_link_to_the_wrong_node_is_refused() {
+    let more =
+        "modparam(\"clusterer\", \"neighbor_node_info\", \"cluster_id=1, node_id=3, url=bins:127.0.9.3:5555\")\n";
+    let rig = tls_rig(more);
+    for (node, is_right) in [(2, true), (3, false)] {
+        let mut a = bins(&rig, &format!("127.0.9.{node}:5555"), true);
+        let mut b = tls_of_node2().accept().unwrap();
+        let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
+        a.connected(&mut to_b).unwrap();
+        let mut result = Ok(());
+        while result.is_ok() && !to_b.is_empty() {
+            b.received(&std::mem::take(&mut to_b), &mut Vec::new(), &mut to_a).unwrap();
+            result = a.received(&std::mem::take(&mut to_a), &mut Vec::new(), &mut to_b);
+        }
+        assert_eq!(result.is_ok(), is_right, "{result:?}");
+    }
+    assert!(explained(&rig).contains("node3.cluster1.tandem"), "{}", explained(&rig));
 }
