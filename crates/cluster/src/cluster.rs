@@ -20,6 +20,7 @@ use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
+use crate::role::NodeRole;
 use crate::sharing_tag::SharingTag;
 
 /// What is the same for all clusters of the process.
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) parks_offenders: bool,
     /// Tells this start of the node from others.
     pub(crate) incarnation: u64,
+    pub(crate) roles: Vec<NodeRole>,
 }
 
 /// What every step needs: the time, the settings and where outputs go.

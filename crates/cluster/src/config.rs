@@ -7,6 +7,7 @@ use crate::error::ConfigError;
 use crate::family::Family;
 use crate::ids::{ClusterId, NodeId};
 use crate::limits::{CLUSTERS_MAX, NODES_MAX};
+use crate::role::NodeRole;
 use crate::url::BinUrl;
 
 /// Where node records come from (`db_mode`).
@@ -96,6 +97,8 @@ pub struct ClusterNodeConfig {
     pub tags: TagSettings,
     /// Whether a node or connection that sends nothing but malformed packets is left alone for a while.
     pub parks_offenders: bool,
+    /// What nodes may not do; nothing is taken from those that are not named.
+    pub roles: Vec<NodeRole>,
 }
 
 /// Settings of sharing tags among Tandem nodes; without effect on what OpenSIPS nodes see.
@@ -129,6 +132,7 @@ impl ClusterNodeConfig {
             has_extensions: false,
             tags: TagSettings::default(),
             parks_offenders: true,
+            roles: Vec::new(),
         }
     }
 

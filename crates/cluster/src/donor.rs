@@ -46,7 +46,7 @@ impl Cluster {
         let is_reachable = self.next_hop(requester).is_some();
         let cluster = self.id;
         let Some(cap) = self.capability_mut(name) else { return };
-        if !cap.is_enabled {
+        if !cap.is_enabled || ctx.own_roles(cluster).is_no_donor {
             return;
         }
         if !is_reachable {

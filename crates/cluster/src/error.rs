@@ -125,6 +125,9 @@ pub enum RemoveNodeError {
     /// 400 `Unknown node id`, the own one included.
     #[error("Unknown node id")]
     UnknownNode,
+    /// The own role does not allow it.
+    #[error("this node is an observer (cluster_roles): it removes no nodes")]
+    Role,
 }
 
 /// Why a sharing tag command did nothing.
@@ -136,6 +139,9 @@ pub enum SharingTagError {
     /// More than [`crate::SHARING_TAGS_MAX`] tags in the cluster.
     #[error("too many sharing tags")]
     TooMany,
+    /// The own role does not allow it.
+    #[error("this node may not hold sharing tags (cluster_roles)")]
+    Role,
 }
 
 /// Why a step of a sync was refused.

@@ -9,6 +9,9 @@ use crate::packet::{InternalPacket, NodeIds};
 impl Cluster {
     /// Sends a copy with the own id appended to the path to every neighbour not in the path.
     pub(crate) fn flood(&mut self, ctx: &mut Ctx<'_>, packet: InternalPacket<'_>) {
+        if ctx.own_roles(self.id).is_observer {
+            return;
+        }
         let mut packet = packet;
         let source = packet.source_id;
         let own_id: NodeId = ctx.settings.node_id;

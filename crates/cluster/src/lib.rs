@@ -31,10 +31,12 @@ mod log;
 mod message;
 mod node;
 mod node_info;
+mod observe;
 mod outbox;
 mod packet;
 mod receive;
 mod recent_tags;
+mod role;
 mod routing;
 mod sharing_tag;
 mod sync;
@@ -70,12 +72,14 @@ pub use log::{LogEvent, LogLevel};
 pub use message::{AddrKind, Destination, RngSource, SentRequest, Tag};
 pub use node::{ClusterNode, DropReason, Verdict};
 pub use node_info::{NodeInfoError, parse_node_info};
+pub use observe::ObservedNode;
 pub use outbox::{Output, SendClass, SendPacket};
 pub use packet::{
     CapabilityEntry, CapabilityStateEntry, Chunks, Description, Extra, ExtraPacket, Internal, InternalPacket, NodeIds,
     Stamp, TopologyEntry, decode_extra, decode_internal, encode_extra, encode_internal,
 };
 pub use recent_tags::{HeldReply, RecentTags, RecentTagsLimits};
+pub use role::{NodeRole, Roles};
 pub use url::{BinUrl, Transport, UrlError};
 
 mod limits;

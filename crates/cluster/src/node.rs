@@ -115,6 +115,7 @@ impl ClusterNode {
             tags: config.tags,
             parks_offenders: config.parks_offenders,
             incarnation: rng.next_u64(),
+            roles: config.roles,
         };
         let has_extensions = config.has_extensions;
         let clusters =
@@ -457,6 +458,9 @@ impl ClusterNode {
             return Err(RemoveNodeError::DatabaseMode);
         }
         self.on(cluster, now, |cluster, ctx| {
+            if ctx.own_roles(cluster.id).is_observer {
+                return Err(RemoveNodeError::Role);
+            }
             cluster.node(node).ok_or(RemoveNodeError::UnknownNode)?;
             cluster.remove_node(ctx, node);
             Ok(())

@@ -434,7 +434,7 @@ impl Cluster {
 
     /// REMOVE_NODE from another node.
     fn take_remove_node(&mut self, ctx: &mut Ctx<'_>, by: NodeId, target: NodeId) {
-        if ctx.settings.provisioning == Provisioning::Database {
+        if ctx.settings.provisioning == Provisioning::Database || ctx.roles(self.id, by).is_observer {
             return;
         }
         if target == ctx.settings.node_id {

@@ -113,6 +113,9 @@ impl Cluster {
         reason: SharingTagReason,
     ) -> Result<(), SharingTagError> {
         let own_id = ctx.settings.node_id;
+        if ctx.own_roles(self.id).has_no_tags {
+            return Err(SharingTagError::Role);
+        }
         let tag = self.sharing_tag(name)?;
         let was_active = std::mem::replace(&mut tag.is_active, true);
         if !was_active || tag.epoch == 0 {
@@ -162,6 +165,9 @@ impl Cluster {
     /// SHTAG_ACTIVE: another node has the tag now, whatever was before. From a node of ours it says nothing: the claim
     /// with its epoch does.
     pub(crate) fn take_tag_active(&mut self, ctx: &mut Ctx<'_>, src: NodeId, name: &[u8]) {
+        if ctx.roles(self.id, src).has_no_tags {
+            return;
+        }
         let name = String::from_utf8_lossy(name).into_owned();
         if self.is_tandem(src) {
             // The name becomes known as it does in OpenSIPS.

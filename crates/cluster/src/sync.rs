@@ -87,13 +87,14 @@ impl Cluster {
         }
     }
 
-    fn find_donor(&self, name: &str) -> Option<NodeId> {
+    fn find_donor(&self, ctx: &Ctx<'_>, name: &str) -> Option<NodeId> {
         let cap = self.capability(name.as_bytes())?;
         let condition = cap.options.donor;
         let is_donor = |node: &&Node| {
             node.next_hop.is_some()
                 && node.record.is_enabled
                 && node.has_capability_ok(name)
+                && !ctx.roles(self.id, node.id()).is_no_donor
                 && match condition {
                     DonorCondition::Any => true,
                     DonorCondition::SameSipAddr => node.record.sip_addr == self.own.sip_addr,
@@ -132,7 +133,7 @@ impl Cluster {
         if self.ask_to_resume(ctx, name) {
             return true;
         }
-        let Some(donor) = self.find_donor(name) else { return false };
+        let Some(donor) = self.find_donor(ctx, name) else { return false };
         let fields = Extra::SyncReq { capability: name.as_bytes() };
         let Some(bytes) = self.extra(ctx, donor, fields) else { return false };
         if self.route(ctx, donor, SendClass::Message, bytes).is_err() {

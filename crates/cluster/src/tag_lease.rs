@@ -72,6 +72,9 @@ impl Cluster {
         holder: NodeId,
         lease_ms: u32,
     ) {
+        if ctx.roles(self.id, holder).has_no_tags {
+            return;
+        }
         let own_id = ctx.settings.node_id;
         let lease = Duration::from_millis(u64::from(lease_ms)).min(TAG_LEASE_MAX);
         let name = String::from_utf8_lossy(name).into_owned();
@@ -170,7 +173,7 @@ impl Cluster {
         if !ctx.settings.tags.is_takeover_enabled {
             return;
         }
-        if self.is_next_holder(ctx.settings.node_id, holder) {
+        if self.is_next_holder(ctx, holder) {
             // Only fails for one tag too many, and this one is there.
             let _ = self.activate_tag(ctx, name, SharingTagReason::Takeover(holder));
         } else if let Ok(tag) = self.sharing_tag(name) {
@@ -180,11 +183,16 @@ impl Cluster {
     }
 
     /// Whether this node has the lowest (priority, id) of the nodes of ours that can be reached.
-    fn is_next_holder(&self, own_id: NodeId, gone: NodeId) -> bool {
-        let own = (self.own.priority, own_id);
+    fn is_next_holder(&self, ctx: &Ctx<'_>, gone: NodeId) -> bool {
+        let own = (self.own.priority, ctx.settings.node_id);
+        let may_hold = |id| !ctx.roles(self.id, id).has_no_tags;
+        if !may_hold(ctx.settings.node_id) {
+            return false;
+        }
         let others = self
             .nodes
             .iter()
+            .filter(|node| may_hold(node.id()))
             .filter(|node| node.id() != gone && node.next_hop.is_some() && node.has_capability(CAPABILITY_TANDEM));
         others.map(|node| (node.record.priority, node.id())).all(|other| own < other)
     }

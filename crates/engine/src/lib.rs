@@ -3,6 +3,7 @@
 
 mod fixed;
 mod handler;
+mod links;
 pub mod loader;
 mod preprocess;
 mod reload;

@@ -13,6 +13,7 @@ use tandem_module::worker::{Task, WorkerId, Workers};
 use tandem_net::{BindError, Mailbox, Network};
 
 use crate::handler::Worker;
+use crate::links::LinkFilters;
 use crate::loader::Loaded;
 use crate::reload::Reloader;
 use crate::resolver::DnsResolver;
@@ -70,7 +71,7 @@ impl Server {
             .thread_name("tandem-io")
             .enable_all()
             .build()?;
-        let network = Network::bind(net, listeners)?;
+        let network = Network::bind_with(net, listeners, Some(Arc::new(LinkFilters::new(node))))?;
         let sockets = network.listeners().iter().map(|listener| {
             let spec = listener.spec();
             let socket = Socket::new(

@@ -25,7 +25,7 @@ use crate::run::ParkingLot;
 use crate::settings::Settings;
 use crate::stat::StatRegistry;
 use crate::transaction::TransactionLayer;
-use crate::transport::{ConnId, Proto, Resolver, Socket, SocketId, Source, Transport};
+use crate::transport::{ConnId, LinkLayer, Proto, Resolver, Socket, SocketId, Source, Transport};
 use crate::worker::Workers;
 use crate::writes::Writes;
 
@@ -100,6 +100,7 @@ pub struct Node {
     route_hooks: RwLock<Vec<RouteHook>>,
     reply_filters: RwLock<Vec<ReplyFilter>>,
     bin_sink: OnceLock<BinSink>,
+    link_layer: OnceLock<Arc<dyn LinkLayer>>,
     close_sinks: RwLock<Vec<CloseSink>>,
     reload: OnceLock<Reload>,
     is_stopping: AtomicBool,
@@ -314,6 +315,16 @@ impl Node {
         }
     }
 
+    /// The byte layers of cluster connections; `None` leaves all of them plain.
+    pub fn link_layer(&self) -> Option<&Arc<dyn LinkLayer>> {
+        self.link_layer.get()
+    }
+
+    /// Set once by module `clusterer`, before the workers run.
+    pub fn set_link_layer(&self, layer: Arc<dyn LinkLayer>) {
+        let _ = self.link_layer.set(layer);
+    }
+
     /// Adds one who is told of closed connections.
     pub fn add_close_sink(&self, sink: CloseSink) {
         self.close_sinks.write().push(sink);
@@ -443,6 +454,7 @@ impl NodeBuilder {
             route_hooks: RwLock::new(Vec::new()),
             reply_filters: RwLock::new(Vec::new()),
             bin_sink: OnceLock::new(),
+            link_layer: OnceLock::new(),
             close_sinks: RwLock::new(Vec::new()),
             reload: OnceLock::new(),
             is_stopping: AtomicBool::new(false),

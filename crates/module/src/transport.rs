@@ -263,6 +263,60 @@ pub trait Transport: Send + Sync {
     fn local_address(&self, to: SocketAddr) -> Option<IpAddr>;
 }
 
+/// A cluster or encrypted connection that is about to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRequest {
+    /// Its id.
+    pub conn: ConnId,
+    /// Protocol.
+    pub proto: Proto,
+    /// The listener.
+    pub socket: SocketId,
+    /// True when this process opens it, false when the peer did.
+    pub is_opened: bool,
+    /// The peer.
+    pub remote: SocketAddr,
+}
+
+/// The byte layer of one connection: wire bytes to plain ones and back. Its errors close the connection.
+pub trait LinkFilter: Send {
+    /// The connection is up; appends what must be written first.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    fn connected(&mut self, wire: &mut Vec<u8>) -> Result<(), String>;
+
+    /// Takes bytes from the wire; appends what they mean to `plain` and what must be answered to `wire`.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    fn received(&mut self, input: &[u8], plain: &mut Vec<u8>, wire: &mut Vec<u8>) -> Result<(), String>;
+
+    /// Takes a message to send; appends its wire form, or keeps it until the handshake is done.
+    ///
+    /// # Errors
+    /// Why the connection must be closed.
+    fn send(&mut self, message: &[u8], wire: &mut Vec<u8>) -> Result<(), String>;
+
+    /// Appends a farewell.
+    fn closing(&mut self, _wire: &mut Vec<u8>) {}
+
+    /// Whether the handshake is over; one that takes too long ends the connection.
+    fn is_settled(&self) -> bool;
+}
+
+/// Makes the byte layers of cluster connections; implemented by module `clusterer`.
+pub trait LinkLayer: Send + Sync {
+    /// The layer of one connection; `None` leaves its bytes alone. Called with locks of the network held: must not send.
+    ///
+    /// # Errors
+    /// Why the connection must not be made.
+    fn filter(&self, request: &LinkRequest) -> Result<Option<Box<dyn LinkFilter>>, String>;
+
+    /// A program that plays node `node` itself, without sockets, says that packets on `conn` are of that node.
+    fn vouch(&self, conn: ConnId, remote: SocketAddr, node: i32);
+}
+
 /// A name to resolve (RFC 3263, without NAPTR where the transport is given).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NameQuery {

@@ -36,6 +36,7 @@ pub mod permissions;
 pub mod presence;
 pub mod presence_xml;
 pub mod proto_bin;
+pub mod proto_bins;
 pub mod proto_tcp;
 pub mod proto_udp;
 pub mod registrar;
@@ -51,6 +52,7 @@ pub mod statistics;
 #[cfg(test)]
 pub mod test_rig;
 pub mod textops;
+pub mod tls_mgm;
 pub mod tm;
 pub mod uri;
 pub mod usrloc;
@@ -97,6 +99,8 @@ pub static ALL: &[&ModuleDecl] = &[
     &proto_udp::MODULE,
     &proto_tcp::MODULE,
     &proto_bin::MODULE,
+    &tls_mgm::MODULE,
+    &proto_bins::MODULE,
     &acc::MODULE,
     &dialog::MODULE,
     &cfgutils::MODULE,

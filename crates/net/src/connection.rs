@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     pub(crate) worker: usize,
     pub(crate) since: Instant,
     pub(crate) has_filter: bool,
+    /// The handshake of the byte layer is over.
+    is_settled: AtomicBool,
     pub(crate) stream: Socket,
     /// Other ports of the peer under which the connection may be found. Changed only under the table's lock.
     pub(crate) aliases: Mutex<SmallVec<[u16; 1]>>,
@@ -113,6 +115,7 @@ impl Connection {
             worker: seed.worker,
             since: seed.now,
             has_filter: filter.is_some(),
+            is_settled: AtomicBool::new(filter.as_ref().is_none_or(|filter| filter.is_settled())),
             stream,
             aliases: Mutex::new(SmallVec::new()),
             last_activity_ms: AtomicU64::new(seed.now_ms),
@@ -159,6 +162,10 @@ impl Connection {
 
     pub(crate) fn last_activity_ms(&self) -> u64 {
         self.last_activity_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
     }
 
     /// Writes a message or queues what the system does not take now; the owning worker is told by the event queue when
@@ -241,7 +248,11 @@ impl Connection {
     pub(crate) fn unwrap(&self, input: &[u8], plain: &mut Vec<u8>) -> Result<(), CloseReason> {
         let mut output = self.output.lock();
         let mut wire = Vec::new();
-        output.with_filter(|filter| filter.received(input, plain, &mut wire))?;
+        let result = output.with_filter(|filter| filter.received(input, plain, &mut wire));
+        if !self.is_settled() && output.filter.as_ref().is_some_and(|filter| filter.is_settled()) {
+            self.is_settled.store(true, Ordering::Relaxed);
+        }
+        result?;
         self.write_or_queue(&mut output, &wire)
     }
 

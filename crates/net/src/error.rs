@@ -139,6 +139,9 @@ pub enum CloseReason {
     /// The peer reads too slowly.
     #[error("output queue full")]
     QueueFull,
+    /// The handshake of the byte layer was not over in time.
+    #[error("handshake took too long")]
+    HandshakeTimeout,
     /// A message was not complete in time.
     #[error("incomplete message timed out")]
     MessageTimeout,

@@ -1,9 +1,9 @@
-//! The pluggable byte layer between a stream socket and its framer (TLS later). Contains no encryption itself.
+//! The pluggable byte layer between a stream socket and its framer. Contains no encryption itself.
 
 use std::net::SocketAddr;
 
 use crate::connection::Direction;
-use crate::proto::{Proto, SocketId};
+use crate::proto::{ConnId, Proto, SocketId};
 
 /// A byte layer failed; the connection is closed with the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,26 @@ pub trait ByteFilter: Send {
 
     /// Appends a farewell before an orderly close.
     fn closing(&mut self, wire: &mut Vec<u8>);
+
+    /// True when its handshake is over. A connection whose handshake takes too long is closed.
+    fn is_settled(&self) -> bool {
+        true
+    }
+}
+
+/// The connection a byte layer may be wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterRequest {
+    /// Its id.
+    pub conn: ConnId,
+    /// Its transport.
+    pub proto: Proto,
+    /// The listener that accepted it or that it is opened for.
+    pub socket: SocketId,
+    /// Who opens it.
+    pub direction: Direction,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
 }
 
 /// Makes the byte layer of a new connection.
@@ -32,12 +52,6 @@ pub trait FilterFactory: Send + Sync {
     /// True when connections of this transport can be made.
     fn supports(&self, proto: Proto) -> bool;
 
-    /// A filter for one connection; `None` passes bytes through unchanged.
-    fn filter(
-        &self,
-        proto: Proto,
-        socket: SocketId,
-        direction: Direction,
-        remote: SocketAddr,
-    ) -> Result<Option<Box<dyn ByteFilter>>, FilterError>;
+    /// A filter for one connection of an encrypted or cluster transport; `None` passes bytes through unchanged.
+    fn filter(&self, request: &FilterRequest) -> Result<Option<Box<dyn ByteFilter>>, FilterError>;
 }

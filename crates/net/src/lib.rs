@@ -45,7 +45,7 @@ pub use addr::{interface_addresses, local_address_for, resolve_host};
 pub use config::{Keepalive, ListenSpec, NetConfig, StreamConfig};
 pub use connection::{ConnectionInfo, Direction};
 pub use error::{BindError, CloseReason, FrameError, SendError};
-pub use filter::{ByteFilter, FilterError, FilterFactory};
+pub use filter::{ByteFilter, FilterError, FilterFactory, FilterRequest};
 pub use handler::{Closed, Handler, Inbound, LoopbackHandler};
 pub use listener::Listener;
 pub use mailbox::{Mailbox, WorkerWaker};

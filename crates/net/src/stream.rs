@@ -11,6 +11,8 @@ use crate::framer::{Frame, Framer};
 
 /// Reads of one connection before the others get their turn.
 const READS_PER_TURN_MAX: usize = 4;
+/// How long the handshake of a byte layer may take.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Room for one read.
 pub(crate) const READ_BYTES: usize = 65_536;
 
@@ -80,6 +82,9 @@ impl Stream {
                 if let Err(reason) = self.connection.unwrap(wire, &mut buffers.plain) {
                     return Turn::Close(reason);
                 }
+                if buffers.plain.is_empty() {
+                    continue;
+                }
                 self.framer.push(&buffers.plain, now);
             } else {
                 self.framer.push(wire, now);
@@ -99,6 +104,10 @@ impl Stream {
     pub(crate) fn deadline(&self, started: Instant, connect: Duration, lifetime: Duration) -> (Instant, CloseReason) {
         if self.local.is_none() {
             return (self.connection.since + connect, CloseReason::ConnectTimeout);
+        }
+        if !self.connection.is_settled() {
+            let end = self.connection.since + connect + HANDSHAKE_TIME_MAX;
+            return (end, CloseReason::HandshakeTimeout);
         }
         let silent = Duration::from_millis(self.connection.last_activity_ms()) + lifetime;
         let idle = started + silent.max(Duration::from_millis(self.connection.keep_until_ms()));

@@ -3,11 +3,10 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{Running, bin, listen, sip, workers};
-use tandem_net::{ByteFilter, CloseReason, Direction, FilterError, FilterFactory, Proto, SocketId, Target};
+use tandem_net::{ByteFilter, CloseReason, Direction, FilterError, FilterFactory, FilterRequest, Proto, Target};
 
 const HELLO: u8 = 0xaa;
 
@@ -59,15 +58,10 @@ impl FilterFactory for Toys {
         true
     }
 
-    fn filter(
-        &self,
-        proto: Proto,
-        _socket: SocketId,
-        direction: Direction,
-        _remote: SocketAddr,
-    ) -> Result<Option<Box<dyn ByteFilter>>, FilterError> {
-        assert!(proto.is_encrypted());
-        Ok(Some(Box::new(Toy { is_ready: false, opener: direction == Direction::Opened, waiting: Vec::new() })))
+    fn filter(&self, request: &FilterRequest) -> Result<Option<Box<dyn ByteFilter>>, FilterError> {
+        assert!(request.proto.is_encrypted() || request.proto.is_bin());
+        let opener = request.direction == Direction::Opened;
+        Ok(Some(Box::new(Toy { is_ready: false, opener, waiting: Vec::new() })))
     }
 }
 

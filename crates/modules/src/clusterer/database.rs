@@ -27,11 +27,10 @@ fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
     let Some(workers) = node.workers() else { return };
     workers.spawn(Box::pin(async move {
         match load(node, &clusterer.configuration).await {
-            Ok(config) => {
-                if let Err(error) = clusterer.begin(node, config) {
-                    tracing::error!("the node table cannot be used: {error}");
-                }
-            }
+            Ok(config) => match clusterer.begin(node, config) {
+                Ok(()) => super::security::start(node, clusterer),
+                Err(error) => tracing::error!("the node table cannot be used: {error}"),
+            },
             Err(error) => {
                 tracing::error!("cluster nodes cannot be loaded, trying again in {} s: {error}", RETRY.as_secs());
                 if let Some(workers) = node.workers() {
@@ -58,6 +57,7 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
         };
         let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
         let bridges = config.bridges;
+        clusterer.security.set_clusters(&config.clusters);
         let reload = |core: &mut tandem_cluster::ClusterNode| {
             let done = core.reload(config.clusters, clusterer.now());
             if done.is_ok() {

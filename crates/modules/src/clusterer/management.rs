@@ -252,6 +252,7 @@ fn remove_node(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiR
     match clusterer.with(node, |core| core.remove_node(cluster, id, clusterer.now())) {
         Some(Ok(())) => Ok(json!("OK")),
         Some(Err(RemoveNodeError::DatabaseMode)) => Err(MiError::new(400, "Running in DB mode")),
+        Some(Err(error @ RemoveNodeError::Role)) => Err(MiError::new(403, error.to_string())),
         Some(Err(RemoveNodeError::UnknownNode)) => Err(MiError::new(400, "Unknown node id")),
         Some(Err(RemoveNodeError::UnknownCluster)) | None => Err(MiError::new(400, "Unknown cluster id")),
     }
@@ -273,9 +274,17 @@ fn command_params(request: &MiRequest) -> Result<Vec<String>, MiError> {
     }
 }
 
+fn may_send_commands(clusterer: &Clusterer, cluster: ClusterId) -> Result<(), MiError> {
+    if clusterer.security.own_roles(cluster).has_no_mi {
+        return Err(MiError::new(403, "the role of this node (cluster_roles) is no-mi: it sends no commands"));
+    }
+    Ok(())
+}
+
 fn send_mi(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResult {
     let (cluster, to) = (cluster_of(request)?, NodeId(id_of(request, "destination")?));
     let (command, params) = (request.text("cmd_name")?, command_params(request)?);
+    may_send_commands(clusterer, cluster)?;
     let params: Vec<&[u8]> = params.iter().map(|param| param.as_bytes()).collect();
     match clusterer.with(node, |core| core.send_mi(cluster, to, command.as_bytes(), &params, clusterer.now())) {
         Some(Ok(())) => Ok(json!("OK")),
@@ -286,7 +295,11 @@ fn send_mi(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResul
 }
 
 fn broadcast_mi(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiReply {
-    let parsed = (|| Ok((cluster_of(request)?, request.text("cmd_name")?, command_params(request)?)))();
+    let parsed = (|| {
+        let cluster = cluster_of(request)?;
+        may_send_commands(clusterer, cluster)?;
+        Ok((cluster, request.text("cmd_name")?, command_params(request)?))
+    })();
     let (cluster, command, params): (ClusterId, String, Vec<String>) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return MiReply::Now(Err(error)),

@@ -11,6 +11,7 @@ mod params;
 mod publish;
 mod query;
 mod report;
+mod security;
 mod service;
 mod variable;
 
@@ -57,8 +58,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 
 const COMMANDS: &[CommandSpec] = &{
     let [explain] = report::COMMANDS;
+    let [s, t, u, v, w, x, y] = security::COMMANDS;
     let [f, g, h, i, j, k, l, m, n, o, p, q] = management::COMMANDS;
-    [f, g, h, i, j, k, l, m, n, o, p, q, explain, publish::LIST]
+    [f, g, h, i, j, k, l, m, n, o, p, q, explain, publish::LIST, s, t, u, v, w, x, y]
 };
 
 /// A script request of another node.
@@ -122,6 +124,9 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "sync_chunks_sent", doc: "chunks of syncs sent as donor" },
     StatSpec { name: "sync_chunks_received", doc: "chunks of syncs taken in" },
     StatSpec { name: "syncs_done", doc: "syncs completed as receiver" },
+    StatSpec { name: "links_proven", doc: "links on which the peer proved the cluster secret" },
+    StatSpec { name: "links_refused", doc: "links that failed: no secret, a wrong one, plain BIN, a used token" },
+    StatSpec { name: "packets_refused", doc: "packets that their link or the role of their node does not allow" },
     StatSpec { name: "donations_done", doc: "syncs completed as donor" },
 ];
 

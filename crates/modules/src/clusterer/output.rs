@@ -121,6 +121,9 @@ impl Clusterer {
     }
 
     fn send(&self, node: NodeRef, core: &mut ClusterNode, packet: &SendPacket) {
+        if self.security.is_active() {
+            self.security.note_peer(packet.to, packet.cluster, packet.node);
+        }
         let is_sent = send_bytes(node, packet.transport, packet.to, packet.local_ip, &packet.bytes);
         if !is_sent {
             tracing::debug!(node = packet.node.0, to = %packet.to, "a cluster packet was not sent");

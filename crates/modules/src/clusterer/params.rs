@@ -12,6 +12,7 @@ use tandem_script::surface::{ParamSpec, ParamType};
 
 use crate::core::table::{int, list_param, text};
 
+use super::security;
 use super::service::Clusterer;
 
 pub(super) const PARAMS: &[ParamSpec] = &[
@@ -56,6 +57,27 @@ pub(super) const PARAMS: &[ParamSpec] = &[
         ParamType::Text,
         "id of a cluster whose nodes share keys (cluster_publish, cluster_count); repeatable (Tandem only)",
     ),
+    list_param(
+        "cluster_secret",
+        ParamType::Text,
+        "[cluster_id=1, ]file=/path, or id=2026a, secret=TEXT: links are proven and encrypted; two per cluster, the newest last (Tandem only)",
+    ),
+    list_param(
+        "cluster_legacy",
+        ParamType::Text,
+        "cluster_id=1, node_id=2[, address=...]: a peer that may speak plain BIN although there is a secret (Tandem only)",
+    ),
+    list_param(
+        "cluster_roles",
+        ParamType::Text,
+        "cluster_id=1, node_id=2, roles=observer, or no-mi|no-tags|no-donor: what a node may not do (Tandem only)",
+    ),
+    list_param(
+        "cluster_mi_allow",
+        ParamType::Text,
+        "cluster_id=1, command=NAME[, node_id=2]: with a secret, what other nodes may run here (Tandem only)",
+    ),
+    text("join_token", "", "a join token or its file: the secret is asked for at the first start (Tandem only)"),
     int("enable_rerouting", "1", "reach nodes over others when the direct link is down"),
     text("id_col", "id", "column"),
     text("cluster_id_col", "cluster_id", "column"),
@@ -88,6 +110,7 @@ pub(super) struct Configuration {
     pub(super) tags: Vec<(ClusterId, SharingTagConfig)>,
     /// Clusters whose nodes share keys.
     pub(super) shared_keys: Vec<ClusterId>,
+    pub(super) security: security::Settings,
 }
 
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
@@ -118,14 +141,27 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
         TagSettings { lease: secs(params, "tag_lease", 10)?, is_takeover_enabled: params.int("tag_takeover", 0) != 0 };
     core.sync.has_flow_control = true;
     core.is_rerouting_enabled = params.int("enable_rerouting", 1) != 0;
+    let security = security::Settings::read(params)?;
+    core.roles.clone_from(&security.roles);
+    for (at, (cluster, tag)) in tags.iter().enumerate() {
+        if tag.is_active && tandem_cluster::Roles::of(&core.roles, *cluster, id).has_no_tags {
+            let text =
+                format!("cluster_roles takes tags from this node, so {}/{cluster} cannot be active here", tag.name);
+            return Err(SetupError::param_at("sharing_tag", at, text));
+        }
+    }
     let database = if params.int("db_mode", 1) == 0 {
         core.clusters = script_clusters(params, id)?;
+        if let Some(token) = &security.token {
+            add_seed(&mut core.clusters, token).map_err(|error| SetupError::param("join_token", error))?;
+        }
         None
     } else {
         core.provisioning = Provisioning::Database;
         Some(database(setup)?)
     };
-    let mut configuration = Configuration { core, database, families, tags, shared_keys: shared_keys(params)? };
+    let mut configuration =
+        Configuration { core, database, families, tags, shared_keys: shared_keys(params)?, security };
     apply(&mut configuration);
     configuration.core.check().map_err(|error| SetupError::new(error.to_string()))?;
     Ok(configuration)
@@ -164,6 +200,20 @@ fn script_clusters(params: &ParamValues, id: NodeId) -> Result<Vec<ClusterConfig
         }
     }
     Ok(clusters)
+}
+
+/// The node that gave the join token is an entry point.
+fn add_seed(clusters: &mut [ClusterConfig], token: &tandem_link::JoinToken) -> Result<(), String> {
+    let (cluster, seed) = (ClusterId(token.ticket.cluster), NodeId(token.seed_node));
+    let known = clusters.iter().find(|known| known.cluster_id == cluster);
+    if known.is_some_and(|known| known.own.node_id.0 != token.ticket.node) {
+        return Err(format!("the join token is for node {}, this is another", token.ticket.node));
+    }
+    if known.is_some_and(|known| known.nodes.iter().any(|node| node.node_id == seed)) {
+        return Ok(());
+    }
+    let url = token.seed_url.parse().map_err(|_| "the join token names a listener that cannot be used".to_owned())?;
+    add_neighbour(clusters, cluster, NodeConfig::new(seed, url))
 }
 
 fn add_neighbour(clusters: &mut [ClusterConfig], id: ClusterId, record: NodeConfig) -> Result<(), String> {

@@ -9,6 +9,7 @@ use tandem_module::mi::{MiError, MiRequest, MiResult};
 use tandem_module::status::{Report, Status, StatusGroup};
 use tandem_script::surface::CommandSpec;
 
+use super::security;
 use super::service::Clusterer;
 use crate::core::table::command;
 
@@ -76,7 +77,9 @@ fn explain(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResul
     if only.is_some_and(|id| !is_known(id)) {
         return Err(MiError::new(404, "Node id not found"));
     }
-    Ok(Json::Array(sentences.iter().map(sentence_json).collect()))
+    let mut rows: Vec<Json> = sentences.iter().map(sentence_json).collect();
+    rows.extend(security::explained(&clusterer.security, only));
+    Ok(Json::Array(rows))
 }
 
 fn sentence_json(sentence: &Explanation) -> Json {

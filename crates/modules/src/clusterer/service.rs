@@ -29,6 +29,7 @@ use super::output::Close;
 use super::params::Configuration;
 use super::publish::{self, SharedKeys};
 use super::query::Questions;
+use super::security::{self, Security};
 use super::{
     NODE_STATE_CHANGED, REPLY_RECEIVED, REQUEST_RECEIVED, SHARING_TAG_CHANGED, UNDELIVERED, database, management,
     report,
@@ -48,6 +49,7 @@ pub struct Clusterer {
     pub(super) unwritten: Mutex<Unwritten>,
     pub(super) questions: Questions,
     pub(super) keys: std::sync::OnceLock<Vec<Arc<SharedKeys>>>,
+    pub(super) security: Arc<Security>,
     /// The latest moment a timer fired at: time never goes back for the core.
     latest: Mutex<Instant>,
 }
@@ -69,8 +71,11 @@ struct Counters {
 
 impl Clusterer {
     pub(super) fn new(configuration: Configuration) -> Clusterer {
+        let (own, families) = (configuration.core.node_id, configuration.families.clone());
+        let security = Arc::new(Security::new(own, configuration.security.clone(), families));
         Clusterer {
             configuration,
+            security,
             core: Mutex::new(None),
             timer: Mutex::new(Timer::default()),
             reports: Mutex::default(),
@@ -162,6 +167,8 @@ impl Clusterer {
         node: NodeRef,
         configuration: tandem_cluster::ClusterNodeConfig,
     ) -> Result<(), SetupError> {
+        self.security.set_clusters(&configuration.clusters);
+        self.security.announce();
         let rng = Box::new(|| rand::rng().next_u64());
         let mut core =
             ClusterNode::new(configuration, rng, self.now()).map_err(|error| SetupError::new(error.to_string()))?;
@@ -191,6 +198,9 @@ impl Clusterer {
 
     fn on_packet(&self, node: NodeRef, source: Source, packet: &Bytes) {
         let Some(conn) = source.conn else { return };
+        if self.security.is_active() && !self.security.admits(source, packet) {
+            return;
+        }
         let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, self.now()));
         if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
             counters.dropped.inc();
@@ -409,6 +419,18 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
+    for (at, name) in ["links_proven", "links_refused", "packets_refused"].into_iter().enumerate() {
+        node.stats.computed("clusterer", name, move || clusterer.security.counts().get(at).copied().unwrap_or(0));
+    }
+    clusterer.security.set_node(node);
+    if node.has_module("proto_bins")
+        && let Some(certificates) = node.state::<crate::tls_mgm::TlsManagement>()
+    {
+        clusterer.security.set_tls(certificates.mutual().clone());
+    }
+    if clusterer.security.is_protected() {
+        node.set_link_layer(Arc::new(security::Layer(clusterer.security.clone())));
+    }
     let sums: [(&str, Pick); 8] = [
         ("module_packets_sent", |counts| counts.packets_sent),
         ("module_packets_received", |counts| counts.packets_received),
@@ -433,6 +455,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
     node.add_close_sink(Box::new(move |node, conn, peer, proto| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
+            clusterer.security.closed(conn);
             clusterer.with(node, |core| {
                 core.handle_connection_closed(ConnId(conn.0), clusterer.now());
                 core.handle_outgoing_closed(peer, clusterer.now());
@@ -441,19 +464,21 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }));
     management::register(node, clusterer);
     report::register(node, clusterer);
+    security::register(node, clusterer);
     publish::init(node, clusterer)
 }
 
 pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(clusterer) = node.state::<Clusterer>() else { return Ok(()) };
     let configuration = &clusterer.configuration;
-    tracing::warn!(
-        "cluster links are plain BIN: whoever reaches the BIN port can join and run commands; keep it on a private network or behind a firewall"
-    );
     check_listeners(node, &configuration.core)?;
     publish::start(node, clusterer);
     match &configuration.database {
-        None => clusterer.begin(node, configuration.core.clone()),
+        None => {
+            clusterer.begin(node, configuration.core.clone())?;
+            security::start(node, clusterer);
+            Ok(())
+        }
         Some(_) => database::begin(node, clusterer),
     }
 }

@@ -14,6 +14,7 @@ use socket2::Socket;
 use super::{Command, Network, Target};
 use crate::connection::{Connection, Direction, Seed};
 use crate::error::{CloseReason, SendError};
+use crate::filter::FilterRequest;
 use crate::handler::Closed;
 use crate::listener::{self, Listener};
 use crate::proto::ConnId;
@@ -105,16 +106,18 @@ impl Network {
         is_open: bool,
     ) -> io::Result<Option<Arc<Connection>>> {
         let proto = listener.spec().proto;
+        let conn = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
         let filter = match &self.filters {
-            Some(factory) if proto.is_encrypted() => {
-                factory.filter(proto, listener.id(), direction, remote).map_err(|error| io::Error::other(error.0))?
+            Some(factory) if proto.is_encrypted() || proto.is_bin() => {
+                let request = FilterRequest { conn, proto, socket: listener.id(), direction, remote };
+                factory.filter(&request).map_err(|error| io::Error::other(error.0))?
             }
             _ => None,
         };
         let limits = self.config.stream(proto);
         let now = Instant::now();
         let seed = Seed {
-            id: ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed)),
+            id: conn,
             proto,
             socket: listener.id(),
             direction,

@@ -190,8 +190,12 @@ impl Around {
         };
         let id = self.with_peers(|peers| peers.ids().into_iter().find(|id| peers.addr(*id) == Some(from))).flatten();
         let conn = id.map(|id| ConnId(Peers::conn(id)));
-        if let Some(conn) = conn {
+        if let (Some(conn), Some(id)) = (conn, id) {
             self.wire.add_peer_stream(conn, from);
+            // Played nodes have the secret of the cluster; what is tested is the script.
+            if let Some(layer) = self.node.link_layer() {
+                layer.vouch(conn, from, id);
+            }
         }
         let at = clock::now();
         let source = Source { src: from, dst: listener.addr, proto: listener.proto, socket: listener.id, conn, at };
