@@ -105,6 +105,9 @@ pub(super) const NAMES: &[&str] = &[
     "rest.unescape",
 ];
 
+/// Texts in one substitution that look like variables and are none, before all further ones are taken as plain text.
+const SUBST_FAILURES_MAX: u32 = 16;
+
 /// Parses transformations from `text[at]` on; returns the offset behind the last one.
 pub(crate) fn parse_chain(
     text: &[u8],
@@ -434,6 +437,8 @@ impl Cursor<'_> {
             return Ok(Transform::Subst(SubstArg::Var(var)));
         }
         let mut expression = Vec::new();
+        // Each text that only looks like a variable is read once for every level around it.
+        let mut failures_left = if self.depth == 0 { SUBST_FAILURES_MAX } else { 1 };
         while let Some(c) = self.peek() {
             match c {
                 b'}' => break,
@@ -442,14 +447,17 @@ impl Cursor<'_> {
                     expression.extend(self.peek());
                 }
                 // A variable of the replacement may have braces of its own.
-                b'$' if self.text.get(self.at + 1) == Some(&b'(') => {
+                b'$' if failures_left > 0 && self.text.get(self.at + 1) == Some(&b'(') => {
                     match parse_at(self.text, self.at, self.scope, self.depth + 1) {
                         Ok((_, end)) => {
                             expression.extend_from_slice(self.text.get(self.at..end).unwrap_or(&[]));
                             self.at = end;
                             continue;
                         }
-                        Err(_) => expression.push(c),
+                        Err(_) => {
+                            failures_left -= 1;
+                            expression.push(c);
+                        }
                     }
                 }
                 other => expression.push(other),
