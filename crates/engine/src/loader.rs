@@ -527,13 +527,18 @@ fn listeners(globals: &Globals, options: &LoadOptions) -> (Vec<ListenSpec>, Vec<
 fn missing_transport(socket: &Spanned<SocketDef>) -> Option<Diagnostic> {
     let proto = socket.node.proto.parse::<tandem_net::Proto>().ok();
     let text = match proto {
-        Some(tandem_net::Proto::Udp | tandem_net::Proto::Tcp | tandem_net::Proto::Bin) => return None,
+        Some(tandem_net::Proto::Udp | tandem_net::Proto::Tcp | tandem_net::Proto::Bin | tandem_net::Proto::Bins) => {
+            return None;
+        }
         None if !OTHER_TRANSPORTS.contains(&socket.node.proto.as_str()) => {
             format!("there is no transport '{}'", socket.node.proto)
         }
         _ => format!("transport '{}' is known to OpenSIPS, not yet here", socket.node.proto),
     };
-    Some(Diagnostic::error("transport-missing", socket.span, text).with_note("listeners can be udp, tcp and bin"))
+    Some(
+        Diagnostic::error("transport-missing", socket.span, text)
+            .with_note("listeners can be udp, tcp, bin, and bins with proto_bins and tls_mgm"),
+    )
 }
 
 fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenSpec>, String> {

@@ -111,6 +111,12 @@ impl Tls {
         Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
     }
 
+    /// These settings for accepted connections, and those of `other` for opened ones.
+    #[must_use]
+    pub fn with_client_of(self, other: &Tls) -> Tls {
+        Tls { client: other.client.clone(), server: self.server }
+    }
+
     /// The end that opened the connection to `remote`.
     ///
     /// # Errors

@@ -21,7 +21,4 @@ const PARAMS: &[ParamSpec] = &[
     int("bins_max_msg_chunks", "32", "accepted, no effect: the default limit applies"),
     int("bins_async", "1", "accepted, no effect: always asynchronous here"),
     int("bins_async_max_postponed_chunks", "1024", "accepted, no effect: the default limit applies"),
-    int("bins_async_local_connect_timeout", "100", "accepted, no effect"),
-    int("bins_async_local_write_timeout", "10", "accepted, no effect"),
-    int("bins_async_handshake_timeout", "100", "accepted, no effect"),
 ];

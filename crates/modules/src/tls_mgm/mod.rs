@@ -1,4 +1,4 @@
-//! Module `tls_mgm`: certificates for TLS. One pair of domains is used, for cluster links; it picks none by address or name.
+//! Module `tls_mgm`: certificates for TLS. One domain per direction is used, for cluster links; none is picked by address.
 
 use tandem_link::{Tls, TlsFiles};
 use tandem_module::declare::{ParamValues, Setup};
@@ -12,8 +12,13 @@ pub static MODULE: ModuleDecl =
     ModuleDecl { name: "tls_mgm", doc: "certificates of TLS links", params: PARAMS, setup, ..ModuleDecl::EMPTY };
 
 const PARAMS: &[ParamSpec] = &[
-    list_param("server_domain", ParamType::Text, "name of the settings for accepted connections; one"),
-    list_param("client_domain", ParamType::Text, "name of the settings for opened connections; the same one"),
+    list_param("server_domain", ParamType::Text, "name of the settings for accepted connections; one of them"),
+    list_param(
+        "client_domain",
+        ParamType::Text,
+        "name of the settings for opened connections; one, else that of server_domain",
+    ),
+    list_param("tls_method", ParamType::Text, "accepted, no effect: TLS 1.2 and 1.3 are spoken"),
     list_param("certificate", ParamType::Text, "[domain]file: the own certificate and its chain, PEM"),
     list_param("private_key", ParamType::Text, "[domain]file: its key, PEM"),
     list_param("ca_list", ParamType::Text, "[domain]file: authorities whose certificates are accepted, PEM"),
@@ -59,24 +64,25 @@ fn read(params: &ParamValues, name: &'static str, domain: Option<&str>) -> Resul
     std::fs::read(&path).map_err(|error| SetupError::param(name, format!("{path}: {error}")))
 }
 
-fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let params = setup.params;
+/// The name of the one domain of a direction.
+fn domain(params: &ParamValues, name: &'static str) -> Result<Option<String>, SetupError> {
     let mut names: Vec<String> = Vec::new();
-    for param in ["server_domain", "client_domain"] {
-        for line in params.all(param) {
-            // OpenSIPS 2.4 writes name=address:port.
-            let name = line.split('=').next().unwrap_or_default().trim().to_owned();
-            if !names.contains(&name) {
-                names.push(name);
-            }
+    for line in params.all(name) {
+        // OpenSIPS 2.4 writes name=address:port.
+        let domain = line.split('=').next().unwrap_or_default().trim().to_owned();
+        if !names.contains(&domain) {
+            names.push(domain);
         }
     }
     if names.len() > 1 {
-        let text =
-            format!("only one TLS domain is served, the same for both directions; there are {}", names.join(", "));
-        return Err(SetupError::param("client_domain", text));
+        let text = format!("only one {name} is served; there are {}", names.join(", "));
+        return Err(SetupError::param(name, text));
     }
-    let domain = names.first().map(String::as_str);
+    Ok(names.pop())
+}
+
+/// The settings of one domain.
+fn load(params: &ParamValues, domain: Option<&str>) -> Result<Tls, SetupError> {
     for name in ["verify_cert", "require_cert"] {
         if value(params, name, domain).is_some_and(|value| value != "1") {
             let text = format!("{name} must be 1: cluster links without verified certificates are not offered");
@@ -88,7 +94,17 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         private_key: read(params, "private_key", domain)?.into(),
         ca_list: read(params, "ca_list", domain)?,
     };
-    let tls = Tls::mutual(&files).map_err(|error| SetupError::new(error.to_string()))?;
+    Tls::mutual(&files).map_err(|error| SetupError::new(error.to_string()))
+}
+
+fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
+    let params = setup.params;
+    let (server, client) = (domain(params, "server_domain")?, domain(params, "client_domain")?);
+    let server = load(params, server.as_deref().or(client.as_deref()))?;
+    let tls = match client {
+        Some(client) => server.with_client_of(&load(params, Some(&client))?),
+        None => server,
+    };
     setup.state(TlsManagement { tls });
     Ok(())
 }

@@ -41,6 +41,7 @@ impl Security {
             && self.is_secured(cluster)
             && !src.is_some_and(|src| peer.is_node(cluster.0, src.0))
             && peer.known_node(cluster.0).is_none()
+            && !self.is_legacy_address(cluster, ip)
         {
             return Err((
                 src,

@@ -117,8 +117,8 @@ fn invite(security: &Security, request: &MiRequest) -> MiResult {
     let cluster = match request.int_opt("cluster_id")? {
         Some(_) => ClusterId(id_of(request, "cluster_id")?),
         None => {
-            let clusters = security.clusters.read();
-            let mut secured = clusters.iter().map(|(id, _)| *id).filter(|id| security.is_secured(*id));
+            let clusters: Vec<ClusterId> = security.clusters.read().iter().map(|(id, _)| *id).collect();
+            let mut secured = clusters.into_iter().filter(|id| security.has_source(*id));
             match (secured.next(), secured.next()) {
                 (Some(only), None) => only,
                 (None, _) => return Err(refused("no cluster of this node has a secret: set cluster_secret first")),

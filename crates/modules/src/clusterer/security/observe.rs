@@ -165,6 +165,7 @@ fn look_later(node: NodeRef, clusterer: &'static Clusterer, said: Vec<Finding>) 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

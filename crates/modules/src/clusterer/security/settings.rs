@@ -278,6 +278,7 @@ pub(super) fn store(path: &Path, content: &str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -423,3 +423,14 @@ fn a_tls_link_to_the_wrong_node_is_refused() {
     }
     assert!(explained(&rig).contains("node3.cluster1.tandem"), "{}", explained(&rig));
 }
+
+#[test]
+fn a_legacy_peer_by_tls_needs_no_name_in_its_certificate() {
+    let rig = tls_rig(&param("cluster_legacy", "cluster_id=1, node_id=3, address=127.0.9.3"));
+    certify(&rig).unwrap();
+    let peer = Peer::new(3, 1, false);
+    let trailer = tandem_bin::Trailer { cluster_id: 1, src_id: 3, dst_id: 1 };
+    let packet = ExtraPacket { trailer, fields: Extra::ShtagActive { tag_name: b"vip" } };
+    peer.deliver(&rig, encode_extra(&packet, Family::V3_3).unwrap().unwrap());
+    assert_eq!(refused(&rig), 0, "{}", explained(&rig));
+}
