@@ -76,14 +76,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function(
         "t_on_failure",
         &[arg("route", ArgType::Route(RouteKind::Failure))],
-        MESSAGE,
+        MESSAGE.or(Routes::LOCAL),
         "arms a failure route",
         |context, args| arm(context, args, Kind::Failure),
     ),
     function(
         "t_on_reply",
         &[arg("route", ArgType::Route(RouteKind::OnReply))],
-        MESSAGE,
+        MESSAGE.or(Routes::LOCAL),
         "arms a reply route",
         |context, args| arm(context, args, Kind::Reply),
     ),
