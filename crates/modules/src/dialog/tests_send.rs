@@ -70,12 +70,17 @@ fn a_party_that_gives_no_answer_or_knows_no_call_ends_it() {
         let mut sent = pings.clone();
         match code {
             Some(code) => sent.extend(answer(&rig, &pings[0], code)),
-            None => sent.extend(rig.advance(Duration::from_secs(4))),
+            None => sent.extend(rig.advance(Duration::from_secs(40))),
         }
         let mut ended = byes(&sent);
         ended.sort();
         ended.dedup();
-        assert_eq!(ended.len(), 2, "{code:?}");
+        assert_eq!(
+            ended.len(),
+            2,
+            "{code:?} {:?}",
+            sent.iter().map(|sent| format!("{} {}", sent.first_line(), sent.to.addr)).collect::<Vec<_>>()
+        );
         assert_eq!(rig.xlogs(), ["Ping Timeout"]);
         assert_eq!(stats(&rig)[0], 0);
     }
