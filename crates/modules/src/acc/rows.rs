@@ -153,10 +153,9 @@ fn wait(node: NodeRef, acc: &'static Acc, row: Row) {
         start(node, acc);
     });
     // From a thread of the I/O runtime: the worker sets its own timer.
-    let at = tandem_module::clock::now() + RETRY;
-    let set = Box::new(move |_: Instant| {
+    let set = Box::new(move |now: Instant| {
         if let Some(workers) = node.workers() {
-            workers.after(WorkerId(0), at, again);
+            workers.after(WorkerId(0), now + RETRY, again);
         }
     });
     if !workers.post(WorkerId(0), set) {

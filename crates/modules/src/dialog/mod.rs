@@ -56,7 +56,6 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     init,
     start,
     stop,
-    ..ModuleDecl::EMPTY
 };
 
 use crate::core::db_load;

@@ -59,21 +59,28 @@ fn options_go_to_both_parties_and_later_requests_get_higher_numbers() {
 fn a_party_that_gives_no_answer_or_knows_no_call_ends_it() {
     for code in [None, Some(481)] {
         let route = "route[END] { xlog(\"$DLG_end_reason\\n\"); }";
-        let params = "modparam(\"dialog\", \"ping_interval\", 5)\nmodparam(\"tm\", \"fr_timeout\", 3)";
-        let rig = Rig::script(&script(params, "create_dialog(\"p\"); dlg_on_hangup(\"END\");", route));
+        let fr_timeout = if code.is_some() { 30 } else { 3 };
+        let params =
+            format!("modparam(\"dialog\", \"ping_interval\", 5)\nmodparam(\"tm\", \"fr_timeout\", {fr_timeout})");
+        let rig = Rig::script(&script(&params, "create_dialog(\"p\"); dlg_on_hangup(\"END\");", route));
         let invite = call(&rig);
         acknowledge(&rig, &invite);
-        let pings = rig.advance(Duration::from_secs(7));
         rig.xlogs();
-        let mut sent = Vec::new();
+        let pings = rig.advance(Duration::from_secs(7));
+        let mut sent = pings.clone();
         match code {
             Some(code) => sent.extend(answer(&rig, &pings[0], code)),
-            None => sent.extend(rig.advance(Duration::from_secs(4))),
+            None => sent.extend(rig.advance(Duration::from_secs(40))),
         }
         let mut ended = byes(&sent);
         ended.sort();
         ended.dedup();
-        assert_eq!(ended.len(), 2, "{code:?}");
+        assert_eq!(
+            ended.len(),
+            2,
+            "{code:?} {:?}",
+            sent.iter().map(|sent| format!("{} {}", sent.first_line(), sent.to.addr)).collect::<Vec<_>>()
+        );
         assert_eq!(rig.xlogs(), ["Ping Timeout"]);
         assert_eq!(stats(&rig)[0], 0);
     }
