@@ -44,7 +44,7 @@ impl Freshness {
             (0, 0) => stamp.timestamp > self.last.timestamp,
             (0, old) if old > 0 => !(0..=LATE_COPY_SECS).contains(&age),
             (0, _) => true,
-            (new, old) => new > old || age < 0 || age > CLOCK_SET_BACK_SECS,
+            (new, old) => new > old || !(0..=CLOCK_SET_BACK_SECS).contains(&age),
         }
     }
 

@@ -248,7 +248,7 @@ fn end_faults(network: &mut Network, nodes: usize) {
 pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Result<History, Box<Failure>> {
     let mut rng = SplitMix64::new(seed ^ 0x5851_f42d_4c95_7f2d);
     let nodes = settings.nodes.max(2);
-    let has_extensions = seed % 2 == 0;
+    let has_extensions = seed.is_multiple_of(2);
     let mut network = chain_of(seed, nodes, has_extensions, origin);
     let mut steps = vec![format!("extensions: {has_extensions}")];
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);

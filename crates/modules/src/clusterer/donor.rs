@@ -85,7 +85,7 @@ impl Registered {
             Ok(flow) => {
                 donation.sent += 1;
                 count(&self.counters.chunks_sent, 1);
-                if donation.sent % MARK_CHUNKS == 0
+                if donation.sent.is_multiple_of(MARK_CHUNKS)
                     && let Some(cursor) = donation.source.cursor()
                 {
                     // A failure shows with the next chunk.

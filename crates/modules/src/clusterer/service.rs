@@ -34,6 +34,9 @@ use super::{
     report,
 };
 
+/// One number of a capability.
+type Pick = fn(&CapabilityCounts) -> u64;
+
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
 
@@ -406,7 +409,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes", count(|counts| counts.nodes));
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
-    let sums: [(&str, fn(&CapabilityCounts) -> u64); 8] = [
+    let sums: [(&str, Pick); 8] = [
         ("module_packets_sent", |counts| counts.packets_sent),
         ("module_packets_received", |counts| counts.packets_received),
         ("module_packets_failed", |counts| counts.packets_failed),
