@@ -159,14 +159,14 @@ impl Stream {
         }
     }
 
-    fn from_the_front(&mut self) {
+    fn rewind(&mut self) {
         (self.sent, self.sent_bytes, self.probe_at) = (0, 0, None);
     }
 
     /// What was handed out may be lost: asked for after a moment.
     pub(crate) fn doubt(&mut self, now: Instant) {
         self.is_confirmed = false;
-        self.from_the_front();
+        self.rewind();
         if !self.queue.is_empty() {
             self.hello_at = Some(now + DELIVERY_HELLO_WAIT);
         }
@@ -183,7 +183,7 @@ impl Stream {
     /// The node became unreachable: nothing is sent until it is there again.
     pub(crate) fn node_down(&mut self) {
         self.is_confirmed = false;
-        self.from_the_front();
+        self.rewind();
         (self.hello_at, self.ack_at, self.unacked) = (None, None, 0);
     }
 
@@ -192,7 +192,7 @@ impl Stream {
         self.done += self.queue.len() as u64;
         work.undelivered.extend(self.queue.drain(..).map(|waiting| (waiting, reason)));
         self.bytes = 0;
-        self.from_the_front();
+        self.rewind();
         (self.is_confirmed, self.hello_at, self.progress_at) = (false, None, None);
     }
 
@@ -304,7 +304,7 @@ impl Stream {
         }
         self.acknowledged(ack, now);
         if kind == AckKind::Gap {
-            self.from_the_front();
+            self.rewind();
         }
         self.go_on(now, work);
     }
@@ -312,7 +312,7 @@ impl Stream {
     fn welcomed(&mut self, from: u64, ack: u64, now: Instant, work: &mut Work) {
         (self.hello_at, self.hello_wait) = (None, Duration::ZERO);
         let is_restarted = self.peer.replace(from).is_some_and(|known| known != from);
-        self.from_the_front();
+        self.rewind();
         if is_restarted {
             // Whether the earlier start took them before it ended, nobody knows.
             let mut has_lost = false;

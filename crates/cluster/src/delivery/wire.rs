@@ -75,8 +75,11 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
     writer.finish()
 }
 
+/// The start of the sender and what it says.
+type Decoded<'a> = (u64, Letter<&'a [u8]>);
+
 /// Decodes a body: the start of the sender, and the rest. `None` for a type or version that is not known here.
-pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Option<(u64, Letter<&[u8]>)>, DecodeError> {
+pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Option<Decoded<'_>>, DecodeError> {
     if version > VERSION {
         return Ok(None);
     }

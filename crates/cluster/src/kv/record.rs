@@ -59,7 +59,7 @@ fn stamp(reader: &mut Reader<'_>) -> Result<WriteStamp, DecodeError> {
     Ok(WriteStamp { time: long(reader)?, node: NodeId(reader.int()?) })
 }
 
-fn limited<'a>(text: &'a [u8], min: usize, max: usize) -> Result<&'a [u8], DecodeError> {
+fn limited(text: &[u8], min: usize, max: usize) -> Result<&[u8], DecodeError> {
     if (min..=max).contains(&text.len()) {
         return Ok(text);
     }

@@ -183,6 +183,8 @@ fn an_event_tells_what_was_not_delivered() {
     message(&rig, "a");
     peer.exchange(&rig);
     assert_eq!(&peer.request().1[..], b"bob");
+    peer.pass(&rig, 1);
+    assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(0));
     // The peer has died and nobody has noticed yet.
     message(&rig, "b");
     assert_eq!(rig.node.stats.value("clusterer:messages_unacknowledged"), Some(1));

@@ -35,6 +35,9 @@ use super::{
     report,
 };
 
+/// One number of a capability.
+type Pick = fn(&CapabilityCounts) -> u64;
+
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
 
