@@ -57,9 +57,6 @@ pub struct Clusterer {
     latest: Mutex<Instant>,
 }
 
-/// One of the numbers of a capability.
-type Pick = fn(&CapabilityCounts) -> u64;
-
 #[derive(Default)]
 struct Timer {
     class: Option<TimerClass>,
