@@ -751,16 +751,20 @@ impl Cluster {
     }
 
     fn check_addr(&self, addr: &str, kind: AddrKind) -> bool {
-        match kind {
-            AddrKind::Bin => addr.parse::<std::net::IpAddr>().is_ok_and(|ip| {
-                let addrs = self.nodes.iter().filter_map(|node| node.record.addr);
-                addrs.into_iter().any(|known| known.ip().to_canonical() == ip.to_canonical())
-            }),
-            AddrKind::Sip => self.nodes.iter().any(|node| {
-                let known = node.record.sip_addr.as_str();
-                !known.is_empty() && (sip_host(known) == addr)
-            }),
-        }
+        let asked = addr.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_canonical());
+        let is_bin = |record: &crate::config::NodeConfig| {
+            record.addr.is_some_and(|known| Some(known.ip().to_canonical()) == asked)
+        };
+        self.nodes.iter().any(|node| {
+            let sip_addr = node.record.sip_addr.as_str();
+            // Deviation: a node that says no SIP address is taken to send its SIP from where it sends BIN; OpenSIPS never
+            // finds such a node.
+            if kind == AddrKind::Bin || sip_addr.is_empty() {
+                return is_bin(&node.record);
+            }
+            let host = sip_host(sip_addr);
+            host == addr || (asked.is_some() && host.parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical()) == asked)
+        })
     }
 }
 

@@ -165,6 +165,7 @@ fn requests_and_replies_carry_tag_and_text_and_the_script_codes_hold() {
         assert!(!node.check_addr(CLUSTER, "nonsense", AddrKind::Bin));
         assert!(node.check_addr(CLUSTER, "10.0.0.3", AddrKind::Sip));
         assert!(!node.check_addr(CLUSTER, "10.0.0.1", AddrKind::Sip));
+        assert!(!node.check_addr(CLUSTER, "127.0.1.2", AddrKind::Sip), "the node says another address");
     });
     network.kill(ProcessId(1));
     network.kill(ProcessId(2));

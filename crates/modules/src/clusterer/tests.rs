@@ -87,11 +87,13 @@ fn functions_give_the_codes_of_the_documentation() {
             cluster_send_rpl(1, 2, \"x\", \"\"); xlog(\"$rc\\n\");
             cluster_check_addr(1, \"127.0.9.2\", \"bin\"); xlog(\"$rc\\n\");
             cluster_check_addr(1, \"127.0.9.9\", \"bin\"); xlog(\"$rc\\n\");
+            cluster_check_addr(1, \"127.0.9.2\"); xlog(\"$rc\\n\");
+            cluster_check_addr(1, \"127.0.9.9\"); xlog(\"$rc\\n\");
             exit;
         }\n",
     );
     message(&rig, "a");
-    assert_eq!(rig.xlogs(), ["-3", "-3", "-1", "1", "-1"]);
+    assert_eq!(rig.xlogs(), ["-3", "-3", "-1", "1", "-1", "1", "-1"]);
 }
 
 #[test]
