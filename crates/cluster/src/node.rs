@@ -763,7 +763,8 @@ impl Cluster {
                 return is_bin(&node.record);
             }
             let host = sip_host(sip_addr);
-            host == addr || (asked.is_some() && host.parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical()) == asked)
+            host == addr
+                || (asked.is_some() && host.parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical()) == asked)
         })
     }
 }

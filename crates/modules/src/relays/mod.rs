@@ -70,6 +70,9 @@ pub(crate) enum AskError {
     Control(String, ControlError),
 }
 
+/// The relay that has a call, and since when.
+type Home = (Arc<MediaNode>, Instant);
+
 /// State shared by all functions of a module.
 pub(crate) struct Relays {
     pub(crate) names: Names,
@@ -84,7 +87,7 @@ pub(crate) struct Relays {
     pings_active: Option<Duration>,
     tick: Duration,
     handle: OnceLock<tokio::runtime::Handle>,
-    homes: Mutex<HashMap<Box<[u8]>, (Arc<MediaNode>, Instant)>>,
+    homes: Mutex<HashMap<Box<[u8]>, Home>>,
 }
 
 impl Relays {
