@@ -217,7 +217,10 @@ impl<E: Engine> Inner<E> {
             } else if outcome.can_retry {
                 // Connections made before the server went are as dead as this one.
                 self.idle.lock().clear();
-                self.went_down();
+                // A living server may refuse a connection's state, too, after its tables were changed.
+                if matches!(outcome.result, Err(DbError::Unavailable(_))) {
+                    self.went_down();
+                }
             }
             if !outcome.can_retry || retries_left == 0 {
                 return outcome.result;
@@ -290,6 +293,7 @@ mod tests {
         broken: AtomicU32,
         release: Notify,
         hangs: bool,
+        refuses: bool,
     }
 
     impl Engine for Arc<Fake> {
@@ -308,6 +312,10 @@ mod tests {
             tokio::task::yield_now().await;
             self.running.fetch_sub(1, Ordering::SeqCst);
             let is_reusable = self.broken.load(Ordering::SeqCst) == 0;
+            if self.refuses {
+                let result = Err(DbError::Refused("the table has changed".into()));
+                return Outcome { result, is_reusable: false, can_retry: true };
+            }
             Outcome {
                 result: Ok(DbRows { affected: u64::from(*connection), ..DbRows::default() }),
                 is_reusable,
@@ -359,6 +367,22 @@ mod tests {
         fake.broken.store(0, Ordering::SeqCst);
         assert_eq!(pool.run(statement()).await.unwrap().affected, 2);
         assert_eq!(pool.run(statement()).await.unwrap().affected, 2);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_a_connection_is_not_called_lost() {
+        let fake = Arc::new(Fake { refuses: true, ..Fake::default() });
+        let told = Arc::new(AtomicU32::new(0));
+        let count = told.clone();
+        let hook: crate::watch::StateHook = Arc::new(move |_, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let watch = Watch { hook: Some(hook), ..Watch::default() };
+        let limits = PoolLimits { retries_max: 1, ..PoolLimits::default() };
+        let pool = Pool::watched(fake.clone(), limits, Handle::current(), watch);
+        assert!(matches!(pool.run(statement()).await, Err(DbError::Refused(_))));
+        assert!(fake.connects.load(Ordering::SeqCst) > 1, "tried again on a new connection");
+        assert_eq!(told.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
