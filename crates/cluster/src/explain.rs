@@ -72,7 +72,7 @@ impl Cluster {
                 say(Subject::Node(node.id()), is_well, text);
             }
         }
-        for cap in self.capabilities.iter().filter(|cap| !is_own_capability(&cap.name)) {
+        for cap in self.capabilities.iter().filter(|cap| !is_own_capability(&*cap.name)) {
             if only.is_none_or(|only| sync_donor(cap) == Some(only)) {
                 let (is_well, text) = self.capability_text(cap, settings, now);
                 say(Subject::Capability(cap.name.to_string()), is_well, text);

@@ -147,9 +147,10 @@ impl Cluster {
 
     /// Serves a packet of the own capability.
     pub(crate) fn serve_extension(&mut self, ctx: &mut Ctx<'_>, src: NodeId, extension: Extension<'_>) {
-        if let Some(node) = self.node_mut(src) {
-            // Its CAP_UPDATE may still be on the way.
-            node.note_capability(CAPABILITY_TANDEM.as_bytes(), true);
+        // Its CAP_UPDATE may still be on the way, and will be no news then.
+        let is_new = self.node_mut(src).is_some_and(|node| node.note_capability(CAPABILITY_TANDEM.as_bytes(), true));
+        if is_new {
+            self.tell_tag_states(ctx, src);
         }
         match extension {
             Extension::TagState { name, epoch, holder, lease_ms } => {

@@ -28,8 +28,7 @@ impl Faults {
         }
         self.count = 0;
         self.since = None;
-        self.parked_until = Some(now + PARK_TIME);
-        reason.clone_into(&mut self.reason);
+        self.park(now, reason);
         true
     }
 

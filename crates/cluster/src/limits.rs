@@ -11,8 +11,8 @@ pub const CAPABILITY_TANDEM: &str = "tandem";
 /// Capability of acknowledged delivery; others drop its packets unread.
 pub const CAPABILITY_DELIVERY: &str = "tandem-delivery";
 /// Capabilities that are no module's and are not listed.
-pub(crate) fn is_own_capability(name: &str) -> bool {
-    name == CAPABILITY_TANDEM || name == CAPABILITY_DELIVERY
+pub(crate) fn is_own_capability(name: impl AsRef<[u8]>) -> bool {
+    [CAPABILITY_TANDEM, CAPABILITY_DELIVERY].iter().any(|own| own.as_bytes() == name.as_ref())
 }
 /// Longest message and tag that are acknowledged; longer ones go as ordinary packets.
 pub const DELIVERY_LEN_MAX: usize = 65_000;

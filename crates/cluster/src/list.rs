@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     pub(crate) fn list_capabilities(&self) -> CapabilityList {
-        let shown = self.capabilities.iter().filter(|cap| !crate::limits::is_own_capability(&cap.name));
+        let shown = self.capabilities.iter().filter(|cap| !crate::limits::is_own_capability(&*cap.name));
         let rows = shown.map(|cap| CapabilityRow {
             name: cap.name.clone(),
             is_ok: cap.is_ok,

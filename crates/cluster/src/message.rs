@@ -104,6 +104,17 @@ impl Cluster {
         packet: &Bytes,
     ) -> Result<usize, SendError> {
         let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
+        self.send_copies(ctx, class, packet, receivers)
+    }
+
+    /// One copy to each of `receivers`. The number of nodes sent to, or why there was none.
+    fn send_copies(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        class: SendClass,
+        packet: &Bytes,
+        receivers: NodeIds,
+    ) -> Result<usize, SendError> {
         let mut sent = 0;
         let mut has_error = false;
         for id in receivers {
@@ -262,13 +273,8 @@ impl Cluster {
         match destination {
             Destination::All => self.broadcast(ctx, SendClass::Message, &packet),
             Destination::Members => {
-                let mut sent = Err(SendError::Unreachable);
-                for id in self.members(capability) {
-                    if self.route(ctx, id, SendClass::Message, readdress(&packet, id)).is_ok() {
-                        sent = Ok(sent.unwrap_or(0) + 1);
-                    }
-                }
-                sent
+                let members = self.members(capability);
+                self.send_copies(ctx, SendClass::Message, &packet, members)
             }
             Destination::Node(id) => self.send_to(ctx, id, SendClass::Message, packet).map(|()| 1),
         }

@@ -1,7 +1,7 @@
 //! What an observer sees of the others: links lost, capabilities. Judges nothing.
 
 use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::CAPABILITY_TANDEM;
+use crate::limits::is_own_capability;
 use crate::node::ClusterNode;
 
 /// One other node.
@@ -27,7 +27,7 @@ impl ClusterNode {
         for cluster in &mut self.clusters {
             let id = cluster.id;
             for node in &mut cluster.nodes {
-                let known = node.capabilities.iter().filter(|(name, _)| name != CAPABILITY_TANDEM);
+                let known = node.capabilities.iter().filter(|(name, _)| !is_own_capability(name));
                 let mut capabilities: Vec<(String, bool)> =
                     known.map(|(name, is_ok)| (String::from_utf8_lossy(name).into_owned(), *is_ok)).collect();
                 capabilities.sort();

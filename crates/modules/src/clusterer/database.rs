@@ -91,14 +91,12 @@ pub(super) fn store_state(
     }
     let values = vec![(state_col.clone(), DbValue::Int(is_enabled.into()))];
     let statement = Statement::Update { table: names.table.clone(), values, keys };
-    let (Ok(db), Some(workers)) = (node.db.open(&names.url), node.workers()) else { return };
-    let writing = node.writes.begin();
-    workers.spawn(Box::pin(async move {
+    let Ok(db) = node.db.open(&names.url) else { return };
+    node.spawn_write(async move {
         if let Err(error) = db.run(statement).await {
             tracing::error!("the state of node {id} was not stored: {error}");
         }
-        drop(writing);
-    }));
+    });
 }
 
 /// Why the table cannot be used.

@@ -39,8 +39,8 @@ impl Security {
         // A certificate opens the cluster only to a node of it; its pings have come before what it passes on.
         if let Entry::Certified(peer) = &entry
             && self.is_secured(cluster)
-            && !src.is_some_and(|src| peer.is_node(cluster.0, src.0))
             && peer.known_node(cluster.0).is_none()
+            && !src.is_some_and(|src| peer.is_node(cluster.0, src.0))
             && !self.is_legacy_address(cluster, ip)
         {
             return Err((

@@ -82,7 +82,7 @@ fn links(security: &Security) -> Json {
                     map.insert("State".into(), "proven".into());
                     map.insert("Node".into(), node.0.into());
                     map.insert("Cluster".into(), cluster.into());
-                    map.insert("Secret".into(), secret_id.into());
+                    map.insert("Secret".into(), Json::from(&*secret_id));
                 }
             }
         }

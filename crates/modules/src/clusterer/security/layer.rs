@@ -48,7 +48,7 @@ impl LinkLayer for Layer {
         let security = &self.0;
         let first = security.clusters.read().first().map(|(id, _)| *id);
         let cluster = first.map_or(0, |id| security.key_cluster(id));
-        let entry = Entry::Proven { node: NodeId(id), cluster, secret_id: "vouched".to_owned() };
+        let entry = Entry::Proven { node: NodeId(id), cluster, secret_id: "vouched".into() };
         security.linked(conn, LinkRow { remote, is_opened: false, entry, since: node::unix_secs() });
     }
 }
@@ -212,7 +212,7 @@ impl Filter {
         let entry = match self.link.status() {
             Status::Plain => Entry::Plain,
             Status::Proven { node, cluster, secret_id, purpose: Purpose::Member } => {
-                Entry::Proven { node: NodeId(node), cluster, secret_id }
+                Entry::Proven { node: NodeId(node), cluster, secret_id: secret_id.into() }
             }
             _ => return,
         };

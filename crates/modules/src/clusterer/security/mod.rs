@@ -48,7 +48,7 @@ enum Entry {
     /// Without proof, as legacy.
     Plain,
     /// With the secret: the node it is and the cluster of the secret (0: of all).
-    Proven { node: NodeId, cluster: i32, secret_id: String },
+    Proven { node: NodeId, cluster: i32, secret_id: Arc<str> },
     /// With a certificate, which says what nodes it is.
     Certified(Arc<PeerCertificate>),
 }
