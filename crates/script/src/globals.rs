@@ -4,7 +4,8 @@ mod blacklist;
 mod table;
 
 pub use blacklist::{
-    BLACKLISTS_MAX, BlacklistDef, BlacklistFlags, BlacklistRule, parse_blacklist, parse_blacklist_rule,
+    BLACKLIST_RULES_MAX, BLACKLISTS_MAX, BlacklistDef, BlacklistFlags, BlacklistRule, parse_blacklist,
+    parse_blacklist_rule,
 };
 pub use table::{GlobalSpec, GlobalType, Since, find, names};
 

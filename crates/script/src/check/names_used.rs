@@ -243,20 +243,15 @@ impl<'a> NamesUsed<'a> {
             // An output, or an argument of an unknown kind: both at once.
             ArgKind::Var(var) => {
                 self.is_output(var.text.as_bytes(), span);
-                self.mark_read(var.text.as_bytes(), span);
+                self.reads(var.text.as_bytes(), span);
             }
             ArgKind::Text(text) if ty.is_some() || text.trim_ascii().starts_with(b"$") => {
                 self.is_output(text, span);
-                self.mark_read(text, span);
+                self.reads(text, span);
             }
             ArgKind::Text(text) => self.reads(text, span),
             _ => {}
         }
-    }
-
-    /// Counts as read without being a reason to complain.
-    fn mark_read(&mut self, text: &[u8], span: Span) {
-        self.reads(text, span);
     }
 
     /// The parameters of an event become AVPs of the resumed route.

@@ -7,8 +7,8 @@ use super::effects::{self, Effect};
 use super::methods::Methods;
 use super::routes::{RouteTable, title};
 use crate::ast::{
-    Arg, ArgKind, Block, Call, CallKind, Case, Compare, CompareOp, CompareRight, Cond, Constant, Expr, Function, If,
-    Route, RouteKind, RouteName, Span, Stmt, StmtKind, Var,
+    Arg, ArgKind, Call, CallKind, Case, Compare, CompareOp, CompareRight, Cond, Constant, Expr, Function, If, Route,
+    RouteKind, RouteName, Span, Stmt, StmtKind, Var,
 };
 use crate::diagnostic::Diagnostic;
 use crate::surface::Surface;
@@ -246,10 +246,6 @@ impl Paths<'_> {
         }
     }
 
-    fn block(&mut self, block: &Block, state: State) -> State {
-        self.statements(block, state)
-    }
-
     fn statements(&mut self, statements: &[Stmt], mut state: State) -> State {
         if self.depth >= DEPTH_MAX || self.steps >= STEPS_MAX {
             return state.handled();
@@ -269,14 +265,14 @@ impl Paths<'_> {
     fn statement(&mut self, statement: &Stmt, state: State) -> State {
         match &statement.kind {
             StmtKind::Null => state,
-            StmtKind::Block(block) => self.block(block, state),
+            StmtKind::Block(block) => self.statements(block, state),
             StmtKind::Call(call) => self.call(call, state).joined(),
             StmtKind::Assign(assign) => self.expr(&assign.value, state).joined(),
             StmtKind::If(first) => self.if_chain(first, state),
             StmtKind::While { cond, body } => {
                 let Outcome { yes, no } = self.cond(cond, state);
                 self.breaks.push(State::default());
-                let round = self.block(body, yes);
+                let round = self.statements(body, yes);
                 let mut out = self.breaks.pop().unwrap_or_default();
                 out.join(no);
                 out.join(round);
@@ -284,7 +280,7 @@ impl Paths<'_> {
             }
             StmtKind::For { body, .. } => {
                 self.breaks.push(State::default());
-                let round = self.block(body, state.clone());
+                let round = self.statements(body, state.clone());
                 let mut out = self.breaks.pop().unwrap_or_default();
                 out.join(state);
                 out.join(round);
@@ -306,7 +302,7 @@ impl Paths<'_> {
         let mut state = state;
         loop {
             let Outcome { yes, no } = self.cond(&current.cond, state);
-            let then = self.block(&current.then, yes);
+            let then = self.statements(&current.then, yes);
             out.join(then);
             let Some(otherwise) = &current.otherwise else {
                 out.join(no);
@@ -318,7 +314,7 @@ impl Paths<'_> {
                     state = no;
                 }
                 _ => {
-                    let last = self.block(otherwise, no);
+                    let last = self.statements(otherwise, no);
                     out.join(last);
                     return out;
                 }
@@ -346,7 +342,7 @@ impl Paths<'_> {
                 _ => rest.clone(),
             };
             running.join(entry);
-            running = self.block(&case.body, running);
+            running = self.statements(&case.body, running);
         }
         let mut out = self.breaks.pop().unwrap_or_default();
         out.join(running);
@@ -387,7 +383,7 @@ impl Paths<'_> {
             Cond::Call(call) => self.call(call, state),
             Cond::If(first, _) => Outcome::both(self.if_chain(first, state)),
             Cond::Assign(assign) => Outcome::both(self.expr(&assign.value, state).joined()),
-            Cond::Block(block, _) => Outcome::both(self.block(block, state)),
+            Cond::Block(block, _) => Outcome::both(self.statements(block, state)),
             Cond::Int(0) => Outcome { yes: State::default(), no: state },
             Cond::Int(_) => Outcome { yes: state, no: State::default() },
             Cond::Var(var) if is_code(var) => Outcome::both(state.looked_at()),
@@ -544,7 +540,8 @@ fn answers_not(function: &Function) -> bool {
     }
 }
 
-fn is_code(var: &Var) -> bool {
+/// Whether a variable is the return code.
+pub(super) fn is_code(var: &Var) -> bool {
     ["$rc", "$retcode", "$(rc", "$(retcode"].iter().any(|begin| var.text.starts_with(begin))
 }
 

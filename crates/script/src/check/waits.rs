@@ -4,6 +4,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::effects;
+use super::paths::is_code;
 use super::routes::{RouteTable, title};
 use super::visit::{Visitor, walk_route};
 use crate::ast::{
@@ -36,12 +37,6 @@ struct Collector<'a> {
     facts: Facts,
 }
 
-impl Collector<'_> {
-    fn is_code(var: &str) -> bool {
-        ["$rc", "$retcode", "$(rc", "$(retcode"].iter().any(|begin| var.starts_with(begin))
-    }
-}
-
 impl Visitor for Collector<'_> {
     fn call(&mut self, call: &Call) {
         match &call.kind {
@@ -49,7 +44,7 @@ impl Visitor for Collector<'_> {
                 self.facts.calls.push(name.clone());
                 // The code is handed on.
                 self.facts.looks_at_code |=
-                    args.iter().any(|arg| matches!(&arg.kind, ArgKind::Var(var) if Self::is_code(&var.text)));
+                    args.iter().any(|arg| matches!(&arg.kind, ArgKind::Var(var) if is_code(var)));
             }
             CallKind::Route { .. } => self.facts.has_dynamic_calls = true,
             CallKind::Async { function, resume, .. } if function.name.node == "wait_for_event" => {
@@ -75,7 +70,7 @@ impl Visitor for Collector<'_> {
     }
 
     fn var(&mut self, var: &Var, is_target: bool) {
-        self.facts.looks_at_code |= !is_target && Self::is_code(&var.text);
+        self.facts.looks_at_code |= !is_target && is_code(var);
     }
 
     fn compare(&mut self, compare: &Compare) {

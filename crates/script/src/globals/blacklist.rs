@@ -6,6 +6,8 @@ use crate::transform::Network;
 
 /// Blacklists of one script (OpenSIPS: max_heads; a message carries one bit for each).
 pub const BLACKLISTS_MAX: usize = 32;
+/// Rules of one list; more are refused.
+pub const BLACKLIST_RULES_MAX: usize = 10_000;
 
 /// A list as the script defines it (specification §12.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub fn parse_blacklist(text: &str) -> Result<BlacklistDef, String> {
         let rule = parse_listed_rule(part.trim())?;
         if !rules.contains(&rule) {
             rules.push(rule);
+        }
+        if rules.len() > BLACKLIST_RULES_MAX {
+            return Err(format!("a blacklist has at most {BLACKLIST_RULES_MAX} rules"));
         }
     }
     Ok(BlacklistDef { name: name.to_owned(), flags, rules })
@@ -272,5 +277,14 @@ mod tests {
         let short = parse_blacklist_rule("10.0.0.1,5060,INVITE*");
         assert_eq!(short.map(|rule| rule.pattern), Ok(Some("INVITE*".to_owned())));
         assert!(parse_blacklist_rule("").is_err());
+    }
+
+    #[test]
+    fn a_list_with_too_many_rules_is_refused_and_not_forgotten() {
+        let rules =
+            |count: u32| (0..count).map(|n| std::net::Ipv4Addr::from(n).to_string()).collect::<Vec<_>>().join(",");
+        assert!(parse_blacklist(&format!("a:{{{}}}", rules(10_000))).is_ok());
+        let error = parse_blacklist(&format!("a:{{{}}}", rules(10_001))).err().unwrap_or_default();
+        assert!(error.contains("at most 10000 rules"), "{error}");
     }
 }

@@ -28,18 +28,13 @@ pub(super) fn execute<H: Host>(m: &mut Machine, program: &Program, host: &mut H)
         return outcome;
     }
     match program.coverage.as_deref() {
-        None => run_on::<H, false>(m, program, host, |_| ()),
-        Some(coverage) => run_on::<H, true>(m, program, host, |pc| coverage.hit(pc)),
+        None => run_on(m, program, host, |_| ()),
+        Some(coverage) => run_on(m, program, host, |pc| coverage.hit(pc)),
     }
 }
 
-/// The loop itself; made twice, so that a run that is not counted pays nothing for counting.
-fn run_on<H: Host, const IS_COUNTED: bool>(
-    m: &mut Machine,
-    program: &Program,
-    host: &mut H,
-    count: impl Fn(u32),
-) -> Outcome<H::Pending> {
+/// The loop itself; made once for each way of counting, so that a run that is not counted pays nothing.
+fn run_on<H: Host>(m: &mut Machine, program: &Program, host: &mut H, count: impl Fn(u32)) -> Outcome<H::Pending> {
     loop {
         let pc = m.pc;
         let frame = &mut host.vars().frame;
@@ -54,9 +49,7 @@ fn run_on<H: Host, const IS_COUNTED: bool>(
         }
         let Some(op) = program.code.get(pc as usize) else { return control::abandon(host) };
         m.pc = pc + 1;
-        if IS_COUNTED {
-            count(pc);
-        }
+        count(pc);
         if let Flow::Leave(outcome) = step(m, program, host, *op) {
             return outcome;
         }
