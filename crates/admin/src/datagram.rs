@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
-use serde_json::{Value as Json, json};
-use tandem_module::mi::{MiError, MiParams};
+use serde_json::json;
+use tandem_module::mi::MiError;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::Semaphore;
 
@@ -168,15 +168,10 @@ async fn answer(rpc: &JsonRpc, body: &[u8]) -> Option<Vec<u8>> {
 
 /// Answers a request in the text form of 2.4.
 async fn text_answer(rpc: &JsonRpc, body: &[u8]) -> Vec<u8> {
-    let result = match text_request(body) {
-        FifoRequest::Text { command, params, .. } => {
-            let params = params.into_iter().map(Json::String).collect::<Vec<_>>();
-            let params = if params.is_empty() { MiParams::None } else { MiParams::Positional(params) };
-            rpc.call(&command, params).await
-        }
-        _ => Err(MiError::new(400, "the request is not understood")),
-    };
-    render_reply(&result).into_bytes()
+    match text_request(body) {
+        FifoRequest::Text { command, params, .. } => rpc.call_text(&command, params).await,
+        _ => render_reply(&Err(MiError::new(400, "the request is not understood"))).into_bytes(),
+    }
 }
 
 async fn bind_udp(name: &str, address: &str) -> Result<UdpSocket, AdminError> {

@@ -13,15 +13,12 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
-use serde_json::Value as Json;
-use tandem_module::mi::MiParams;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Semaphore;
 
 use crate::error::AdminError;
 use crate::jsonrpc::JsonRpc;
-use crate::text::render_reply;
 pub(crate) use decode::text_request;
 pub use decode::{FifoDecoder, FifoRequest};
 
@@ -175,13 +172,8 @@ async fn execute(rpc: &JsonRpc, request: FifoRequest) -> Option<(String, Vec<u8>
             Some((reply?, answer?))
         }
         FifoRequest::Text { command, reply, params } => {
-            let params = if params.is_empty() {
-                MiParams::None
-            } else {
-                MiParams::Positional(params.into_iter().map(Json::String).collect())
-            };
-            let result = rpc.call(&command, params).await;
-            Some((reply?, render_reply(&result).into_bytes()))
+            let answer = rpc.call_text(&command, params).await;
+            Some((reply?, answer))
         }
         FifoRequest::Bad(_) => None,
     }

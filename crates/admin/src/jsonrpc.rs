@@ -9,6 +9,8 @@ use serde_json::{Map, Value as Json, json};
 use tandem_module::mi::{MiError, MiParams, MiRegistry, MiReply, MiResult};
 use tokio::time::Instant;
 
+use crate::text::render_reply;
+
 /// The text is no JSON.
 pub const PARSE_ERROR: i64 = -32700;
 /// The JSON is no request.
@@ -94,6 +96,15 @@ impl JsonRpc {
     /// Of the command; -32601 for an unknown one, -32000 when it takes too long, -32603 when it fails inside.
     pub async fn call(&self, name: &str, params: MiParams) -> MiResult {
         self.call_until(name, params, Instant::now() + self.limits.timeout).await
+    }
+
+    /// Runs one command of the text form of 2.4; the answer in the same form.
+    pub(crate) async fn call_text(&self, name: &str, params: Vec<String>) -> Vec<u8> {
+        let params = match params.is_empty() {
+            true => MiParams::None,
+            false => MiParams::Positional(params.into_iter().map(Json::String).collect()),
+        };
+        render_reply(&self.call(name, params).await).into_bytes()
     }
 
     fn parse(&self, body: &[u8]) -> Result<Json, MiError> {

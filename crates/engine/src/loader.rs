@@ -154,20 +154,9 @@ pub fn load_text(name: &str, text: &str, options: &LoadOptions) -> Result<Loaded
 
 /// Parses, checks and compiles; opens and starts nothing.
 pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &LoadOptions) -> Checked {
-    let (script, found) = parser::parse(&sources);
-    diagnostics.extend(found);
-    let dialect = options.dialect.unwrap_or_else(|| dialect::detect(&script));
-    let (globals, found) = globals::evaluate(&script, dialect);
-    diagnostics.extend(found);
-    diagnostics.extend(globals.sockets.iter().filter_map(missing_transport));
-    let mut builder = NodeBuilder::default();
-    builder.add_module(tandem_modules::CORE);
-    load_modules(&script, &mut builder, options, &mut diagnostics);
-    note_missing(&script, &mut builder);
-    let (params, param_spans) = apply_modparams(&script, &builder, options, &mut diagnostics);
-    check_dependencies(&script, &builder, &mut diagnostics);
+    let front = front(&sources, &mut diagnostics, options, None);
+    let Front { script, detected: dialect, globals, builder, params, param_spans, fixed } = front;
     let module_spans = module_spans(&script);
-    let fixed = Fixed::new(&script, dialect, &builder, &params);
     diagnostics.extend(check::check(&script, dialect, builder.surface(), &check_options(options)));
     let mut program = None;
     if !diagnostic::has_errors(&diagnostics) {
@@ -178,6 +167,41 @@ pub fn check(sources: SourceMap, mut diagnostics: Vec<Diagnostic>, options: &Loa
     diagnostic::sort(&mut diagnostics);
     check::silence(&mut diagnostics, &sources);
     Checked { sources, diagnostics, dialect, globals, builder, params, param_spans, module_spans, fixed, program }
+}
+
+/// A script that is read, with its modules and their parameters.
+struct Front {
+    script: Script,
+    /// The dialect of this text; a running process keeps its own.
+    detected: Dialect,
+    globals: Globals,
+    builder: NodeBuilder,
+    params: HashMap<&'static str, ParamValues>,
+    param_spans: HashMap<(&'static str, &'static str), Vec<Span>>,
+    fixed: Fixed,
+}
+
+/// What a start and a reload do alike before the routes are checked. `rules`: the dialect of the running process.
+fn front(
+    sources: &SourceMap,
+    diagnostics: &mut Vec<Diagnostic>,
+    options: &LoadOptions,
+    rules: Option<Dialect>,
+) -> Front {
+    let (script, found) = parser::parse(sources);
+    diagnostics.extend(found);
+    let detected = options.dialect.unwrap_or_else(|| dialect::detect(&script));
+    let (globals, found) = globals::evaluate(&script, rules.unwrap_or(detected));
+    diagnostics.extend(found);
+    diagnostics.extend(globals.sockets.iter().filter_map(missing_transport));
+    let mut builder = NodeBuilder::default();
+    builder.add_module(tandem_modules::CORE);
+    load_modules(&script, &mut builder, options, diagnostics);
+    note_missing(&script, &mut builder);
+    let (params, param_spans) = apply_modparams(&script, &builder, options, diagnostics);
+    check_dependencies(&script, &builder, diagnostics);
+    let fixed = Fixed::new(&script, detected, &builder, &params);
+    Front { script, detected, globals, builder, params, param_spans, fixed }
 }
 
 fn check_options(options: &LoadOptions) -> check::CheckOptions {
@@ -200,19 +224,8 @@ pub(crate) fn reload(
     running: &Fixed,
     program: &Program,
 ) -> Result<Reloaded, Box<Refused>> {
-    let (script, found) = parser::parse(&sources);
-    diagnostics.extend(found);
-    let detected = options.dialect.unwrap_or_else(|| dialect::detect(&script));
-    let (globals, found) = globals::evaluate(&script, program.dialect());
-    diagnostics.extend(found);
-    diagnostics.extend(globals.sockets.iter().filter_map(missing_transport));
-    let mut builder = NodeBuilder::default();
-    builder.add_module(tandem_modules::CORE);
-    load_modules(&script, &mut builder, options, &mut diagnostics);
-    note_missing(&script, &mut builder);
-    let (params, _) = apply_modparams(&script, &builder, options, &mut diagnostics);
-    check_dependencies(&script, &builder, &mut diagnostics);
-    let newer = Fixed::new(&script, detected, &builder, &params);
+    let front = front(&sources, &mut diagnostics, options, Some(program.dialect()));
+    let Front { script, builder, fixed: newer, .. } = front;
     let options = check_options(options);
     diagnostics.extend(check::check(&script, program.dialect(), program.surface(), &options));
     if !running.has_same_modules(&newer) {

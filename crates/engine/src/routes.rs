@@ -4,28 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tandem_module::context::Context;
 use tandem_module::node::NodeRef;
-use tandem_module::run::{self, End};
+use tandem_module::run;
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::RouteKind;
 use tandem_script::program::Program;
-use tandem_script::vm::StartOptions;
 
 /// Timer routes have whole seconds; so often it is looked which are due.
 const TICK: Duration = Duration::from_secs(1);
 
-fn recycle(context: Box<Context>, _: End) {
-    context.recycle();
-}
-
 /// Runs `startup_route` on worker 0, before anything else it does. A reload does not run it again.
 pub fn run_startup(node: NodeRef) {
-    let mut context = Context::dummy(node, RouteKind::Startup);
-    match context.program().startup() {
-        Some(route) => run::start(context, route, StartOptions::new(RouteKind::Startup), Box::new(recycle)),
-        None => context.recycle(),
-    }
+    run::start_alone(node, RouteKind::Startup, Program::startup);
 }
 
 /// Starts the timer routes of a node that is never reloaded (scripts under test).
@@ -101,11 +91,7 @@ fn run_timer(node: NodeRef, at: usize, name: Box<str>) {
     let Some(workers) = node.workers() else { return };
     let worker = WorkerId((at % usize::from(workers.count().max(1))) as u16);
     let run = move |_: Instant| {
-        let mut context = Context::dummy(node, RouteKind::Timer);
-        match context.program().route(RouteKind::Timer, &name) {
-            Some(route) => run::start(context, route, StartOptions::new(RouteKind::Timer), Box::new(recycle)),
-            None => context.recycle(),
-        }
+        run::start_alone(node, RouteKind::Timer, |program| program.route(RouteKind::Timer, &name));
     };
     workers.post(worker, Box::new(run));
 }

@@ -72,8 +72,3 @@ pub fn move_to(moment: Instant) {
         held.ahead.fetch_max(u64::try_from(ahead).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
 }
-
-/// Whether the clock stands still.
-pub fn is_held() -> bool {
-    HELD.get().is_some()
-}

@@ -180,6 +180,13 @@ pub enum DbError {
     Overloaded,
 }
 
+impl DbError {
+    /// Whether the same may succeed later: the database is away, slow or busy. What it refused would be refused again.
+    pub fn is_away(&self) -> bool {
+        matches!(self, DbError::Unavailable(_) | DbError::Timeout(_) | DbError::Overloaded)
+    }
+}
+
 /// An open database (a pool of connections). Cheap to clone by `Arc`.
 pub trait Db: Send + Sync {
     /// Runs a statement. The future is bounded in time by the driver.

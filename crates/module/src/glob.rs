@@ -1,12 +1,21 @@
-//! Shell patterns over bytes (`*`, `?`, `[a-z]`, `[!a]`, `\x`), as `cache_remove_chunk()` takes them. No path semantics,
-//! no braces.
+//! Shell patterns over bytes (`*`, `?`, `[a-z]`, `[!a]`, `\x`), as `fnmatch()` without flags has them. No path
+//! semantics, no braces.
 
 /// Whether `text` matches `pattern` as a whole. Takes at most `pattern` × `text` steps, whatever the pattern.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut in_text) = (0, 0);
+    matches_within(pattern, text, usize::MAX)
+}
+
+/// The same in at most `steps_max` steps: what needs more does not match.
+pub fn matches_within(pattern: &[u8], text: &[u8], steps_max: usize) -> bool {
+    let (mut at, mut in_text, mut steps) = (0, 0, 0);
     // Where to go on after a failure: just behind the last star, one byte of text further than the last attempt.
     let mut retry: Option<(usize, usize)> = None;
     loop {
+        steps += 1;
+        if steps > steps_max {
+            return false;
+        }
         let rest = pattern.get(at..).unwrap_or_default();
         if rest.first() == Some(&b'*') {
             at += 1;
@@ -79,7 +88,7 @@ fn set(pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{matches, matches_within};
 
     #[test]
     fn patterns_match_as_a_shell_would() {
@@ -120,5 +129,33 @@ mod tests {
         let pattern = b"*a".repeat(500);
         let text = b"b".repeat(20_000);
         assert!(!matches(&pattern, &text));
+    }
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, text, wanted) in [
+            ("", "", true),
+            ("*", "", true),
+            ("INVITE *", "INVITE sip:a\r\nVia", true),
+            ("*friendly*", "x\nfriendly y", true),
+            ("*a*b*c", "aabbc", true),
+            ("*a*b*c", "aabb", false),
+            ("a?c", "abc", true),
+            ("a[0-9]c", "a5c", true),
+            ("a[!0-9]c", "a5c", false),
+            ("a[]]c", "a]c", true),
+            ("a[c", "a[c", true),
+            ("a\\*c", "abc", false),
+            ("a\\*c", "a*c", true),
+            ("abc", "abcd", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), wanted, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_needs_too_many_steps_does_not_match() {
+        let pattern = "*a".repeat(500) + "b";
+        assert!(!matches_within(pattern.as_bytes(), "a".repeat(60_000).as_bytes(), 1_000_000));
     }
 }

@@ -11,6 +11,7 @@ pub mod declare;
 pub mod edits;
 pub mod event;
 pub mod event_routes;
+pub mod glob;
 pub mod mi;
 pub mod names;
 pub mod node;

@@ -143,6 +143,17 @@ impl Node {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Runs work that writes, which a stopping process waits for; false, and nothing done, before the workers exist.
+    pub fn spawn_write(&'static self, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        let Some(workers) = self.workers() else { return false };
+        let writing = self.writes.begin();
+        workers.spawn(Box::pin(async move {
+            work.await;
+            drop(writing);
+        }));
+        true
+    }
+
     /// Whether the process is about to end.
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Relaxed)
@@ -365,6 +376,12 @@ pub fn unix_ms() -> i64 {
 /// Wall clock in Unix seconds.
 pub fn unix_secs() -> i64 {
     unix_ms() / 1000
+}
+
+/// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
+pub fn unix_secs_at(at: Instant) -> i64 {
+    let ahead = at.saturating_duration_since(crate::clock::now());
+    (unix_ms() + ahead.as_millis() as i64) / 1000
 }
 
 /// Collects modules and their states, then makes the node.

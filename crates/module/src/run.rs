@@ -232,6 +232,21 @@ pub fn start(mut context: Box<Context>, route: RouteId, options: StartOptions, a
     drive(Run { context, machine, program, after });
 }
 
+/// Starts a route that no message starts, of the program of now, on a message of its own; false when there is none.
+pub fn start_alone(node: NodeRef, kind: RouteKind, route: impl FnOnce(&Program) -> Option<RouteId>) -> bool {
+    let mut context = Context::dummy(node, kind);
+    match route(context.program()) {
+        Some(route) => {
+            start(context, route, StartOptions::new(kind), Box::new(|context, _| context.recycle()));
+            true
+        }
+        None => {
+            context.recycle();
+            false
+        }
+    }
+}
+
 /// Starts `route` on `context` on the current worker, as soon as it has finished what it does now.
 pub fn queue(mut context: Box<Context>, route: RouteId, options: StartOptions, after: After) {
     // The index belongs to the program of now, not to the one that is in place when its turn comes.

@@ -104,7 +104,7 @@ impl Subscriptions {
             return Ok(());
         }
         let generation = self.next.fetch_add(1, Ordering::Relaxed);
-        let expires = expires_secs.map(|secs| (secs, Instant::now() + Duration::from_secs(u64::from(secs))));
+        let expires = expires_secs.map(|secs| (secs, crate::clock::now() + Duration::from_secs(u64::from(secs))));
         self.add(node, name, &socket, expires, generation)?;
         if let (Some((_, at)), Some(workers)) = (expires, node.workers()) {
             let end = move |_: Instant| node.subscriptions.end(node, name, &socket, Some(generation));

@@ -9,7 +9,6 @@
 //! - [`memory::MemoryStore`] is the engine behind `cachedb_local`.
 
 pub mod datetime;
-pub mod glob;
 pub mod memory;
 pub mod mysql;
 pub mod pool;

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 use tandem_module::cachedb::{CacheDb, CacheError, CacheReply};
-
-use crate::glob;
+use tandem_module::glob;
 
 /// Milliseconds from any fixed moment on, never going back.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -12,6 +12,6 @@ pub mod rtpengine;
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
-pub use process::{Claim, Folder, Running, until};
+pub use process::{Claim, Folder, Running, Server, until};
 pub use redis::Redis;
 pub use rtpengine::Rtpengine;

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Claim, Folder, Running, command, copy_template, find_program, is_root, run};
+use crate::process::{Running, Server, command, copy_template, find_program, is_root, is_server, run};
 
 const PACKAGE: &str = "mariadb-server";
+/// The signals that end it in good order, and at once.
+const ENDS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
 /// The user clients are.
 pub const USER: &str = "opensips";
 /// Their password; characters that URLs and SQL find special are in it on purpose.
@@ -18,11 +20,10 @@ pub const DATABASE: &str = "opensips";
 
 /// A server; dropped, it is gone.
 pub struct MariaDb {
-    running: Option<Running>,
-    folder: Folder,
-    claim: Claim,
-    options: Vec<String>,
+    server: Server,
 }
+
+is_server!(MariaDb);
 
 impl MariaDb {
     /// Starts a server with an empty database.
@@ -38,8 +39,8 @@ impl MariaDb {
     /// # Errors
     /// As [`MariaDb::start`].
     pub fn with_options(options: &[&str]) -> io::Result<MariaDb> {
-        let folder = Folder::new("maria")?;
-        copy_template("mariadb", &folder.join("data"), None, |data| {
+        let server = Server::new("maria", options, ENDS)?;
+        copy_template("mariadb", &server.folder.join("data"), None, |data| {
             let mut install = command(find_program(&["mariadb-install-db"], PACKAGE)?, None);
             install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
             install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M"]);
@@ -48,12 +49,7 @@ impl MariaDb {
             }
             run(&mut install).map(|_| ())
         })?;
-        let mut server = MariaDb {
-            running: None,
-            folder,
-            claim: Claim::take()?,
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-        };
+        let mut server = MariaDb { server };
         server.restart()?;
         server.sql(&format!(
             "CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4; CREATE USER '{USER}'@'%' IDENTIFIED BY '{}'; \
@@ -63,7 +59,7 @@ impl MariaDb {
         Ok(server)
     }
 
-    /// Starts it again after [`MariaDb::stop`] or [`MariaDb::kill`], on the same port with its data.
+    /// Starts it again after [`Server::stop`] or [`Server::kill`], on the same port with its data.
     ///
     /// # Errors
     /// When it does not start.
@@ -83,32 +79,8 @@ impl MariaDb {
         }
         let log = self.folder.join("log");
         let started = Running::start(&mut server, &log, || self.sql("SELECT 1").is_ok())?;
-        self.running = Some(started);
+        self.set_running(started);
         Ok(())
-    }
-
-    /// Stops it in good order.
-    pub fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGTERM);
-        }
-    }
-
-    /// Kills it.
-    pub fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGKILL);
-        }
-    }
-
-    /// The process, to pause it for example.
-    pub fn process(&self) -> Option<&Running> {
-        self.running.as_ref()
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.claim.port()
     }
 
     /// Its Unix socket.

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Claim, Folder, Running, command, copy_template, find_program, give, run};
+use crate::process::{Running, Server, command, copy_template, find_program, give, is_server, run};
 
 const PACKAGE: &str = "postgresql";
+/// The signals that end it: clients are thrown out, or no good-bye and recovery at the next start. (SIGKILL would leave its
+/// processes behind.)
+const ENDS: [Signal; 2] = [Signal::SIGINT, Signal::SIGQUIT];
 /// Whom it runs as when we are root.
 const SYSTEM_USER: Option<&str> = Some("postgres");
 /// The user clients are.
@@ -21,11 +24,10 @@ pub const DATABASE: &str = "opensips";
 
 /// A server; dropped, it is gone.
 pub struct Postgres {
-    running: Option<Running>,
-    folder: Folder,
-    claim: Claim,
-    options: Vec<String>,
+    server: Server,
 }
+
+is_server!(Postgres);
 
 impl Postgres {
     /// Starts a server with an empty database.
@@ -41,20 +43,15 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`].
     pub fn with_options(options: &[&str]) -> io::Result<Postgres> {
-        let folder = Folder::new("pg")?;
-        give(folder.path(), SYSTEM_USER)?;
-        copy_template("postgres", &folder.join("data"), SYSTEM_USER, |data| {
+        let server = Server::new("pg", options, ENDS)?;
+        give(server.folder.path(), SYSTEM_USER)?;
+        copy_template("postgres", &server.folder.join("data"), SYSTEM_USER, |data| {
             let mut initdb = command(find_program(&["initdb"], PACKAGE)?, SYSTEM_USER);
             initdb.arg("-D").arg(data).args(["-U", "postgres", "-N", "-E", "UTF8", "--locale=C"]);
             initdb.args(["--auth-local=trust", "--auth-host=scram-sha-256"]).current_dir("/");
             run(&mut initdb).map(|_| ())
         })?;
-        let mut server = Postgres {
-            running: None,
-            folder,
-            claim: Claim::take()?,
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-        };
+        let mut server = Postgres { server };
         server.restart()?;
         let password = PASSWORD.replace('\'', "''");
         server.sql_in("postgres", &format!("CREATE ROLE {USER} LOGIN PASSWORD '{password}'"))?;
@@ -62,7 +59,7 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Starts it again after [`Postgres::stop`] or [`Postgres::kill`], on the same port with its data.
+    /// Starts it again after [`Server::stop`] or [`Server::kill`], on the same port with its data.
     ///
     /// # Errors
     /// When it does not start.
@@ -81,32 +78,8 @@ impl Postgres {
         }
         let log = self.folder.join("log");
         let started = Running::start(&mut server, &log, || self.sql_in("postgres", "SELECT 1").is_ok())?;
-        self.running = Some(started);
+        self.set_running(started);
         Ok(())
-    }
-
-    /// Stops it in good order; clients are thrown out.
-    pub fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGINT);
-        }
-    }
-
-    /// Breaks it off: no good-bye to clients, recovery at the next start. (SIGKILL would leave its processes behind.)
-    pub fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGQUIT);
-        }
-    }
-
-    /// The process; its clients are served by children of it.
-    pub fn process(&self) -> Option<&Running> {
-        self.running.as_ref()
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.claim.port()
     }
 
     /// Its Unix socket.
@@ -132,12 +105,6 @@ impl Postgres {
         client.arg("-h").arg(self.folder.path()).arg("-p").arg(self.port().to_string()).current_dir("/");
         client.args(["-U", "postgres", "-d", database, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]);
         run(&mut client)
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -226,6 +226,82 @@ impl Running {
     }
 }
 
+/// What all servers are made of: a folder, a port, and a process that can be stopped and started again. Dropped, it is gone.
+pub struct Server {
+    running: Option<Running>,
+    /// Its files.
+    pub folder: Folder,
+    claim: Claim,
+    /// More options of its command line.
+    pub options: Vec<String>,
+    /// The signals that end it in good order, and at once.
+    ends: [Signal; 2],
+}
+
+impl Server {
+    pub(crate) fn new(name: &str, options: &[&str], ends: [Signal; 2]) -> io::Result<Server> {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Ok(Server { running: None, folder: Folder::new(name)?, claim: Claim::take()?, options, ends })
+    }
+
+    pub(crate) fn set_running(&mut self, running: Running) {
+        self.running = Some(running);
+    }
+
+    /// Stops it in good order.
+    pub fn stop(&mut self) {
+        self.end(self.ends[0]);
+    }
+
+    /// Breaks it off: no good-bye to clients.
+    pub fn kill(&mut self) {
+        self.end(self.ends[1]);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut running) = self.running.take() {
+            running.stop(signal);
+        }
+    }
+
+    /// The process, to pause it for example.
+    pub fn process(&self) -> Option<&Running> {
+        self.running.as_ref()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.claim.port()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Lets a server's own type be used as the [`Server`] in it.
+macro_rules! is_server {
+    ($name:ident) => {
+        impl std::ops::Deref for $name {
+            type Target = $crate::process::Server;
+
+            fn deref(&self) -> &$crate::process::Server {
+                &self.server
+            }
+        }
+
+        impl std::ops::DerefMut for $name {
+            fn deref_mut(&mut self) -> &mut $crate::process::Server {
+                &mut self.server
+            }
+        }
+    };
+}
+
+pub(crate) use is_server;
+
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {

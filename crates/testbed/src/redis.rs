@@ -4,17 +4,18 @@ use std::io;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Claim, Folder, Running, command, find_program, run};
+use crate::process::{Running, Server, command, find_program, is_server, run};
 
 const PACKAGE: &str = "redis-server";
+/// The signals that end it in good order, and at once.
+const ENDS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
 
 /// A server; dropped, it is gone.
 pub struct Redis {
-    running: Option<Running>,
-    folder: Folder,
-    claim: Claim,
-    options: Vec<String>,
+    server: Server,
 }
+
+is_server!(Redis);
 
 impl Redis {
     /// Starts an empty server.
@@ -30,13 +31,12 @@ impl Redis {
     /// # Errors
     /// As [`Redis::start`].
     pub fn with_options(options: &[&str]) -> io::Result<Redis> {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Redis { running: None, folder: Folder::new("redis")?, claim: Claim::take()?, options };
+        let mut server = Redis { server: Server::new("redis", options, ENDS)? };
         server.restart()?;
         Ok(server)
     }
 
-    /// Starts it again after [`Redis::stop`] or [`Redis::kill`], on the same port, empty.
+    /// Starts it again after [`Server::stop`] or [`Server::kill`], on the same port, empty.
     ///
     /// # Errors
     /// When it does not start.
@@ -48,32 +48,8 @@ impl Redis {
         let log = self.folder.join("log");
         // Without its password a server answers with an error, which is an answer, too.
         let started = Running::start(&mut server, &log, || self.cli(&["ping"]).is_ok())?;
-        self.running = Some(started);
+        self.set_running(started);
         Ok(())
-    }
-
-    /// Stops it in good order.
-    pub fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGTERM);
-        }
-    }
-
-    /// Kills it.
-    pub fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGKILL);
-        }
-    }
-
-    /// The process, to pause it for example.
-    pub fn process(&self) -> Option<&Running> {
-        self.running.as_ref()
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.claim.port()
     }
 
     /// A command by the server's own client; what it prints.

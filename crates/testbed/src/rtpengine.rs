@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{Claim, Folder, Running, command, find_program};
+use crate::process::{Running, Server, command, find_program, is_server};
 
 const PACKAGE: &str = "rtpengine-daemon";
+/// The signals that end it in good order, and at once.
+const ENDS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
 /// How long one ping waits for its pong.
 const PONG: Duration = Duration::from_millis(200);
 
 /// A server; dropped, it is gone.
 pub struct Rtpengine {
-    running: Option<Running>,
-    folder: Folder,
-    claim: Claim,
-    options: Vec<String>,
+    server: Server,
 }
+
+is_server!(Rtpengine);
 
 impl Rtpengine {
     /// Starts one.
@@ -34,13 +35,12 @@ impl Rtpengine {
     /// # Errors
     /// As [`Rtpengine::start`].
     pub fn with_options(options: &[&str]) -> io::Result<Rtpengine> {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Rtpengine { running: None, folder: Folder::new("rtp")?, claim: Claim::take()?, options };
+        let mut server = Rtpengine { server: Server::new("rtp", options, ENDS)? };
         server.restart()?;
         Ok(server)
     }
 
-    /// Starts it again after [`Rtpengine::stop`] or [`Rtpengine::kill`], on the same port, without its calls.
+    /// Starts it again after [`Server::stop`] or [`Server::kill`], on the same port, without its calls.
     ///
     /// # Errors
     /// When it does not start.
@@ -52,32 +52,8 @@ impl Rtpengine {
         server.arg(format!("--pidfile={}", self.folder.join("pid").display())).args(&self.options);
         let port = self.port();
         let started = Running::start(&mut server, &self.folder.join("log"), || answers(port))?;
-        self.running = Some(started);
+        self.set_running(started);
         Ok(())
-    }
-
-    /// Stops it in good order.
-    pub fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGTERM);
-        }
-    }
-
-    /// Kills it.
-    pub fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.stop(Signal::SIGKILL);
-        }
-    }
-
-    /// The process, to pause it for example.
-    pub fn process(&self) -> Option<&Running> {
-        self.running.as_ref()
-    }
-
-    /// The port of its control protocol (ng, UDP) on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.claim.port()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tandem_module::NodeRef;
 use tandem_module::context::write_log;
-use tandem_module::db::{DbError, DbValue, Statement};
+use tandem_module::db::{DbValue, Statement};
 use tandem_module::worker::WorkerId;
 use tandem_script::vm::LogLevel;
 
@@ -98,7 +98,9 @@ fn lose(acc: &Acc, row: &Row) {
 
 /// Starts one more writer when there is work for it.
 fn start(node: NodeRef, acc: &'static Acc) {
-    let Some(workers) = node.workers() else { return };
+    if node.workers().is_none() {
+        return;
+    }
     {
         let mut queue = acc.rows.queue.lock();
         if queue.rows.is_empty() || queue.is_waiting || queue.writers >= WRITERS_MAX {
@@ -106,11 +108,7 @@ fn start(node: NodeRef, acc: &'static Acc) {
         }
         queue.writers += 1;
     }
-    let writing = node.writes.begin();
-    workers.spawn(Box::pin(async move {
-        write_all(node, acc).await;
-        drop(writing);
-    }));
+    node.spawn_write(write_all(node, acc));
 }
 
 async fn write_all(node: NodeRef, acc: &'static Acc) {
@@ -122,7 +120,7 @@ async fn write_all(node: NodeRef, acc: &'static Acc) {
             errors.inc();
         }
         write_log(LogLevel::Error, &format!("acc: table {} of {}: {error}", row.table, db.name()));
-        if !matches!(error, DbError::Unavailable(_) | DbError::Timeout(_) | DbError::Overloaded) {
+        if !error.is_away() {
             // Trying again would end the same.
             lose(acc, &row);
             continue;

@@ -4,7 +4,6 @@ use tandem_module::context::{Called, Context};
 use tandem_module::db::{DbOp, DbRows, DbValue, Statement};
 use tandem_module::declare::{arg_text, arg_var};
 use tandem_module::edits::{BRANCHES_MAX, Target};
-use tandem_module::run::Pending;
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{Arg, LogLevel};
 use tandem_sip::Uri;
@@ -56,26 +55,9 @@ fn ask(
     let Some(statement) = statement(own, context, args, uri, flags.unwrap_or_default(), limit) else {
         return done(false);
     };
-    let db = match context.node.db.open(&own.url) {
-        Ok(db) => db,
-        Err(error) => {
-            context.log(LogLevel::Error, &format!("alias_db: {error}"));
-            return done(false);
-        }
-    };
-    Pending::job(context.node, db.run(statement), move |context, result: Option<Result<DbRows, _>>| match result {
-        Some(Ok(rows)) => {
-            let found = uris(context, rows);
-            done(then(context, found))
-        }
-        Some(Err(error)) => {
-            context.log(LogLevel::Error, &format!("alias_db: {}: {error}", db.name()));
-            done(false)
-        }
-        None => {
-            context.log(LogLevel::Error, &format!("alias_db: {}: no answer in time", db.name()));
-            done(false)
-        }
+    crate::sqlops::lookup(context, "alias_db", &own.url, statement, -1, |context, rows| {
+        let found = uris(context, rows);
+        if then(context, found) { 1 } else { -1 }
     })
 }
 

@@ -10,7 +10,6 @@ use tandem_script::surface::ArgType::{Text, VarOut};
 use tandem_script::surface::{ParamSpec, Routes, arg, opt};
 
 use crate::core::table::{function, int, text};
-use crate::sqlops::check_url;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -87,5 +86,5 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<AliasDb>() else { return Ok(()) };
-    check_url(node, &own.url).map_err(|error| SetupError::param("db_url", error.to_string()))
+    crate::core::db_load::open(node, "db_url", &own.url).map(|_| ())
 }

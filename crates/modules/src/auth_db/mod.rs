@@ -18,7 +18,7 @@ use tandem_script::surface::{ParamSpec, ParamType, Routes, arg};
 
 use crate::auth::Side;
 use crate::core::table::{function, param};
-use crate::sqlops::{check_tables, check_url, lookup};
+use crate::sqlops::{check_tables, lookup};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -157,7 +157,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<AuthDb>() else { return Ok(()) };
-    check_url(node, &own.url).map_err(|error| SetupError::param("db_url", error.to_string()))
+    crate::core::db_load::open(node, "db_url", &own.url).map(|_| ())
 }
 
 /// The database has to answer before the first user asks. Tables of the script's own have no version to look at.

@@ -136,7 +136,7 @@ pub(super) fn check(context: &mut Context, args: &[Arg]) -> Called {
         }
         b"fm" => {
             let Some(pattern) = wanted.as_text() else { return done(false) };
-            Box::new(move |value| value.as_text().is_some_and(|text| tandem_store::glob::matches(&pattern, &text)))
+            Box::new(move |value| value.as_text().is_some_and(|text| tandem_module::glob::matches(&pattern, &text)))
         }
         b"eq" | b"ne" | b"lt" | b"le" | b"gt" | b"ge" | b"and" | b"or" | b"xor" => {
             let operator = operator.clone();

@@ -47,7 +47,11 @@ struct Changes {
 }
 
 impl Changes {
-    fn note(&mut self, collection: usize, key: &[u8]) {
+    fn note(&mut self, now: Instant, collection: usize, key: &[u8]) {
+        if self.until.is_some_and(|until| until < now) {
+            // Nobody may come back for them any more.
+            *self = Changes::default();
+        }
         if self.until.is_none() {
             return;
         }
@@ -96,7 +100,7 @@ impl Shared {
     }
 
     fn note(&self, collection: usize, key: &[u8]) {
-        self.changes.lock().note(collection, key);
+        self.changes.lock().note(tandem_module::clock::now(), collection, key);
     }
 
     fn tell(&self, packet_type: i32, collection: usize, entry: Option<(&[u8], i32)>, key: &[u8]) {
@@ -352,20 +356,22 @@ mod tests {
     fn changes_are_kept_only_while_somebody_may_need_them() {
         let now = tandem_module::clock::now();
         let mut changes = Changes::default();
-        changes.note(0, b"early");
+        changes.note(now, 0, b"early");
         assert_eq!(changes.next(), 0);
         changes.keep(now);
         let (id, begin) = (changes.id, changes.next());
-        changes.note(0, b"one");
-        changes.note(1, b"two");
+        changes.note(now, 0, b"one");
+        changes.note(now, 1, b"two");
         let missed = changes.since(id, begin).unwrap();
         assert_eq!(missed.len(), 2);
         assert_eq!(changes.since(id, begin + 1).unwrap().len(), 1);
         assert!(changes.since(id.wrapping_add(1), begin).is_none(), "another record");
         for _ in 0..CHANGES_MAX {
-            changes.note(0, b"more");
+            changes.note(now, 0, b"more");
         }
         assert!(changes.since(id, begin).is_none(), "forgotten");
+        changes.note(now + CHANGES_KEPT * 2, 0, b"late");
+        assert!(changes.keys.is_empty() && changes.until.is_none(), "nobody will come back for them");
         changes.keep(now + CHANGES_KEPT * 2);
         assert_ne!(changes.id, id);
     }

@@ -13,7 +13,7 @@ pub(crate) const DEPTH_MAX: usize = 16;
 pub(super) fn check(_: &mut Context, args: &[Arg]) -> Called {
     let Some(text) = arg_text(args, 0).and_then(|text| std::str::from_utf8(text).ok()) else { return Called::Done(-3) };
     let moment = match arg_text(args, 1).filter(|stamp| !stamp.is_empty()) {
-        None => Some(DateTime::<Local>::from(tandem_module::clock::system())),
+        None => Some(crate::core::local_now()),
         Some(stamp) => std::str::from_utf8(stamp)
             .ok()
             .and_then(|stamp| stamp.trim().parse().ok())

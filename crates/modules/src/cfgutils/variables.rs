@@ -1,6 +1,6 @@
 //! `$shv`, `$RANDOM`, `$env`, `$ctime`.
 
-use chrono::{DateTime, Datelike, Local, Timelike};
+use chrono::{Datelike, Timelike};
 use rand::Rng;
 use tandem_module::context::Context;
 use tandem_module::declare::VarCall;
@@ -47,7 +47,7 @@ pub(super) fn environment(_: &mut Context, call: &VarCall<'_>) -> Value {
 }
 
 pub(super) fn local_time(_: &mut Context, call: &VarCall<'_>) -> Value {
-    let now = DateTime::<Local>::from(tandem_module::clock::system());
+    let now = crate::core::local_now();
     let number = match call.name.unwrap_or_default().to_ascii_lowercase().as_slice() {
         b"sec" => now.second(),
         b"min" => now.minute(),

@@ -24,11 +24,7 @@ const TABLE_NAME_MAX: usize = 64;
 /// # Errors
 /// A URL that cannot be used, as an error of parameter `param`.
 pub(crate) fn open(node: NodeRef, param: &'static str, url: &str) -> Result<Option<Arc<dyn Db>>, SetupError> {
-    match node.db.open(url) {
-        Ok(db) => Ok(Some(db)),
-        Err(DbError::NoDriver { scheme }) if node.has_module(&format!("db_{scheme}")) => Ok(None),
-        Err(error) => Err(SetupError::param(param, error.to_string())),
-    }
+    crate::sqlops::open_at_start(node, url).map_err(|error| SetupError::param(param, error.to_string()))
 }
 
 /// The version that the `version` table has for `table`, when it is one of `known`.

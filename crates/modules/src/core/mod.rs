@@ -30,7 +30,7 @@ mod tests_control;
 
 pub use branches::{serialize_targets, write_destination_set};
 pub use misc::EVENT_PARAM_NAMES_MAX;
-pub(crate) use process_vars::local_time;
+pub(crate) use process_vars::{local_now, local_time};
 pub use request_vars::Authenticated;
 pub use sdp_vars::LINES_MAX as SDP_LINES_MAX;
 

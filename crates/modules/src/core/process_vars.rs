@@ -77,7 +77,7 @@ pub(crate) fn format_time(moment: DateTime<Local>, format: &str) -> Option<Strin
 }
 
 pub(super) fn date_text(_: &mut Context, _: &VarCall<'_>) -> Value {
-    let now = DateTime::<Local>::from(tandem_module::clock::system());
+    let now = local_now();
     // As ctime(3), without the line end.
     let text = format_time(now, "%a %b %e %H:%M:%S %Y").unwrap_or_default();
     Value::Dual(Text::from(text), now.timestamp() as i32)
@@ -85,8 +85,12 @@ pub(super) fn date_text(_: &mut Context, _: &VarCall<'_>) -> Value {
 
 pub(super) fn time(_: &mut Context, call: &VarCall<'_>) -> Value {
     let format = String::from_utf8_lossy(call.name.unwrap_or_default());
-    format_time(DateTime::<Local>::from(tandem_module::clock::system()), &format)
-        .map_or(Value::Null, |text| Value::Text(Text::from(text)))
+    format_time(local_now(), &format).map_or(Value::Null, |text| Value::Text(Text::from(text)))
+}
+
+/// Now, local time.
+pub(crate) fn local_now() -> DateTime<Local> {
+    tandem_module::clock::system().into()
 }
 
 /// A moment given in Unix seconds, local time.

@@ -1,14 +1,17 @@
 //! `$sdp` and its parts: the session description of a message read and edited line by line. Edits go into the message that is
 //! sent; what was received stays. Several body parts: the first SDP part is meant. No media is negotiated here.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use tandem_module::context::Context;
 use tandem_module::declare::VarCall;
 use tandem_script::pvar::{INDEX_INSERT, INDEX_INSERT_AFTER};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::Index;
-use tandem_sip::Message;
 
-use crate::json::path::{Given, variable};
+use crate::json::path::index;
+use crate::sipmsgops::{current_sdp, received_sdp, set_sdp};
 
 /// Lines a description may have; one with more is not edited.
 pub const LINES_MAX: usize = 500;
@@ -37,15 +40,7 @@ fn pick(text: &[u8]) -> Option<(Pick<'_>, Option<&[u8]>)> {
     let rest = text.get(end..)?;
     let (at, rest) = match rest.strip_prefix(b"[") {
         None => (0, rest),
-        Some(inner) => match variable(inner) {
-            Some((Some(Given::Int(at)), behind)) => (at, behind.strip_prefix(b"]")?),
-            Some(_) => return None,
-            None => {
-                let close = memchr::memchr(b']', inner)?;
-                let digits = std::str::from_utf8(inner.get(..close)?).ok()?.trim();
-                (digits.parse().ok()?, inner.get(close + 1..)?)
-            }
-        },
+        Some(inner) => index(inner)?,
     };
     let found = Pick { prefix, at: usize::try_from(at).ok()? };
     Some((found, rest.strip_prefix(b"/")))
@@ -64,41 +59,27 @@ fn has_prefix(text: &[u8], prefix: &[u8]) -> bool {
     text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
-/// The body as it will be sent, and where the description is in it.
-fn description(message: &Message, new: Option<&bytes::Bytes>) -> Option<(Vec<u8>, usize, usize)> {
-    let body = new.map_or_else(|| message.body().to_vec(), |body| body.to_vec());
-    if body.is_empty() {
-        return None;
+/// The body that the variable looks at, and where the description is in it: of the message in work as it will be sent, of
+/// another one as it was received.
+fn description(context: &mut Context, call: &VarCall<'_>) -> Option<(Bytes, Range<usize>)> {
+    match call.context {
+        None => current_sdp(context),
+        Some(_) => received_sdp(super::table::message_of(context, call)?),
     }
-    if !crate::sipmsgops::body::is_multipart(message) {
-        let is_sdp = message.content_type().is_some_and(|mime| mime.eq_ignore_ascii_case(b"application/sdp"));
-        let end = body.len();
-        return is_sdp.then_some((body, 0, end));
-    }
-    let boundary = crate::sipmsgops::body::boundary(message)?;
-    let (start, end) = crate::sipmsgops::body::Parts::new(&body, boundary)
-        .find(|part| part.mime.eq_ignore_ascii_case(b"application/sdp"))
-        .map(|part| {
-            let start = part.body.as_ptr() as usize - body.as_ptr() as usize;
-            (start, start + part.body.len())
-        })?;
-    Some((body, start, end))
 }
 
 /// A description in lines.
 struct Lines {
-    head: Vec<u8>,
+    body: Bytes,
+    range: Range<usize>,
     lines: Vec<Vec<u8>>,
-    tail: Vec<u8>,
     separator: &'static [u8],
 }
 
 impl Lines {
-    fn of(context: &Context, call: &VarCall<'_>) -> Option<Lines> {
-        let message = super::table::message_of(context, call)?;
-        let own = call.context.is_none().then(|| context.edits.lumps.body()).flatten();
-        let (body, start, end) = description(message, own)?;
-        let text = body.get(start..end)?;
+    fn of(context: &mut Context, call: &VarCall<'_>) -> Option<Lines> {
+        let (body, range) = description(context, call)?;
+        let text = body.get(range.clone())?;
         let separator: &[u8] = match text.iter().position(|byte| matches!(byte, b'\r' | b'\n')).map(|at| text.get(at..))
         {
             Some(Some([b'\r', b'\n', ..])) => b"\r\n",
@@ -112,8 +93,7 @@ impl Lines {
             lines.push(rest.get(..end)?.to_vec());
             rest = rest.get((end + separator.len()).min(rest.len())..)?;
         }
-        let (head, tail) = (body.get(..start)?.to_vec(), body.get(end..)?.to_vec());
-        (lines.len() <= LINES_MAX).then_some(Lines { head, lines, tail, separator })
+        (lines.len() <= LINES_MAX).then_some(Lines { body, range, lines, separator })
     }
 
     fn is_media(line: &[u8]) -> bool {
@@ -145,13 +125,12 @@ impl Lines {
     }
 
     fn store(self, context: &mut Context) {
-        let mut body = self.head;
+        let mut text = Vec::with_capacity(self.range.len());
         for line in &self.lines {
-            body.extend_from_slice(line);
-            body.extend_from_slice(self.separator);
+            text.extend_from_slice(line);
+            text.extend_from_slice(self.separator);
         }
-        body.extend_from_slice(&self.tail);
-        context.edits.lumps.set_body(body);
+        set_sdp(context, &self.body, self.range, &text);
         context.set_slot(SdpEdited);
     }
 }
@@ -198,7 +177,7 @@ fn locate<'a>(lines: &Lines, scope: Scope, name: &'a [u8]) -> Option<((usize, us
     }
 }
 
-fn read(context: &Context, call: &VarCall<'_>, scope: Scope) -> Option<Value> {
+fn read(context: &mut Context, call: &VarCall<'_>, scope: Scope) -> Option<Value> {
     let lines = Lines::of(context, call)?;
     let (range, wanted) = locate(&lines, scope, call.name.unwrap_or_default())?;
     let at = lines.find(wanted.line, range).filter(|at| *at < range.1 || matches!(scope, Scope::All))?;
@@ -262,20 +241,16 @@ fn write_line(context: &mut Context, call: &VarCall<'_>, value: &Value, scope: S
 
 /// `$sdp`.
 pub(super) fn whole(context: &mut Context, call: &VarCall<'_>) -> Value {
-    let Some(message) = super::table::message_of(context, call) else { return Value::Null };
-    let own = call.context.is_none().then(|| context.edits.lumps.body()).flatten();
-    match description(message, own) {
-        Some((body, start, end)) => body.get(start..end).map_or(Value::Null, Value::text),
-        None => Value::Null,
-    }
+    let found = description(context, call);
+    found.and_then(|(body, range)| body.get(range).map(Value::text)).unwrap_or_default()
 }
 
 /// `$sdp = ...`: a whole description, or NULL for no body.
 pub(super) fn set_whole(context: &mut Context, _: &VarCall<'_>, value: Value) -> bool {
-    let Some((body, start, end)) = description(&context.message, context.edits.lumps.body()).or_else(|| {
+    let Some((body, range)) = current_sdp(context).or_else(|| {
         // After `$sdp = NULL` the type of the message still says what belongs there.
         let mime = context.message.content_type()?;
-        mime.eq_ignore_ascii_case(b"application/sdp").then(|| (Vec::new(), 0, 0))
+        mime.eq_ignore_ascii_case(b"application/sdp").then(|| (Bytes::new(), 0..0))
     }) else {
         return false;
     };
@@ -286,8 +261,7 @@ pub(super) fn set_whole(context: &mut Context, _: &VarCall<'_>, value: Value) ->
             None => return false,
         },
     };
-    let (head, tail) = (body.get(..start).unwrap_or_default(), body.get(end..).unwrap_or_default());
-    context.edits.lumps.set_body([head, &new, tail].concat());
+    set_sdp(context, &body, range, &new);
     context.set_slot(SdpEdited);
     true
 }

@@ -1,8 +1,6 @@
 //! Events for external programs: `subscribe_event()` and the management commands of the event interface. Transports are
 //! modules.
 
-use std::time::Instant;
-
 use serde_json::{Map, Value as Json, json};
 use smallvec::SmallVec;
 use tandem_module::context::{Called, Context};
@@ -68,7 +66,7 @@ fn shown(subscription: &Subscription) -> Json {
     match subscription.expires {
         None => json!({ "socket": subscription.socket, "expire": "never" }),
         Some((secs, until)) => {
-            let left = until.saturating_duration_since(Instant::now()).as_secs();
+            let left = until.saturating_duration_since(tandem_module::clock::now()).as_secs();
             json!({ "socket": subscription.socket, "expire": secs, "ttl": left })
         }
     }

@@ -107,10 +107,6 @@ impl LoadError {
     }
 }
 
-fn is_away(error: &DbError) -> bool {
-    matches!(error, DbError::Unavailable(_) | DbError::Timeout(_) | DbError::Overloaded)
-}
-
 impl Store {
     pub(super) fn new(config: StoreConfig) -> Store {
         Store {
@@ -191,18 +187,18 @@ impl Store {
 
     /// Starts the writer of a lane unless it runs, has nothing to do, or must not write yet.
     fn spawn(&'static self, node: NodeRef, dialogs: &'static Dialogs, lane: &'static Mutex<Lane>) {
-        let Some(workers) = node.workers().filter(|_| self.is_loaded()) else { return };
+        if !self.is_loaded() || node.workers().is_none() {
+            return;
+        }
         {
             let mut lane = lane.lock();
             if lane.dirty.is_empty() || std::mem::replace(&mut lane.is_running, true) {
                 return;
             }
         }
-        let writing = node.writes.begin();
-        workers.spawn(Box::pin(async move {
+        node.spawn_write(async move {
             self.run(node, dialogs, lane).await;
-            drop(writing);
-        }));
+        });
     }
 
     /// Writes until the lane is empty or the database is away; true when it is empty.
@@ -261,7 +257,7 @@ impl Store {
                 continue;
             }
             match db.run(self.replace(row)).await {
-                Err(error) if is_away(&error) => return Err(error),
+                Err(error) if error.is_away() => return Err(error),
                 Err(error) => self.report(&error),
                 Ok(_) => {}
             }
@@ -269,7 +265,7 @@ impl Store {
         }
         for ids in gone.chunks(self.config.bulk.max(1)) {
             match db.run(self.delete(ids)).await {
-                Err(error) if is_away(&error) => return Err(error),
+                Err(error) if error.is_away() => return Err(error),
                 Err(error) => self.report(&error),
                 Ok(_) => {}
             }
@@ -315,7 +311,7 @@ impl Store {
                     db.name()
                 )));
             }
-            Err(error) if is_away(&error) => return Err(LoadError::Away(error.to_string())),
+            Err(error) if error.is_away() => return Err(LoadError::Away(error.to_string())),
             Err(error) => return Err(LoadError::Refused(format!("{}: table 'version': {error}", db.name()))),
         };
         let columns: Vec<&str> = self.config.columns.of(version).iter().map(String::as_str).collect();

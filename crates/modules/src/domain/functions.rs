@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tandem_module::context::{Called, Context};
-use tandem_module::db::{DbOp, DbRows, DbValue, Statement};
+use tandem_module::db::{DbOp, DbValue, Statement};
 use tandem_module::declare::{arg_text, arg_var};
-use tandem_module::run::Pending;
 use tandem_script::pvar::CompiledVar;
 use tandem_script::value::Value;
 use tandem_script::vm::{Arg, LogLevel};
@@ -78,15 +77,7 @@ fn query(own: &'static Domain, context: &mut Context, host: Vec<u8>, var: Var) -
             limit: Some(1),
         }
     };
-    Pending::job(context.node, db.run(statement), move |context, result: Option<Result<DbRows, _>>| match result {
-        Some(Ok(rows)) => found(context, Domains::from_rows(rows.rows).find(&host), &var),
-        Some(Err(error)) => {
-            context.log(LogLevel::Error, &format!("domain: {}: {error}", db.name()));
-            done(false)
-        }
-        None => {
-            context.log(LogLevel::Error, &format!("domain: {}: no answer in time", db.name()));
-            done(false)
-        }
+    crate::sqlops::ask(context, "domain", db, statement, -1, move |context, rows| {
+        found(context, Domains::from_rows(rows.rows).find(&host), &var)
     })
 }

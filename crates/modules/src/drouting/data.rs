@@ -59,56 +59,28 @@ pub(super) struct Gateway {
     pub(super) ips: Vec<IpAddr>,
     /// The first carrier that has it.
     pub(super) carrier: Option<u32>,
-    state: AtomicU8,
+    pub(super) state: StateCell,
     pub(super) is_dirty: AtomicBool,
 }
 
-/// What a row says of a gateway.
-pub(super) struct GatewayParts {
-    pub(super) id: Text,
-    pub(super) kind: i32,
-    pub(super) address: Text,
-    pub(super) is_secure: bool,
-    pub(super) port: u16,
-    pub(super) proto: Proto,
-    pub(super) strip: usize,
-    pub(super) prefix: Text,
-    pub(super) attrs: Text,
-    pub(super) probing: Probing,
-    pub(super) socket: Option<Text>,
-    pub(super) state: State,
-}
+/// A state that changes while calls are routed.
+#[derive(Debug)]
+pub(super) struct StateCell(AtomicU8);
 
-impl From<GatewayParts> for Gateway {
-    fn from(parts: GatewayParts) -> Gateway {
-        Gateway {
-            id: parts.id,
-            kind: parts.kind,
-            address: parts.address,
-            is_secure: parts.is_secure,
-            port: parts.port,
-            proto: parts.proto,
-            strip: parts.strip,
-            prefix: parts.prefix,
-            attrs: parts.attrs,
-            probing: parts.probing,
-            socket: parts.socket,
-            ips: Vec::new(),
-            carrier: None,
-            state: AtomicU8::new(parts.state as u8),
-            is_dirty: AtomicBool::new(false),
-        }
+impl From<State> for StateCell {
+    fn from(state: State) -> StateCell {
+        StateCell(AtomicU8::new(state as u8))
     }
 }
 
 impl Gateway {
     pub(super) fn state(&self) -> State {
-        State::from_number(i64::from(self.state.load(Ordering::Relaxed))).unwrap_or(State::Active)
+        State::from_number(i64::from(self.state.0.load(Ordering::Relaxed))).unwrap_or(State::Active)
     }
 
     /// Sets the state; true when it was another.
     pub(super) fn set_state(&self, state: State) -> bool {
-        self.state.swap(state as u8, Ordering::Relaxed) != state as u8
+        self.state.0.swap(state as u8, Ordering::Relaxed) != state as u8
     }
 
     /// Whether it gets calls.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::Local;
 use serde_json::{Map, Value as Json, json};
 use tandem_module::NodeRef;
 use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
@@ -222,7 +221,7 @@ fn number_routing(own: &Drouting, request: &MiRequest) -> MiResult {
         Some(text) => vec![text.trim().parse().map_err(|_| MiError::bad("group_id"))?],
         None => own.config.default_group.map_or_else(|| tables.group_ids().collect(), |group| vec![group]),
     };
-    let now = Local::now();
+    let now = crate::core::local_now();
     let found = groups
         .into_iter()
         .filter_map(|group| tables.find(group, number.as_bytes(), Position::START, false, &now))

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::Local;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_int, arg_text};
 use tandem_module::outgoing::{NextHop, next_hop};
@@ -194,7 +193,9 @@ pub(super) fn dr_match(context: &mut Context, args: &[Arg]) -> Called {
             context.log(LogLevel::Error, &format!("drouting: partition {} has not been read yet", partition.name));
             continue;
         };
-        if let Some((position, rule)) = tables.find(group, &number, Position::START, is_whole, &Local::now()) {
+        if let Some((position, rule)) =
+            tables.find(group, &number, Position::START, is_whole, &crate::core::local_now())
+        {
             let vars = Vars { rule: output::var(args, 3), ..Vars::default() };
             let prefix = number.get(..position.prefix).unwrap_or_default();
             output::set_rule(context, &partition, rule, prefix, &vars);

@@ -143,12 +143,8 @@ impl Partition {
         if !self.is_persistent || self.is_flushing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let Some(workers) = node.workers() else {
-            self.is_flushing.store(false, Ordering::Release);
-            return;
-        };
         let own = self.clone();
-        workers.spawn(Box::pin(async move {
+        let work = async move {
             while let Some(change) = own.next_change() {
                 let (text, result) = (change.to_string(), own.db.run(own.statement(&change)).await);
                 if let Err(error) = result {
@@ -159,7 +155,10 @@ impl Partition {
                 }
             }
             own.is_flushing.store(false, Ordering::Release);
-        }));
+        };
+        if !node.spawn_write(work) {
+            self.is_flushing.store(false, Ordering::Release);
+        }
     }
 
     /// Takes one change off.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::Local;
 use rand::Rng as _;
 use tandem_module::context::{Called, Context};
 use tandem_module::db::{DbOp, DbRows, DbValue, Statement};
@@ -198,7 +197,7 @@ fn attempt(
     let base = job.base.clone();
     let Ok(uri) = Uri::parse(&base) else { return refuse(context, "the request URI cannot be parsed") };
     let dialled = uri.user_or_empty();
-    let found = tables.find(group, dialled, from, job.flags & WHOLE != 0, &Local::now());
+    let found = tables.find(group, dialled, from, job.flags & WHOLE != 0, &crate::core::local_now());
     let Some((position, rule)) = found.filter(|_| tries < FALLBACKS_MAX) else { return run_next(context, job) };
     let prefix = dialled.get(..position.prefix).unwrap_or_default();
     output::set_rule(context, &partition, rule, prefix, &job.vars);

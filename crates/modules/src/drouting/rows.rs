@@ -3,14 +3,13 @@
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 
-use chrono::Local;
 use tandem_module::db::DbValue;
 use tandem_module::transport::Proto;
 use tandem_script::value::Text;
 use tandem_sip::{Scheme, Uri};
 
 use super::config::Config;
-use super::data::{Carrier, Gateway, GatewayParts, Goal, PREFIX_MAX, Probing, Rule, State, Tables};
+use super::data::{Carrier, Gateway, Goal, PREFIX_MAX, Probing, Rule, State, Tables};
 use crate::cfgutils::time_rec;
 use crate::core::db_load::{int_of, text_of};
 
@@ -78,7 +77,7 @@ pub(super) fn gateway(config: &Config, row: &[DbValue]) -> Result<(Gateway, Vec<
         other => return Err(format!("probe_mode {other} is not 0, 1 or 2")),
     };
     let state = if config.is_persistent { int_of(row, 9).unwrap_or(0) } else { 0 };
-    let parts = GatewayParts {
+    let gateway = Gateway {
         id: gateway_id,
         kind: int_of(row, 5).and_then(|kind| i32::try_from(kind).ok()).unwrap_or(0),
         address: Text::copy(rest),
@@ -90,10 +89,13 @@ pub(super) fn gateway(config: &Config, row: &[DbValue]) -> Result<(Gateway, Vec<
         attrs: Text::from(text_of(row, 6).unwrap_or_default()),
         probing,
         socket: Some(text(row, 8)?).filter(|socket| !socket.is_empty()).map(Text::from),
-        state: State::from_number(state).ok_or_else(|| format!("state {state} is not 0, 1 or 2"))?,
+        ips: Vec::new(),
+        carrier: None,
+        state: State::from_number(state).ok_or_else(|| format!("state {state} is not 0, 1 or 2"))?.into(),
+        is_dirty: AtomicBool::new(false),
     };
     let host = parsed.maddr().unwrap_or(parsed.host).to_ascii_lowercase();
-    Ok((Gateway::from(parts), host))
+    Ok((gateway, host))
 }
 
 /// The address that a host already is.
@@ -209,7 +211,7 @@ pub(super) fn rule(config: &Config, tables: &Tables, row: &[DbValue]) -> Result<
     // One without any attribute is always valid.
     let time = Some(time).filter(|time| time.bytes().any(|byte| byte != b'|' && !byte.is_ascii_whitespace()));
     if let Some(time) = &time
-        && time_rec::contains(time, &Local::now()).is_none()
+        && time_rec::contains(time, &crate::core::local_now()).is_none()
     {
         return Err(format!("'{}' is no time recurrence", shown(time.as_bytes())));
     }

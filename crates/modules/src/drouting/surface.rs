@@ -167,81 +167,60 @@ pub(super) static EVENTS: &[EventSpec] = &[EventSpec {
 }];
 
 /// With partitions; without them [`PLAIN_COMMANDS`] are registered, whose first positional parameter is another.
-pub(super) static COMMANDS: &[CommandSpec] = &[
-    renamed_command(
-        "drouting:reload",
-        &["dr_reload"],
-        &["partition_name?", "inherit_state?"],
-        "reads the tables again; inherit_state=n: states come from the database",
-    ),
-    renamed_command(
-        "drouting:gw_status",
-        &["dr_gw_status"],
-        &["partition_name?", "gw_id?", "status?"],
-        "states of gateways; sets one: 0 disabled, 1 enabled",
-    ),
-    renamed_command(
-        "drouting:carrier_status",
-        &["dr_carrier_status"],
-        &["partition_name?", "carrier_id?", "status?"],
-        "states of carriers; sets one: 0 disabled, 1 enabled",
-    ),
-    renamed_command(
-        "drouting:reload_status",
-        &["dr_reload_status"],
-        &["partition_name?"],
-        "when the tables were read last",
-    ),
-    renamed_command(
-        "drouting:number_routing",
-        &["dr_number_routing"],
-        &["partition_name?", "group_id?", "number?"],
-        "the prefix and the list of gateways of the rule that fits a number",
-    ),
-    renamed_command(
-        "drouting:enable_probing",
-        &["dr_enable_probing"],
-        &["status?"],
-        "shows whether probing is on; 1 or 0 switches it",
-    ),
-];
+pub(super) static COMMANDS: &[CommandSpec] = &commands(
+    &["partition_name?", "inherit_state?"],
+    &["partition_name?", "gw_id?", "status?"],
+    &["partition_name?", "carrier_id?", "status?"],
+    &["partition_name?", "group_id?", "number?"],
+);
 
 /// The same commands without `use_partitions`.
-pub(super) static PLAIN_COMMANDS: &[CommandSpec] = &[
-    renamed_command(
-        "drouting:reload",
-        &["dr_reload"],
-        &["inherit_state?", "partition_name?"],
-        "reads the tables again; inherit_state=n: states come from the database",
-    ),
-    renamed_command(
-        "drouting:gw_status",
-        &["dr_gw_status"],
-        &["gw_id?", "status?", "partition_name?"],
-        "states of gateways; sets one: 0 disabled, 1 enabled",
-    ),
-    renamed_command(
-        "drouting:carrier_status",
-        &["dr_carrier_status"],
-        &["carrier_id?", "status?", "partition_name?"],
-        "states of carriers; sets one: 0 disabled, 1 enabled",
-    ),
-    renamed_command(
-        "drouting:reload_status",
-        &["dr_reload_status"],
-        &["partition_name?"],
-        "when the tables were read last",
-    ),
-    renamed_command(
-        "drouting:number_routing",
-        &["dr_number_routing"],
-        &["group_id?", "number?", "partition_name?"],
-        "the prefix and the list of gateways of the rule that fits a number",
-    ),
-    renamed_command(
-        "drouting:enable_probing",
-        &["dr_enable_probing"],
-        &["status?"],
-        "shows whether probing is on; 1 or 0 switches it",
-    ),
-];
+pub(super) static PLAIN_COMMANDS: &[CommandSpec] = &commands(
+    &["inherit_state?", "partition_name?"],
+    &["gw_id?", "status?", "partition_name?"],
+    &["carrier_id?", "status?", "partition_name?"],
+    &["group_id?", "number?", "partition_name?"],
+);
+
+type Names = &'static [&'static str];
+
+const fn commands(reload: Names, gw_status: Names, carrier_status: Names, number_routing: Names) -> [CommandSpec; 6] {
+    [
+        renamed_command(
+            "drouting:reload",
+            &["dr_reload"],
+            reload,
+            "reads the tables again; inherit_state=n: states come from the database",
+        ),
+        renamed_command(
+            "drouting:gw_status",
+            &["dr_gw_status"],
+            gw_status,
+            "states of gateways; sets one: 0 disabled, 1 enabled",
+        ),
+        renamed_command(
+            "drouting:carrier_status",
+            &["dr_carrier_status"],
+            carrier_status,
+            "states of carriers; sets one: 0 disabled, 1 enabled",
+        ),
+        renamed_command(
+            "drouting:reload_status",
+            &["dr_reload_status"],
+            &["partition_name?"],
+            "when the tables were read last",
+        ),
+        renamed_command(
+            "drouting:number_routing",
+            &["dr_number_routing"],
+            number_routing,
+            "the prefix and the list of gateways of the rule that fits a number",
+        ),
+        renamed_command(
+            "drouting:enable_probing",
+            &["dr_enable_probing"],
+            &["status?"],
+            "shows whether probing is on; 1 or 0 switches it",
+        ),
+    ]
+}

@@ -1,9 +1,8 @@
 //! Which user a script means, and in which groups that user is.
 
 use tandem_module::context::{Called, Context};
-use tandem_module::db::{DbOp, DbRows, DbValue, Statement};
+use tandem_module::db::{DbOp, DbValue, Statement};
 use tandem_module::declare::{arg_text, arg_var};
-use tandem_module::run::Pending;
 use tandem_script::value::Value;
 use tandem_script::vm::{Arg, LogLevel};
 use tandem_sip::{NameAddr, Uri};
@@ -11,6 +10,7 @@ use tandem_sip::{NameAddr, Uri};
 use super::Group;
 use crate::auth;
 use crate::core::table::done;
+use crate::sqlops::ask;
 
 /// User and domain that an argument stands for; `None` (logged) when there is no such user.
 fn user_of(context: &mut Context, text: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
@@ -52,17 +52,7 @@ pub(super) fn is_user_in(context: &mut Context, args: &[Arg]) -> Called {
     }
     let columns = vec![own.group_column.clone()];
     let statement = Statement::Select { table: own.table.clone(), columns, keys, order: None, limit: Some(1) };
-    Pending::job(context.node, db.run(statement), move |context, result: Option<Result<DbRows, _>>| match result {
-        Some(Ok(rows)) => done(!rows.rows.is_empty()),
-        Some(Err(error)) => {
-            context.log(LogLevel::Error, &format!("group: {}: {error}", db.name()));
-            done(false)
-        }
-        None => {
-            context.log(LogLevel::Error, &format!("group: {}: no answer in time", db.name()));
-            done(false)
-        }
-    })
+    ask(context, "group", db, statement, -1, |_, rows| done(!rows.rows.is_empty()))
 }
 
 /// `db_get_user_group(uri, $avp)`.

@@ -7,7 +7,6 @@ mod tests;
 mod value;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use tandem_module::ModuleDecl;
@@ -35,7 +34,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     functions: FUNCTIONS,
     variables: VARIABLES,
     setup: |setup| {
-        setup.state(State { quotes_long: AtomicBool::new(setup.params.int("enable_long_quoting", 0) != 0) });
+        setup.state(State { quotes_long: setup.params.int("enable_long_quoting", 0) != 0 });
         Ok(())
     },
     ..ModuleDecl::EMPTY
@@ -97,7 +96,7 @@ static VARIABLES: &[Variable] = &[
 ];
 
 struct State {
-    quotes_long: AtomicBool,
+    quotes_long: bool,
 }
 
 thread_local! {
@@ -131,8 +130,7 @@ fn shown(context: &Context, json: &Json, style: Style) -> Value {
             Ok(int) => Value::Int(int),
             Err(_) => {
                 let text = Text::from(int.to_string());
-                let quotes =
-                    context.node.state::<State>().is_some_and(|state| state.quotes_long.load(Ordering::Relaxed));
+                let quotes = context.node.state::<State>().is_some_and(|state| state.quotes_long);
                 if quotes { Value::Text(text) } else { Value::Number(text, *int as i32) }
             }
         },

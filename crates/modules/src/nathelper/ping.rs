@@ -17,7 +17,7 @@ use tandem_sip::{CommaList, NameAddr};
 
 use super::tracks::Tracks;
 use super::{Nathelper, sipping};
-use crate::usrloc::{Domain, Usrloc, unix_secs_at};
+use crate::usrloc::{Domain, Usrloc};
 
 /// How often a share of the contacts is pinged.
 const STEP: Duration = Duration::from_millis(100);
@@ -180,7 +180,7 @@ impl Pings {
     }
 
     fn visit(&self, usrloc: &Usrloc, round: &mut Round, mut quota: u64, now: Instant, due: &mut Vec<Ping>) {
-        let unix_secs = unix_secs_at(now);
+        let unix_secs = tandem_module::node::unix_secs_at(now);
         while quota > 0 {
             let Some(domain) = round.domains.get(round.at).copied() else { return };
             let mut seen = 0;
@@ -350,7 +350,14 @@ fn send_to(
         let removes = has_flag(binding, config.remove_flag);
         if removes || has_flag(binding, config.latency_flag) {
             let key = (ping.domain.name, binding.contact_id());
-            own.pings.tracks.sent(key, &ping.aor, removes, now, unix_secs_at(now), config.threshold);
+            own.pings.tracks.sent(
+                key,
+                &ping.aor,
+                removes,
+                now,
+                tandem_module::node::unix_secs_at(now),
+                config.threshold,
+            );
         }
         transport.send(&to, &request)
     } else {

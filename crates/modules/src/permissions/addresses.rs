@@ -174,63 +174,7 @@ fn matches_shell_pattern(pattern: &[u8], text: &[u8]) -> bool {
     if text.first() == Some(&b'.') && matches!(pattern.first(), Some(b'*' | b'?' | b'[')) {
         return false;
     }
-    let (mut at, mut from, mut star) = (0, 0, None);
-    while let Some(byte) = text.get(from) {
-        if pattern.get(at) == Some(&b'*') {
-            star = Some((at, from));
-            at += 1;
-            continue;
-        }
-        if let Some(next) = matches_one(pattern, at, *byte) {
-            at = next;
-            from += 1;
-            continue;
-        }
-        match star {
-            Some((star_at, star_from)) => {
-                at = star_at + 1;
-                from = star_from + 1;
-                star = Some((star_at, star_from + 1));
-            }
-            None => return false,
-        }
-    }
-    pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
-}
-
-/// Where the pattern goes on when the element at `at` fits `byte`.
-fn matches_one(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
-    match pattern.get(at)? {
-        b'?' => Some(at + 1),
-        b'\\' => pattern.get(at + 1).filter(|next| **next == byte).map(|_| at + 2),
-        b'[' => matches_set(pattern, at, byte),
-        other => (*other == byte).then_some(at + 1),
-    }
-}
-
-/// `[a-z]`, `[!a-z]`; a bracket without end stands for itself.
-fn matches_set(pattern: &[u8], at: usize, byte: u8) -> Option<usize> {
-    let mut place = at + 1;
-    let is_negated = matches!(pattern.get(place), Some(b'!' | b'^'));
-    place += usize::from(is_negated);
-    let (mut is_in, mut is_first) = (false, true);
-    loop {
-        let Some(low) = pattern.get(place).copied() else { return (byte == b'[').then_some(at + 1) };
-        if low == b']' && !is_first {
-            return (is_in != is_negated).then_some(place + 1);
-        }
-        is_first = false;
-        match (pattern.get(place + 1), pattern.get(place + 2)) {
-            (Some(b'-'), Some(high)) if *high != b']' => {
-                is_in |= (low..=*high).contains(&byte);
-                place += 3;
-            }
-            _ => {
-                is_in |= low == byte;
-                place += 1;
-            }
-        }
-    }
+    tandem_module::glob::matches(pattern, text)
 }
 
 #[cfg(test)]

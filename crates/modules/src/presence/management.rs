@@ -40,7 +40,7 @@ pub(super) fn register(node: NodeRef, own: &'static Presence) {
 }
 
 fn now() -> i64 {
-    tandem_module::clock::unix_ms() / 1000
+    tandem_module::node::unix_secs()
 }
 
 fn database(error: DbError) -> MiError {
@@ -201,7 +201,7 @@ fn shown(subscription: &Subscription) -> Json {
 fn subscriptions(own: &Presence, request: &MiRequest) -> Result<Json, MiError> {
     let (from, to) = (request.text_opt("from")?, request.text_opt("to")?);
     let fits = |pattern: &Option<String>, uri: &str| {
-        pattern.as_deref().is_none_or(|pattern| tandem_store::glob::matches(pattern.as_bytes(), uri.as_bytes()))
+        pattern.as_deref().is_none_or(|pattern| tandem_module::glob::matches(pattern.as_bytes(), uri.as_bytes()))
     };
     let table = own.table.lock();
     let wanted = table.all().filter(|subscription| {

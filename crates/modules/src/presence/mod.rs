@@ -20,7 +20,6 @@ mod winfo;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -36,7 +35,7 @@ pub use package::{Asked, Decision, DocumentFuture, Package, Policy, PolicyFuture
 pub use status::Status;
 pub use table::SUBSCRIPTIONS_MAX;
 
-use crate::sqlops::{check_tables_of, check_url, wait};
+use crate::sqlops::{check_tables_of, wait};
 
 /// Valid publications of one presentity and package at most; further ones are refused with 503.
 pub const PUBLICATIONS_MAX: usize = 32;
@@ -105,12 +104,6 @@ pub fn fixes_remote_target(node: NodeRef) -> bool {
     node.state::<Presence>().is_some_and(|own| own.config.fixes_remote_target)
 }
 
-/// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
-fn unix_secs_at(at: Instant) -> i64 {
-    let ahead = at.saturating_duration_since(tandem_module::clock::now());
-    (tandem_module::clock::unix_ms() + i64::try_from(ahead.as_millis()).unwrap_or_default()) / 1000
-}
-
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let config = config::Config::read(setup)?;
     setup.state(Presence {
@@ -133,7 +126,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     management::register(node, own);
     let Some(url) = own.config.db_url.as_deref() else { return Ok(()) };
-    check_url(node, url).map_err(|error| SetupError::param("db_url", error.to_string()))
+    crate::core::db_load::open(node, "db_url", url).map(|_| ())
 }
 
 /// Drivers and packages are known by now.

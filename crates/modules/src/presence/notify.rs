@@ -102,5 +102,5 @@ fn settle(node: NodeRef, own: &'static Presence, id: Option<u64>, code: u16) {
     tracing::debug!("presence: {} watches {} no more: {code}", subscription.watcher(), subscription.resource.uri);
     writer::write_later(node, own, false);
     let uri: Arc<str> = subscription.resource.uri;
-    refresh::watchers_changed(node, own, &uri, subscription.resource.event, tandem_module::clock::unix_ms() / 1000);
+    refresh::watchers_changed(node, own, &uri, subscription.resource.event, tandem_module::node::unix_secs());
 }

@@ -18,7 +18,7 @@ use super::refresh::{self, Wanted};
 use super::rows::{self, Owner, Publication};
 use super::table::Resource;
 use super::{BODY_BYTES_MAX, NAME_BYTES_MAX, PUBLICATIONS_MAX, Presence, URI_BYTES_MAX};
-use super::{account, bad_event, failed, refuse, serving, surface, text, unix_secs_at};
+use super::{account, bad_event, failed, refuse, serving, surface, text};
 
 /// A PUBLISH that has been read.
 struct Publish {
@@ -93,7 +93,7 @@ fn read(context: &Context, own: &Presence, sender: &[u8]) -> Result<Publish, Ref
         expires_secs: expires_secs.min(own.config.publish_secs_max),
         body,
         sender: text(sender, URI_BYTES_MAX)?,
-        at: unix_secs_at(context.source.at),
+        at: tandem_module::node::unix_secs_at(context.source.at),
     })
 }
 

@@ -16,7 +16,7 @@ use super::rows::{self, Owner, Watcher};
 use super::status::Status;
 use super::table::{DialogKey, Resource, Subscription, uri_of};
 use super::{NAME_BYTES_MAX, Presence, URI_BYTES_MAX};
-use super::{account, bad_event, failed, refuse, serving, text, unix_secs_at, writer};
+use super::{account, bad_event, failed, refuse, serving, text, writer};
 
 /// Longest Call-ID or tag in bytes.
 const TOKEN_BYTES_MAX: usize = 255;
@@ -152,7 +152,7 @@ fn read(context: &mut Context, own: &Presence, args: &[Arg]) -> Result<Subscribe
     let has_contact = contact.is_some();
     let contact = contact.unwrap_or_default();
     let uri = if is_new { presentity(context, own, &package, &contact)? } else { uri_of(&to_user, &to_domain) };
-    let at = unix_secs_at(context.source.at);
+    let at = tandem_module::node::unix_secs_at(context.source.at);
     let socket = context.node.socket(context.source.socket);
     Ok(Subscribe {
         subscription: Subscription {

@@ -9,7 +9,7 @@ use tandem_module::worker::WorkerId;
 use super::refresh::{self, Wanted};
 use super::status::Status;
 use super::table::Resource;
-use super::{Presence, rows, unix_secs_at, writer};
+use super::{Presence, rows, writer};
 
 /// Subscriptions ended before other work of the worker gets its turn.
 const EXPIRE_BATCH: usize = 500;
@@ -20,7 +20,7 @@ const PUBLICATION_BATCH: usize = 200;
 pub(super) fn start(node: NodeRef, own: &'static Presence) {
     let now = tandem_module::clock::now();
     if let Some(period) = own.config.clean_period {
-        repeat(node, now + period, period, move |now| clean(node, own, unix_secs_at(now)));
+        repeat(node, now + period, period, move |now| clean(node, own, tandem_module::node::unix_secs_at(now)));
     }
     if let Some(period) = own.config.update_period {
         repeat(node, now + period, period, move |_| writer::write_later(node, own, true));
@@ -39,17 +39,14 @@ fn repeat(node: NodeRef, at: Instant, period: Duration, work: impl Fn(Instant) +
 /// Removes everything whose time is up at `at` and tells who watches.
 pub(super) fn clean(node: NodeRef, own: &'static Presence, at: i64) {
     clean_subscriptions(node, own, at);
-    let Some(workers) = node.workers() else { return };
-    let writing = node.writes.begin();
-    workers.spawn(Box::pin(async move {
+    node.spawn_write(async move {
         clean_publications(node, own, at).await;
         let before = at - own.config.waiting_secs;
         for status in [Status::Pending, Status::Waiting] {
             // What the database refuses is logged there; the next round tries again.
             let _ = own.run(rows::forget_watchers(&own.config, status, before)).await;
         }
-        drop(writing);
-    }));
+    });
 }
 
 /// One batch; the rest follows as a task of its own.

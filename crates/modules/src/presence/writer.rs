@@ -2,7 +2,6 @@
 //! subscription. What the database does not take because it is away is kept for the next time.
 
 use tandem_module::NodeRef;
-use tandem_module::db::DbError;
 
 use super::{Presence, rows};
 
@@ -24,17 +23,14 @@ pub(super) fn write_later(node: NodeRef, own: &'static Presence, wants_changed: 
             return;
         }
     }
-    let Some(workers) = node.workers() else {
-        own.writer.lock().is_running = false;
-        return;
-    };
-    let writing = node.writes.begin();
-    workers.spawn(Box::pin(async move {
+    let work = async move {
         while let Some(wants_changed) = next(own) {
             write(own, wants_changed).await;
         }
-        drop(writing);
-    }));
+    };
+    if !node.spawn_write(work) {
+        own.writer.lock().is_running = false;
+    }
 }
 
 /// The same after a change: at once only where other servers look into the database.
@@ -59,20 +55,15 @@ async fn write(own: &Presence, wants_changed: bool) {
     let mut gone = gone.into_iter();
     while let Some((id, subscription)) = changed.next() {
         let result = own.run(rows::write_subscription(&own.config, &subscription)).await;
-        if is_away(&result) {
+        if result.is_err_and(|error| error.is_away()) {
             let left = std::iter::once(id).chain(changed.map(|(id, _)| id));
             return own.table.lock().put_back(left, gone);
         }
     }
     while let Some(dialog) = gone.next() {
         let result = own.run(rows::delete_subscription(&own.config, &dialog)).await;
-        if is_away(&result) {
+        if result.is_err_and(|error| error.is_away()) {
             return own.table.lock().put_back([], std::iter::once(dialog).chain(gone));
         }
     }
-}
-
-/// Whether trying again later may help. A row that is refused would be refused again.
-fn is_away<T>(result: &Result<T, DbError>) -> bool {
-    matches!(result, Err(DbError::Unavailable(_) | DbError::Timeout(_) | DbError::Overloaded))
 }

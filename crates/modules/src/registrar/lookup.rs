@@ -17,7 +17,7 @@ use super::config::Registrar;
 use super::flags::LookupFlags;
 use super::gruu::Temporary;
 use super::{AorError, aor_of};
-use crate::usrloc::{Domain, Usrloc, unix_secs_at};
+use crate::usrloc::{Domain, Usrloc};
 
 const NOT_FOUND: i32 = -1;
 const NOT_FOR_METHOD: i32 = -2;
@@ -112,8 +112,8 @@ impl Search {
 
 pub(super) fn lookup(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
-    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
-    let Some(domain) = domain.filter(|domain| domain.is_db_only()) else { return lookup_now(context, args) };
+    let domain = super::db_only(context, args, 0);
+    let Some(domain) = domain else { return lookup_now(context, args) };
     let uri = arg_text(args, 2).filter(|aor| !aor.is_empty()).or_else(|| context.request_uri());
     let branches = context.edits.branches.iter().filter_map(|branch| branch.uri.as_deref());
     let flags = LookupFlags::parse(arg_text(args, 1).unwrap_or_default());
@@ -139,7 +139,7 @@ fn lookup_now(context: &mut Context, args: &[Arg]) -> Called {
         orders_by_time: usrloc.orders_by_time(),
         methods: if flags.filters_method { context.message.method().id() } else { 0 },
         user_agent,
-        now: unix_secs_at(context.source.at),
+        now: tandem_module::node::unix_secs_at(context.source.at),
     };
     let uri = arg_text(args, 2).filter(|aor| !aor.is_empty()).or_else(|| context.request_uri());
     let mut result = uri.ok_or(FAILED).and_then(|uri| search.run(context, uri));

@@ -135,6 +135,12 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 
 type Work = fn(&mut Context, &[Arg]) -> Called;
 
+/// The domain in argument `at`, where its bindings have to be fetched before the table is used.
+fn db_only(context: &Context, args: &[Arg], at: usize) -> Option<&'static Domain> {
+    let usrloc = context.node.state::<Usrloc>().filter(|usrloc| usrloc.lives_in_db_only())?;
+    usrloc.domain(context.node, tandem_module::declare::arg_text(args, at)?).filter(|domain| domain.is_db_only())
+}
+
 /// Calls `work` once the bindings of `aors` are in the table of a domain that lives in the database only; with `failed` as
 /// its result when the database does not give them.
 fn at_hand(

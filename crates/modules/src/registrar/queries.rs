@@ -10,7 +10,7 @@ use tandem_sip::{ContactValue, Method, Uri};
 
 use super::aor_of;
 use super::config::Registrar;
-use crate::usrloc::{Usrloc, unix_secs_at};
+use crate::usrloc::Usrloc;
 
 fn done(is_true: bool) -> Called {
     Called::Done(if is_true { 1 } else { -1 })
@@ -30,9 +30,8 @@ fn aor_at(context: &Context, args: &[Arg], at: usize) -> Option<Aor> {
 
 /// Asks `now` when the bindings of the address are at hand.
 fn ask(context: &mut Context, args: &[Arg], now: fn(&mut Context, &[Arg]) -> Called) -> Called {
-    let node = context.node;
-    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
-    match domain.filter(|domain| domain.is_db_only()) {
+    let domain = super::db_only(context, args, 0);
+    match domain {
         Some(domain) => {
             let aors = aor_at(context, args, 1).into_iter().collect();
             super::at_hand(context, args, domain, aors, -1, now)
@@ -46,7 +45,7 @@ fn with_record<T>(context: &Context, args: &[Arg], at: usize, test: impl FnOnce(
     let usrloc = context.node.state::<Usrloc>()?;
     let domain = usrloc.domain(context.node, arg_text(args, 0)?)?;
     let aor = aor_at(context, args, at)?;
-    let now = unix_secs_at(context.source.at);
+    let now = tandem_module::node::unix_secs_at(context.source.at);
     domain.table.with_record(&aor, |record| test(record, now))
 }
 

@@ -40,8 +40,8 @@ fn hosts(node: NodeRef, host: &[u8]) -> Vec<Vec<u8>> {
 
 pub(super) fn remove(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
-    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 0)?));
-    match domain.filter(|domain| domain.is_db_only()) {
+    let domain = super::db_only(context, args, 0);
+    match domain {
         Some(domain) => {
             let aors = arg_text(args, 1).and_then(|uri| aor_of(node, uri).ok()).into_iter().collect();
             super::at_hand(context, args, domain, aors, -1, remove_now)
@@ -86,8 +86,8 @@ fn take_out(
 
 pub(super) fn remove_ip_port(context: &mut Context, args: &[Arg]) -> Called {
     let node = context.node;
-    let domain = node.state::<Usrloc>().and_then(|usrloc| usrloc.domain(node, arg_text(args, 2)?));
-    match (domain.filter(|domain| domain.is_db_only()), some(args, 3)) {
+    let domain = super::db_only(context, args, 2);
+    match (domain, some(args, 3)) {
         (Some(domain), Some(uri)) => {
             let aors = aor_of(node, uri).ok().into_iter().collect();
             super::at_hand(context, args, domain, aors, -1, remove_ip_port_now)

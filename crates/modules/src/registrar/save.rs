@@ -18,7 +18,7 @@ use super::config::{Registrar, text_of};
 use super::flags::SaveFlags;
 use super::request::{self, Refusal};
 use super::{aor_of, reply};
-use crate::usrloc::{Ack, Domain, Fetched, Usrloc, unix_secs_at};
+use crate::usrloc::{Ack, Domain, Fetched, Usrloc};
 
 /// A connection outlives the registration by this, so that a late refresh still finds it.
 const KEEP_MORE_SECS: i64 = 10;
@@ -183,7 +183,7 @@ fn prepare(
         received,
         attr,
         reply: (!is_request).then_some((&context.message, modified)),
-        now: unix_secs_at(context.source.at),
+        now: tandem_module::node::unix_secs_at(context.source.at),
     };
     if is_request {
         let (source, edits) = (&context.source, &context.edits);
@@ -230,15 +230,15 @@ impl Job<'_> {
             methods: request::allowed_methods(message),
             expires_deviation_secs: self.deviation(),
         };
-        let is_outbound = request::supports(message, b"outbound")
-            && list.contacts.iter().any(|contact| contact.reg_id != 0 && !contact.instance.is_empty());
+        let is_outbound = list.contacts.iter().any(|contact| contact.reg_id != 0 && !contact.instance.is_empty())
+            && request::supports(message, b"outbound");
         let policy = RegisterPolicy { matches_flows: is_outbound, ..self.policy() };
         let outcome = self.domain.table.register(&aor, &request, &policy, self.now).map_err(Refusal::Table)?;
         let mut lines = <[Vec<u8>; 3]>::default();
         if !self.flags.no_reply {
             let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
-            let to = Uri::parse(self.aor.unwrap_or(to)).ok();
             let gruu = self.registrar.gruu.as_ref().filter(|_| request::supports(message, b"gruu"));
+            let to = gruu.and_then(|_| Uri::parse(self.aor.unwrap_or(to)).ok());
             let extensions =
                 reply::Extensions { gruu: gruu.zip(to.as_ref()).map(|(gruu, to)| (gruu, &aor, to)), is_outbound };
             lines[0] = reply::contact_line(&outcome.bindings, only, self.registrar, extensions, self.now);

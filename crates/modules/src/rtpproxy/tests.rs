@@ -347,18 +347,36 @@ fn relays_that_are_not_there_confused_or_refusing_change_nothing() {
 
 #[test]
 fn a_slow_answer_holds_up_nobody_else() {
-    let relay = Relay::new(|command| {
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let relay = Relay::new(move |command| {
         if command.starts_with('U') {
-            std::thread::sleep(Duration::from_millis(120));
+            asked.send(()).ok()?;
+            // A test that fails drops the other end: no answer then.
+            released.recv().ok()?;
         }
         Some(good(command, 35000))
     });
-    let server = server(&sock(&[&relay]), &calling("rtpproxy_offer();", ""));
+    // No repetition and no time-out while the answer is held.
+    let patience =
+        "modparam(\"rtpproxy\", \"rtpproxy_timeout\", \"8\")\nmodparam(\"rtpproxy\", \"rtpproxy_retr\", 0)\n";
+    let route = "if (is_method(\"OPTIONS\")) { sl_send_reply(200, \"OK\"); exit; } rtpproxy_offer();";
+    let server = server(&(sock(&[&relay]) + patience), &calling(route, ""));
+    let sdp = "v=0\r\nm=audio 5000 RTP/AVP 0\r\nc=IN IP4 10.0.0.2\r\n";
+    let mut sent = server.rig.receive_now(message("INVITE", "c7", "", sdp));
     let begin = Instant::now();
-    let sent =
-        server.rig.receive(message("INVITE", "c7", "", "v=0\r\nm=audio 5000 RTP/AVP 0\r\nc=IN IP4 10.0.0.2\r\n"));
+    while is_asked.try_recv().is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the relay is never asked");
+        server.rig.workers.run_ready();
+        std::thread::yield_now();
+    }
+    sent.extend(server.rig.receive_now(message("OPTIONS", "c8", "", "")));
+    assert!(find(&sent, "SIP/2.0 200").is_some(), "the worker is free meanwhile");
+    assert!(find(&sent, "INVITE ").is_none(), "the INVITE waits for its relay");
+    release.send(()).unwrap();
+    server.rig.settle();
+    let sent = server.rig.take_sent();
     assert!(find(&sent, "INVITE ").unwrap().text().contains("m=audio 35002 "));
-    assert!(begin.elapsed() >= Duration::from_millis(100));
 }
 
 #[test]

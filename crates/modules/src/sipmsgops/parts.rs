@@ -1,11 +1,13 @@
 //! Body parts removed, added, and read with the changes so far. A changed body replaces the received one as a whole.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_text, arg_var};
 use tandem_script::value::Value;
 use tandem_script::vm::Arg;
-use tandem_sip::HeaderKind;
+use tandem_sip::{HeaderKind, Message};
 
 use super::body::{BodyPart, Parts};
 use crate::core::table::done;
@@ -152,14 +154,23 @@ pub(super) fn updated(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 /// The session description in what will be sent: the whole body and where the description stands in it.
-pub(crate) fn current_sdp(context: &mut Context) -> Option<(Bytes, std::ops::Range<usize>)> {
+pub(crate) fn current_sdp(context: &mut Context) -> Option<(Bytes, Range<usize>)> {
     let body = current(context);
-    let kind = current_type(context)?;
-    if mime_of(&kind).eq_ignore_ascii_case(b"application/sdp") {
+    sdp_in(body, &current_type(context)?)
+}
+
+/// The session description in a received message.
+pub(crate) fn received_sdp(message: &Message) -> Option<(Bytes, Range<usize>)> {
+    sdp_in(message.slice(message.body_span()), message.value_of(HeaderKind::ContentType)?)
+}
+
+/// Where the description stands in a body of type `kind`, given with its parameters.
+fn sdp_in(body: Bytes, kind: &[u8]) -> Option<(Bytes, Range<usize>)> {
+    if mime_of(kind).eq_ignore_ascii_case(b"application/sdp") {
         let range = 0..body.len();
         return Some((body, range)).filter(|(body, _)| !body.is_empty());
     }
-    let boundary = boundary_of(&kind)?;
+    let boundary = boundary_of(kind)?;
     let part = Parts::new(&body, boundary).find(|part| part.mime.eq_ignore_ascii_case(b"application/sdp"))?;
     let start = part.body.as_ptr() as usize - body.as_ptr() as usize;
     let range = start..start + part.body.len();
@@ -167,7 +178,7 @@ pub(crate) fn current_sdp(context: &mut Context) -> Option<(Bytes, std::ops::Ran
 }
 
 /// Puts another session description in the place that [`current_sdp`] found.
-pub(crate) fn set_sdp(context: &mut Context, body: &Bytes, range: std::ops::Range<usize>, sdp: &[u8]) {
+pub(crate) fn set_sdp(context: &mut Context, body: &Bytes, range: Range<usize>, sdp: &[u8]) {
     let ahead = body.get(..range.start).unwrap_or_default();
     let behind = body.get(range.end..).unwrap_or_default();
     context.edits.lumps.set_body([ahead, sdp, behind].concat());

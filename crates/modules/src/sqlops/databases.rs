@@ -85,7 +85,7 @@ impl Databases {
     /// Opens all databases, so that a wrong URL is an error at start.
     pub(crate) fn check(&self, node: NodeRef) -> Result<(), SetupError> {
         for (at, (_, url)) in self.urls.iter().enumerate() {
-            check_url(node, url).map_err(|error| SetupError::param_at("db_url", at, error.to_string()))?;
+            open_at_start(node, url).map_err(|error| SetupError::param_at("db_url", at, error.to_string()))?;
         }
         Ok(())
     }
@@ -115,22 +115,33 @@ impl Databases {
                 return Called::Done(-1);
             }
         };
-        let (module, name) = (self.module, db.clone());
-        Pending::job(context.node, db.run(statement), move |context, result| match result {
-            Some(Ok(rows)) => then(context, rows),
-            Some(Err(error)) => {
-                context.log(LogLevel::Error, &format!("{module}: {}: {error}", name.name()));
-                Called::Done(-1)
-            }
-            None => {
-                context.log(LogLevel::Error, &format!("{module}: {}: no answer in time", name.name()));
-                Called::Done(-1)
-            }
-        })
+        ask(context, self.module, db, statement, -1, then)
     }
 }
 
-/// Runs a statement on the database at `url`; `then` gets the rows, a failure is logged and gives `code`.
+/// Runs a statement; `then` gets the rows, a failure is logged and gives `code`.
+pub(crate) fn ask(
+    context: &mut Context,
+    module: &'static str,
+    db: Arc<dyn Db>,
+    statement: Statement,
+    code: i32,
+    then: impl FnOnce(&mut Context, DbRows) -> Called + Send + 'static,
+) -> Called {
+    Pending::job(context.node, db.run(statement), move |context, result| match result {
+        Some(Ok(rows)) => then(context, rows),
+        Some(Err(error)) => {
+            context.log(LogLevel::Error, &format!("{module}: {}: {error}", db.name()));
+            Called::Done(code)
+        }
+        None => {
+            context.log(LogLevel::Error, &format!("{module}: {}: no answer in time", db.name()));
+            Called::Done(code)
+        }
+    })
+}
+
+/// The same on the database at `url`.
 pub(crate) fn lookup(
     context: &mut Context,
     module: &'static str,
@@ -139,32 +150,20 @@ pub(crate) fn lookup(
     code: i32,
     then: impl FnOnce(&mut Context, DbRows) -> i32 + Send + 'static,
 ) -> Called {
-    let db = match context.node.db.open(url) {
-        Ok(db) => db,
+    match context.node.db.open(url) {
+        Ok(db) => ask(context, module, db, statement, code, |context, rows| Called::Done(then(context, rows))),
         Err(error) => {
             context.log(LogLevel::Error, &format!("{module}: {error}"));
-            return Called::Done(code);
-        }
-    };
-    let name = db.clone();
-    Pending::job(context.node, db.run(statement), move |context, result| match result {
-        Some(Ok(rows)) => Called::Done(then(context, rows)),
-        Some(Err(error)) => {
-            context.log(LogLevel::Error, &format!("{module}: {}: {error}", name.name()));
             Called::Done(code)
         }
-        None => {
-            context.log(LogLevel::Error, &format!("{module}: {}: no answer in time", name.name()));
-            Called::Done(code)
-        }
-    })
+    }
 }
 
-/// Opens a database at start. A driver whose module comes later in the script is waited for.
-pub(crate) fn check_url(node: NodeRef, url: &str) -> Result<(), DbError> {
+/// The database of `url`, at start; `None` when the module with its driver comes later in the script.
+pub(crate) fn open_at_start(node: NodeRef, url: &str) -> Result<Option<Arc<dyn Db>>, DbError> {
     match node.db.open(url) {
-        Ok(_) => Ok(()),
-        Err(DbError::NoDriver { scheme }) if node.has_module(&format!("db_{scheme}")) => Ok(()),
+        Ok(db) => Ok(Some(db)),
+        Err(DbError::NoDriver { scheme }) if node.has_module(&format!("db_{scheme}")) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -18,7 +18,7 @@ use tandem_script::vm::Arg;
 
 use crate::core::table::{async_function, function, list_param, param};
 
-pub(crate) use databases::{Databases, check_url, lookup};
+pub(crate) use databases::{Databases, ask, lookup, open_at_start};
 pub(crate) use preferences::{delete as delete_preferences, load as load_preferences, store as store_preferences};
 pub(crate) use query::{query, script_value};
 pub(crate) use startup::{check_tables, check_tables_of, wait};

@@ -27,6 +27,7 @@ use tandem_module::transport::{
 };
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::{Dialect, EventMode, RouteKind};
+use tandem_script::program::Program;
 use tandem_script::value::Text;
 use tandem_script::vm::StartOptions;
 use tandem_sip::Method;
@@ -206,10 +207,7 @@ impl Rig {
             (module.start)(node).map_err(|error| format!("module {}: {error}", module.name))?;
         }
         let rig = Rig { node, recorder, workers, names, number: std::cell::Cell::new(0) };
-        let mut context = Context::dummy(node, RouteKind::Startup);
-        if let Some(route) = context.program().startup() {
-            run::start(context, route, StartOptions::new(RouteKind::Startup), Box::new(|context, _| context.recycle()));
-        }
+        run::start_alone(node, RouteKind::Startup, Program::startup);
         start_timers(node, &rig.workers);
         rig.settle();
         Ok(rig)
@@ -231,27 +229,41 @@ impl Rig {
 
     /// The same from another address.
     pub fn receive_from(&self, peer: &str, bytes: impl AsRef<[u8]>) -> Vec<Sent> {
+        self.receive_at(self.source(peer), bytes)
+    }
+
+    fn source(&self, peer: &str) -> Source {
         let socket = &self.node.sockets()[0];
-        let source = Source {
+        Source {
             src: peer.parse().unwrap(),
             dst: socket.addr,
             proto: socket.proto,
             socket: socket.id,
             conn: None,
             at: self.now(),
-        };
-        self.receive_at(source, bytes)
+        }
     }
 
     /// The same with everything said about where it came from.
     pub fn receive_at(&self, source: Source, bytes: impl AsRef<[u8]>) -> Vec<Sent> {
+        self.take_in(source, bytes.as_ref());
+        self.settle();
+        self.take_sent()
+    }
+
+    /// Takes a datagram from [`PEER`] in without waiting for what others have not done yet; gives what was sent so far.
+    pub fn receive_now(&self, bytes: impl AsRef<[u8]>) -> Vec<Sent> {
+        self.take_in(self.source(PEER), bytes.as_ref());
+        self.workers.run_ready();
+        self.take_sent()
+    }
+
+    fn take_in(&self, source: Source, bytes: &[u8]) {
         self.number.set(self.number.get() + 1);
-        if let Ok(mut context) = Context::receive(self.node, source, Bytes::copy_from_slice(bytes.as_ref())) {
+        if let Ok(mut context) = Context::receive(self.node, source, Bytes::copy_from_slice(bytes)) {
             context.number = self.number.get();
             if context.is_request() { self.request(context) } else { self.reply(context) }
         }
-        self.settle();
-        self.take_sent()
     }
 
     fn request(&self, mut context: Box<Context>) {
@@ -290,16 +302,8 @@ impl Rig {
 
     /// A context over a request as a function under test sees it, without running the script.
     pub fn context(&self, bytes: impl AsRef<[u8]>) -> Box<Context> {
-        let socket = &self.node.sockets()[0];
-        let source = Source {
-            src: PEER.parse().unwrap(),
-            dst: socket.addr,
-            proto: socket.proto,
-            socket: socket.id,
-            conn: None,
-            at: self.now(),
-        };
-        Context::receive(self.node, source, Bytes::copy_from_slice(bytes.as_ref())).expect("not a SIP message")
+        Context::receive(self.node, self.source(PEER), Bytes::copy_from_slice(bytes.as_ref()))
+            .expect("not a SIP message")
     }
 
     /// Runs queued work and finished futures until nothing is left to do now.
@@ -370,10 +374,7 @@ fn start_timers(node: NodeRef, workers: &Arc<ManualWorkers>) {
 fn tick(node: NodeRef, workers: Arc<ManualWorkers>, name: Box<str>, span: Duration, at: Instant) {
     let again = workers.clone();
     let task = move |_: Instant| {
-        let mut context = Context::dummy(node, RouteKind::Timer);
-        if let Some(route) = context.program().route(RouteKind::Timer, &name) {
-            run::start(context, route, StartOptions::new(RouteKind::Timer), Box::new(|context, _| context.recycle()));
-        }
+        run::start_alone(node, RouteKind::Timer, |program| program.route(RouteKind::Timer, &name));
         tick(node, again, name, span, at + span);
     };
     workers.add_timer(at, Box::new(task));

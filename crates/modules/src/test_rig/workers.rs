@@ -80,12 +80,7 @@ impl ManualWorkers {
     pub fn settle(&self) {
         let give_up = Instant::now() + WAIT_REAL_MAX;
         loop {
-            while let Some(task) = self.next_task() {
-                task(self.now());
-            }
-            if self.poll_futures() {
-                continue;
-            }
+            self.run_ready();
             let is_idle = {
                 let state = self.state.lock();
                 state.queue.is_empty() && state.futures.is_empty()
@@ -98,6 +93,18 @@ impl ManualWorkers {
                 self.woken.1.wait_for(&mut woken, Duration::from_millis(200));
             }
             *woken = false;
+        }
+    }
+
+    /// Runs what is queued and polls what is ready; waits for nothing.
+    pub fn run_ready(&self) {
+        loop {
+            while let Some(task) = self.next_task() {
+                task(self.now());
+            }
+            if !self.poll_futures() {
+                return;
+            }
         }
     }
 

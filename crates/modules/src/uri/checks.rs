@@ -9,7 +9,7 @@ use tandem_script::vm::{Arg, LogLevel};
 
 use crate::auth;
 use crate::auth_db::checks::{CREDENTIALS, INTERNAL, NO_USER, QUERY_FAILED, SPOOFED, equal, user_and_host};
-use crate::sqlops::{check_tables, check_url, lookup};
+use crate::sqlops::{check_tables, lookup};
 
 /// State of the module.
 pub(super) struct Uri {
@@ -43,7 +43,7 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 
 pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(url) = node.state::<Uri>().and_then(|uri| uri.url.as_deref()) else { return Ok(()) };
-    check_url(node, url).map_err(|error| SetupError::param("db_url", error.to_string()))
+    crate::core::db_load::open(node, "db_url", url).map(|_| ())
 }
 
 pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tandem_module::node::NodeRef;
 use tandem_module::worker::WorkerId;
 
-use super::{Domain, Usrloc, WriteMode, unix_secs_at};
+use super::{Domain, Usrloc, WriteMode};
 
 /// Records taken out before other work of the worker gets its turn.
 const EXPIRE_BATCH: usize = 500;
@@ -30,7 +30,7 @@ fn expire_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant) {
     let Some(workers) = node.workers() else { return };
     let task = move |now: Instant| {
         for domain in usrloc.domains() {
-            expire(node, usrloc, domain, unix_secs_at(now));
+            expire(node, usrloc, domain, tandem_module::node::unix_secs_at(now));
         }
         expire_at(node, usrloc, now + EXPIRE_STEP);
     };
@@ -61,7 +61,7 @@ fn flush_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant, step: Duration)
         for domain in usrloc.domains() {
             match &domain.store {
                 Some(store) if store.is_only() => {
-                    let clean = domain.expire_rows(unix_secs_at(now));
+                    let clean = domain.expire_rows(tandem_module::node::unix_secs_at(now));
                     if let Some(workers) = node.workers() {
                         workers.spawn(Box::pin(clean));
                     }

@@ -14,19 +14,20 @@ mod store;
 mod tests;
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tandem_location::{Aor, LocationConfig, Matching, RegisterPolicy};
 use tandem_module::context::write_log;
 use tandem_module::db::{Db, DbError};
 use tandem_module::declare::Setup;
-use tandem_module::node::{self, NodeRef};
+use tandem_module::node::NodeRef;
 use tandem_module::worker;
 use tandem_module::{ModuleDecl, SetupError};
 use tandem_script::surface::StatSpec;
 use tandem_script::vm::LogLevel;
 
+use crate::core::db_load::is_table_name;
 use crate::sqlops::check_tables_of;
 
 pub use changes::ownership_tag;
@@ -96,6 +97,11 @@ impl Usrloc {
         self.find_domain(name).or_else(|| self.add_domain(node, name))
     }
 
+    /// Whether contacts live in the database only, by configuration.
+    pub fn lives_in_db_only(&self) -> bool {
+        self.config.write_mode == WriteMode::Only
+    }
+
     /// The domain of that name, if it has been named before.
     pub fn find_domain(&self, name: &[u8]) -> Option<&'static Domain> {
         self.domains.read().iter().copied().find(|domain| domain.name.as_bytes() == name)
@@ -109,7 +115,7 @@ impl Usrloc {
     }
 
     fn add_domain(&'static self, node: NodeRef, name: &[u8]) -> Option<&'static Domain> {
-        let name = std::str::from_utf8(name).ok().filter(|name| is_table_name(name))?;
+        let name = std::str::from_utf8(name).ok().filter(|name| is_table_name(name.as_bytes()))?;
         // A domain that is named before the database is open would have no copy there.
         if let Err(error) = self.open(node) {
             write_log(LogLevel::Error, &format!("usrloc: table '{name}': {error}"));
@@ -163,7 +169,7 @@ impl Usrloc {
         RegisterPolicy {
             matching: self.matching(),
             cseq_delay_secs: self.config.cseq_delay_secs,
-            has_foreign_writers: self.config.write_mode == WriteMode::Only,
+            has_foreign_writers: self.lives_in_db_only(),
             ..RegisterPolicy::default()
         }
     }
@@ -182,18 +188,6 @@ impl Usrloc {
         }
         Ok(())
     }
-}
-
-/// Unix seconds now, or at `at` when that lies ahead (a timer's own moment).
-pub fn unix_secs_at(at: Instant) -> i64 {
-    let ahead = at.saturating_duration_since(tandem_module::clock::now());
-    (node::unix_ms() + ahead.as_millis() as i64) / 1000
-}
-
-fn is_table_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 fn open_db(node: NodeRef, url: &str) -> Result<Arc<dyn Db>, DbError> {

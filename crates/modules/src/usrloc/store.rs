@@ -126,7 +126,7 @@ impl Store {
             let mut lane = slot.lock();
             if lane.pending.len() >= LANE_PENDING_MAX && !lane.pending.contains_key(&id) {
                 self.lost.inc();
-                if let Some(acks) = acks {
+                if let Some(acks) = acks.filter(|_| self.is_through()) {
                     // Its other end is gone already: "never written".
                     acks.push(oneshot::channel().1);
                 }
@@ -196,15 +196,11 @@ impl Store {
     }
 
     fn spawn_lane(&'static self, slot: &'static Mutex<Lane>) {
-        match self.node.workers() {
-            Some(workers) => {
-                let writing = self.node.writes.begin();
-                workers.spawn(Box::pin(async move {
-                    self.run_lane(slot).await;
-                    drop(writing);
-                }));
-            }
-            None => slot.lock().is_running = false,
+        let work = async move {
+            self.run_lane(slot).await;
+        };
+        if !self.node.spawn_write(work) {
+            slot.lock().is_running = false;
         }
     }
 

@@ -7,7 +7,7 @@ use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::surface::ParamSpec;
 
 use crate::core::table::{int, text};
-use crate::sqlops::{check_tables_of, check_url};
+use crate::sqlops::check_tables_of;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -81,7 +81,7 @@ impl Xcap {
 
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Xcap>() else { return Ok(()) };
-    check_url(node, own.url()).map_err(|error| SetupError::param("db_url", error.to_string()))
+    crate::core::db_load::open(node, "db_url", own.url()).map(|_| ())
 }
 
 fn start(node: NodeRef) -> Result<(), SetupError> {

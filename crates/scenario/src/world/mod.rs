@@ -24,9 +24,9 @@ use tandem_module::transport::{Proto, Socket, SocketId};
 use tandem_module::worker::WorkerId;
 use tandem_script::ast::{Dialect, Item, ModparamValue, RouteKind};
 use tandem_script::coverage::LineRuns;
+use tandem_script::program::Program;
 use tandem_script::pvar::{self, Scope};
 use tandem_script::value::{Text, Value};
-use tandem_script::vm::StartOptions;
 use tandem_store::{MemoryLimits, MemoryStore};
 
 pub(crate) use around::Around;
@@ -181,12 +181,10 @@ impl World {
 
     /// Runs a timer route now.
     pub(crate) fn fire(&self, route: &str) -> Result<(), String> {
-        let Some(id) = self.node.program().route(RouteKind::Timer, route) else {
+        let find = |program: &Program| program.route(RouteKind::Timer, route);
+        if !tandem_module::run::start_alone(self.node, RouteKind::Timer, find) {
             return Err(format!("the script has no timer_route[{route}, ...]"));
-        };
-        let context = tandem_module::Context::dummy(self.node, RouteKind::Timer);
-        let options = StartOptions::new(RouteKind::Timer);
-        tandem_module::run::start(context, id, options, Box::new(|context, _| context.recycle()));
+        }
         self.settle();
         Ok(())
     }

@@ -95,9 +95,8 @@ impl<'a> Uri<'a> {
             host_part = tail(rest, at + 1);
             // A backslash has no meaning in a URI; two hops could read it differently.
             // Angle brackets pass: scripts make such users from unset variables, and no form of address lets them out.
-            let is_bracket = |b: &u8| matches!(b, b'<' | b'>');
-            let has_bad = user_info.iter().any(|b| !is_bracket(b) && has_forbidden(&[*b]));
-            if has_bad || !escapes_are_valid(user_info) {
+            let is_bad = |b: &u8| matches!(b, 0..=0x20 | 0x7f | b'"' | b'\\');
+            if user_info.iter().any(is_bad) || !escapes_are_valid(user_info) {
                 return Err(UriError::BadUser);
             }
             match memchr::memchr(b':', user_info) {
