@@ -173,19 +173,53 @@ impl Front {
             self.counters.absorbed.inc();
             return context.recycle();
         }
+        context.kind = RouteKind::Request;
+        let Err(context) = self.node.call_order.wait_behind(context, |context| {
+            let front = self.clone();
+            Box::new(move |_| front.on_held_request(context))
+        }) else {
+            return;
+        };
+        self.start(context);
+    }
+
+    /// The turn of a request has come that had to wait for earlier ones of its call.
+    fn on_held_request(&self, mut context: Box<Context>) {
+        // It may have been sent again meanwhile; of an ACK everything has been told at its arrival.
+        if context.message.method() != Method::Ack
+            && let Some(layer) = self.node.transactions()
+            && layer.admit(&mut context) == Admission::Absorbed
+        {
+            self.counters.absorbed.inc();
+            return context.recycle();
+        }
+        self.start(context);
+    }
+
+    fn start(&self, context: Box<Context>) {
         let Some(mut context) = self.shed.request(context) else { return };
         let Some(route) = context.program().main_route() else { return context.recycle() };
-        context.kind = RouteKind::Request;
         let mut options = StartOptions::new(RouteKind::Request);
         options.can_park = context.message.method() != Method::Ack;
         run::start(context, route, options, Box::new(run::end_of_request));
     }
 
-    fn on_reply(&self, context: Box<Context>) {
+    fn on_reply(&self, mut context: Box<Context>) {
         self.counters.replies.inc();
         if self.node.takes_reply(&context) {
             return context.recycle();
         }
+        context.kind = RouteKind::OnReply;
+        let Err(context) = self.node.call_order.wait_behind(context, |context| {
+            let front = self.clone();
+            Box::new(move |_| front.pass_reply(context))
+        }) else {
+            return;
+        };
+        self.pass_reply(context);
+    }
+
+    fn pass_reply(&self, context: Box<Context>) {
         match self.node.transactions() {
             Some(layer) => layer.on_reply(context),
             None => tandem_module::reply::forward_stateless(context),

@@ -226,6 +226,7 @@ fn register_statistics(node: NodeRef, network: &Arc<Network>, pool: &Arc<Pool>) 
     let pool = pool.clone();
     node.stats.computed("core", "dropped_work", move || pool.dropped.load(std::sync::atomic::Ordering::Relaxed) as i64);
     node.stats.computed("core", "parked_runs", move || node.parked.len() as i64);
+    node.stats.computed("core", "held_messages", move || node.call_order.held() as i64);
     let network = network.clone();
     node.stats.computed("net", "connections", move || network.connection_count() as i64);
 }

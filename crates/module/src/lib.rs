@@ -4,6 +4,7 @@
 
 pub mod blacklist;
 pub mod cachedb;
+pub mod call_order;
 pub mod clock;
 pub mod context;
 pub mod db;

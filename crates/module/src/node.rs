@@ -15,6 +15,7 @@ use tandem_script::surface::Surface;
 
 use crate::blacklist::Blacklists;
 use crate::cachedb::CacheRegistry;
+use crate::call_order::CallOrder;
 use crate::context::Context;
 use crate::db::DbRegistry;
 use crate::declare::{Function, ModuleDecl, ParamValues, ScriptNames, Setup, SetupError, State, Variable};
@@ -82,6 +83,8 @@ pub struct Node {
     pub status: crate::status::StatusRegistry,
     /// Parked script runs.
     pub parked: ParkingLot,
+    /// Calls in which scripts wait, and the messages that wait for their turn.
+    pub call_order: CallOrder,
     /// Writes that a stopping process waits for.
     pub writes: Writes,
     pub(crate) event_routes: Connected,
@@ -454,6 +457,7 @@ impl NodeBuilder {
             caches: CacheRegistry::default(),
             subscriptions: crate::subscription::Subscriptions::default(),
             parked: ParkingLot::default(),
+            call_order: CallOrder::default(),
             writes: Writes::default(),
             event_routes: Connected::default(),
             program: ArcSwap::new(program),

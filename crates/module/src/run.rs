@@ -14,6 +14,7 @@ use tandem_script::program::Program;
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{LogLevel, Machine, Outcome, RouteId, StartOptions};
 
+use crate::call_order::{CallOrder, Hold};
 use crate::context::{Called, Context, write_log};
 use crate::node::NodeRef;
 use crate::worker::{self, WorkerId};
@@ -156,6 +157,8 @@ struct Run {
     /// The program it began with; route indexes belong to it, also after a reload.
     program: Arc<Program>,
     after: After,
+    /// Keeps what follows in the call behind this run.
+    hold: Option<Hold>,
 }
 
 enum Then {
@@ -229,7 +232,7 @@ pub fn start(mut context: Box<Context>, route: RouteId, options: StartOptions, a
     let mut machine = spare_machine();
     let program = context.program().clone();
     machine.start(program.clone(), route, options);
-    drive(Run { context, machine, program, after });
+    drive(Run { context, machine, program, after, hold: None });
 }
 
 /// Starts a route that no message starts, of the program of now, on a message of its own; false when there is none.
@@ -326,7 +329,12 @@ pub(crate) fn launch(
     let mut context = Context::dummy(node, RouteKind::Request);
     context.bind_program(&program);
     let after: After = Box::new(|context, _| context.recycle());
-    park(Run { context, machine: spare_machine(), program, after }, pending, Then::Report(report, value), None);
+    park(
+        Run { context, machine: spare_machine(), program, after, hold: None },
+        pending,
+        Then::Report(report, value),
+        None,
+    );
 }
 
 /// Waits for `pending` on `context` without a script: `after` gets the context when it is done.
@@ -350,7 +358,7 @@ pub fn wait(mut context: Box<Context>, pending: Pending, after: impl FnOnce(Box<
         after(context, called);
     });
     let program = context.program().clone();
-    park(Run { context, machine: spare_machine(), program, after }, pending, Then::Continue, None);
+    park(Run { context, machine: spare_machine(), program, after, hold: None }, pending, Then::Continue, None);
 }
 
 /// Does some of a run; complains when it takes longer than `exec_msg_threshold`. Waits are not in it.
@@ -389,8 +397,11 @@ fn settle(run: Run, outcome: Outcome<Pending>) {
 }
 
 fn end(run: Run, end: End) {
-    keep_machine(run.machine);
-    (run.after)(run.context, end);
+    let Run { context, machine, after, hold, .. } = run;
+    keep_machine(machine);
+    after(context, end);
+    // Only now is the message where it had to go.
+    drop(hold);
 }
 
 fn park(mut run: Run, pending: Pending, then: Then, timeout: Option<Duration>) {
@@ -401,6 +412,11 @@ fn park(mut run: Run, pending: Pending, then: Then, timeout: Option<Duration>) {
         && let Some(layer) = node.transactions()
     {
         layer.on_park(&mut run.context);
+    }
+    match then {
+        Then::Continue => run.hold = run.hold.take().or_else(|| CallOrder::hold(&run.context)),
+        // Who writes async() wants others to go on.
+        Then::Resume(_) | Then::Report(..) => run.hold = None,
     }
     let Pending { start, finish, timeout: own } = pending;
     let timeout = timeout.map_or(own, |timeout| timeout.min(own));

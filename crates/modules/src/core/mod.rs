@@ -76,6 +76,7 @@ static STATS: &[StatSpec] = &[
     StatSpec { name: "timestamp", doc: "seconds since the process started" },
     StatSpec { name: "absorbed_requests", doc: "retransmissions and ACKs that no script had to see" },
     StatSpec { name: "parked_runs", doc: "script runs that wait for something now" },
+    StatSpec { name: "held_messages", doc: "messages that wait for an earlier one of their call" },
     StatSpec { name: "parked_refused", doc: "waits refused because too many runs wait" },
     StatSpec { name: "shed_requests", doc: "new requests answered 503 because of overload or shutdown" },
     StatSpec { name: "shed_messages", doc: "datagrams dropped because another worker had too many of them" },
