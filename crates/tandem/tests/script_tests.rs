@@ -77,6 +77,12 @@ fn everything_the_format_has_works() {
 }
 
 #[test]
+fn messages_of_a_call_keep_their_order_while_the_script_waits() {
+    let output = tandem_test(&[&scenario("call-order.test")]);
+    assert_eq!(exit_code(&output), 0, "{}", stdout(&output));
+}
+
+#[test]
 fn each_failure_says_what_was_expected_and_draws_what_happened() {
     let output = tandem_test(&[&scenario("failing.test")]);
     let text = stdout(&output);
