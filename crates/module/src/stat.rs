@@ -73,31 +73,40 @@ impl StatRegistry {
         group.push((name.to_owned(), Source::Computed(Arc::new(compute))));
     }
 
-    /// The value of `name` (without group: the first group that has it).
+    /// The value of `name`; without a group that of `core`, else that of `dynamic` (the scripts' own), else the first in the
+    /// alphabet that has it.
     pub fn value(&self, name: &str) -> Option<i64> {
-        let source = {
-            let all = self.all.read();
-            let (group, name) = name.split_once(':').map_or((None, name), |(group, name)| (Some(group), name));
-            all.iter()
-                .filter(|(other, _)| group.is_none_or(|group| group == other.as_str()))
-                .find_map(|(_, stats)| stats.iter().find(|(other, _)| other == name).map(|(_, source)| source.clone()))
+        self.find(name).map(|source| source.value())
+    }
+
+    fn find(&self, name: &str) -> Option<Source> {
+        let all = self.all.read();
+        let in_group = |group: &str, name: &str| {
+            all.get(group)?.iter().find(|(other, _)| other == name).map(|(_, source)| source.clone())
         };
-        source.map(|source| source.value())
+        if let Some((group, name)) = name.split_once(':') {
+            return in_group(group, name);
+        }
+        let others = || {
+            let group = all
+                .iter()
+                .filter(|(_, stats)| stats.iter().any(|(other, _)| other == name))
+                .map(|(group, _)| group.as_str())
+                .min()?;
+            in_group(group, name)
+        };
+        in_group("core", name).or_else(|| in_group("dynamic", name)).or_else(others)
     }
 
     /// Sets a stored statistic to zero; false when there is none.
     pub fn reset(&self, name: &str) -> bool {
-        let (group, name) = name.split_once(':').map_or((None, name), |(group, name)| (Some(group), name));
-        for (other, stats) in self.all.read().iter() {
-            if group.is_some_and(|group| group != other.as_str()) {
-                continue;
-            }
-            if let Some((_, Source::Stored(stat))) = stats.iter().find(|(other, _)| other == name) {
+        match self.find(name) {
+            Some(Source::Stored(stat)) => {
                 stat.set(0);
-                return true;
+                true
             }
+            _ => false,
         }
-        false
     }
 
     /// All values as (group, name, value), sorted.
@@ -123,5 +132,27 @@ impl Source {
             Source::Stored(stat) => stat.value(),
             Source::Computed(compute) => compute(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_group_is_that_of_core_then_of_scripts_then_the_first() {
+        let stats = StatRegistry::default();
+        for (at, group) in ["zeta", "alpha", "dynamic", "core"].into_iter().enumerate() {
+            stats.stat(group, "x").set(at as i64);
+            stats.stat(group, "y").set(at as i64);
+        }
+        assert_eq!(stats.value("x"), Some(3));
+        assert_eq!(stats.value("alpha:x"), Some(1));
+        assert!(stats.reset("x"));
+        assert_eq!((stats.value("core:x"), stats.value("dynamic:x")), (Some(0), Some(2)));
+        stats.stat("usrloc", "only").set(9);
+        stats.stat("acc", "only").set(8);
+        assert_eq!(stats.value("only"), Some(8));
+        assert_eq!(stats.value("none"), None);
     }
 }

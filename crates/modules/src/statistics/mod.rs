@@ -15,6 +15,10 @@ use tandem_script::surface::{ParamSpec, ParamType, Routes, arg};
 use tandem_script::value::Value;
 use tandem_script::vm::{Arg, LogLevel};
 
+mod series;
+
+use series::{AllSeries, Profile};
+
 use crate::core::table::{done, function, list_param, writable};
 
 /// Statistics that scripts may create at run time; further ones are refused.
@@ -47,10 +51,22 @@ pub static MODULE: ModuleDecl = ModuleDecl {
 static PARAMS: &[ParamSpec] = &[
     list_param("variable", ParamType::Text, "name of a statistic, with `/no_reset` when it cannot be reset"),
     list_param("stat_groups", ParamType::Text, "comma separated groups that names may be prefixed with (`group:name`)"),
+    list_param(
+        "stat_series_profile",
+        ParamType::Text,
+        "how a series adds up: `name: algorithm=accumulate|average|percentage window=SECONDS slots=N group=G percentage_factor=N`",
+    ),
 ];
 
 static FUNCTIONS: &[Function] = &[
     function("update_stat", &[arg("variable", Text), arg("value", Int)], Routes::ANY, "adds to a statistic", update),
+    function(
+        "update_stat_series",
+        &[arg("profile", Text), arg("variable", Text), arg("value", Int)],
+        Routes::ANY,
+        "adds a value to a statistic over the window of its profile",
+        update_series,
+    ),
     function("reset_stat", &[arg("variable", Text)], Routes::ANY, "sets a statistic to zero", reset),
     function(
         "stat_iter_init",
@@ -74,6 +90,7 @@ struct State {
     fixed: HashSet<String>,
     known: RwLock<HashMap<String, Arc<Stat>>>,
     iterators: Mutex<HashMap<String, Vec<(String, i64)>>>,
+    series: AllSeries,
 }
 
 fn setup(setup: &mut tandem_module::declare::Setup<'_>) -> Result<(), SetupError> {
@@ -93,8 +110,17 @@ fn setup(setup: &mut tandem_module::declare::Setup<'_>) -> Result<(), SetupError
         }
         declared.push(name.to_owned());
     }
+    let mut series = AllSeries::default();
+    for (at, line) in setup.params.all("stat_series_profile").iter().enumerate() {
+        let profile =
+            Profile::parse(line).map_err(|complaint| SetupError::param_at("stat_series_profile", at, complaint))?;
+        let name = profile.name.clone();
+        if !series.add_profile(profile) {
+            return Err(SetupError::param_at("stat_series_profile", at, format!("a second profile '{name}'")));
+        }
+    }
     let (known, iterators) = (RwLock::default(), Mutex::default());
-    setup.state(State { declared, groups, fixed, known, iterators });
+    setup.state(State { declared, groups, fixed, known, iterators, series });
     Ok(())
 }
 
@@ -132,6 +158,19 @@ fn update(context: &mut Context, args: &[Arg]) -> Called {
                 LogLevel::Error,
                 &format!("update_stat(): no room for '{name}', or its group is not in stat_groups"),
             );
+            done(false)
+        }
+    }
+}
+
+fn update_series(context: &mut Context, args: &[Arg]) -> Called {
+    let text = |at| arg_text(args, at).and_then(|text| std::str::from_utf8(text).ok());
+    let (Some(profile), Some(name), Some(value)) = (text(0), text(1), arg_int(args, 2)) else { return done(false) };
+    let Some(state) = context.node.state::<State>() else { return done(false) };
+    match state.series.update(context.node, profile, name, i64::from(value)) {
+        Ok(()) => done(true),
+        Err(complaint) => {
+            context.log(LogLevel::Error, &format!("update_stat_series(): {complaint}"));
             done(false)
         }
     }

@@ -17,3 +17,19 @@ fn scripts_count_read_reset_and_walk() {
     rig.receive(REQUEST);
     assert_eq!(rig.xlogs(), ["-1 2 1", "-1 0 1", "OPTIONS=1"]);
 }
+
+#[test]
+fn scripts_keep_series() {
+    let rig = Rig::script(
+        "loadmodule \"statistics.so\"\nmodparam(\"statistics\", \"stat_series_profile\", \"sum: window=10\")\n\
+         modparam(\"statistics\", \"stat_series_profile\", \"avg: algorithm=average window=60 slots=6 group=delay\")\n\
+         modparam(\"statistics\", \"stat_series_profile\", \"perc: algorithm=percentage window=3600 slots=6\")\n\
+         route { update_stat_series(\"sum\", \"calls\", 5); update_stat_series(\"avg\", \"PDD\", $(rU{s.int}));\n\
+         update_stat_series(\"perc\", \"ASR\", 1); update_stat_series(\"perc\", \"ASR\", -1); update_stat_series(\"perc\", \"ASR\", 1);\n\
+         update_stat_series(\"none\", \"x\", 1);\n\
+         xlog(\"$rc $stat(calls) $stat(delay:PDD) $stat(ASR)\"); }",
+    );
+    rig.receive(REQUEST);
+    rig.receive(REQUEST.replace("sip:1@", "sip:4@"));
+    assert_eq!(rig.xlogs(), ["-1 5 1 66", "-1 10 2 66"]);
+}
