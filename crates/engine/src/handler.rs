@@ -50,7 +50,17 @@ struct Counters {
     requests: Arc<Stat>,
     replies: Arc<Stat>,
     bad_messages: Arc<Stat>,
+    bad_requests: Arc<Stat>,
+    bad_replies: Arc<Stat>,
     absorbed: Arc<Stat>,
+}
+
+impl Counters {
+    /// A message that cannot be used.
+    fn bad(&self, is_reply: bool) {
+        self.bad_messages.inc();
+        if is_reply { self.bad_replies.inc() } else { self.bad_requests.inc() }
+    }
 }
 
 /// The way of one message through a node that has no sockets: scripts under test go exactly the way of the server.
@@ -99,6 +109,7 @@ impl Worker {
     fn on_sip(&mut self, inbound: Inbound) {
         let source = Self::source(&inbound);
         self.number = self.number.wrapping_add(1);
+        let is_reply = inbound.bytes.starts_with(b"SIP/");
         match Context::receive(self.node, source, inbound.bytes) {
             Ok(mut context) => {
                 context.number = self.number;
@@ -120,7 +131,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                self.front.counters.bad_messages.inc();
+                self.front.counters.bad(is_reply);
                 tracing::debug!(src = %source.src, %error, "message dropped: it cannot be parsed");
             }
         }
@@ -146,6 +157,8 @@ impl Front {
             requests: node.stats.stat("core", "rcv_requests"),
             replies: node.stats.stat("core", "rcv_replies"),
             bad_messages: node.stats.stat("core", "bad_msg_hdr"),
+            bad_requests: node.stats.stat("core", "err_requests"),
+            bad_replies: node.stats.stat("core", "err_replies"),
             absorbed: node.stats.stat("core", "absorbed_requests"),
         };
         Front { node, counters: Arc::new(counters), shed: Shed::new(node, limits) }
@@ -162,7 +175,7 @@ impl Front {
             return context.recycle();
         }
         if !has_mandatory_headers(&context) {
-            self.counters.bad_messages.inc();
+            self.counters.bad(false);
             // RFC 3261 §8.2.2: answered when there is enough of a request to answer, else dropped.
             tandem_module::reply::reply_stateless(&mut context, 400, b"Bad Request");
             return context.recycle();

@@ -63,6 +63,12 @@ impl Shed {
         if !context.source.proto.is_reliable() {
             // Not answered: the request may be the repetition of one that waits there already.
             self.messages.inc();
+            let stats = &self.node.core_stats;
+            if context.is_request() {
+                stats.drop_requests.inc()
+            } else {
+                stats.drop_replies.inc()
+            }
             context.recycle();
             return None;
         }

@@ -24,7 +24,7 @@ use crate::event_routes::Connected;
 use crate::mi::{MiError, MiRegistry, MiReply};
 use crate::run::ParkingLot;
 use crate::settings::Settings;
-use crate::stat::StatRegistry;
+use crate::stat::{CoreStats, StatRegistry};
 use crate::transaction::TransactionLayer;
 use crate::transport::{ConnId, LinkLayer, Proto, Resolver, Socket, SocketId, Source, Transport};
 use crate::worker::Workers;
@@ -71,6 +71,8 @@ pub struct Node {
     pub mi: std::sync::Arc<MiRegistry>,
     /// Statistics.
     pub stats: StatRegistry,
+    /// Those of the core that are counted in several places.
+    pub core_stats: CoreStats,
     /// SQL databases.
     pub db: DbRegistry,
     /// Key-value stores.
@@ -446,13 +448,15 @@ impl NodeBuilder {
 
     /// Makes the node. It is never freed.
     pub fn build(self, settings: Settings, program: Arc<Program>) -> NodeRef {
+        let stats = StatRegistry::default();
         let node = Node {
+            core_stats: CoreStats::new(&stats),
+            stats,
             blacklists: Blacklists::of_script(&settings.blacklists),
             status: crate::status::StatusRegistry::default(),
             settings,
             events: EventBus::default(),
             mi: std::sync::Arc::default(),
-            stats: StatRegistry::default(),
             db: DbRegistry::default(),
             caches: CacheRegistry::default(),
             subscriptions: crate::subscription::Subscriptions::default(),

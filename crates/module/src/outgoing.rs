@@ -48,7 +48,10 @@ pub enum RouteError {
 /// [`RouteError::BadUri`] and [`RouteError::BadTransport`].
 pub fn next_hop(node: NodeRef, uri: &[u8], forced: Option<SocketId>) -> Result<NextHop, RouteError> {
     let shown = || String::from_utf8_lossy(uri).into_owned();
-    let parsed = Uri::parse(uri).map_err(|_| RouteError::BadUri(shown()))?;
+    let parsed = Uri::parse(uri).map_err(|_| {
+        node.core_stats.bad_uris.inc();
+        RouteError::BadUri(shown())
+    })?;
     let is_secure = matches!(parsed.scheme, tandem_sip::Scheme::Sips);
     let proto = match parsed.transport_text() {
         Some(name) => Some(Proto::from_name(name).ok_or_else(|| RouteError::BadTransport(shown()))?),

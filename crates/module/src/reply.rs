@@ -173,20 +173,31 @@ pub fn forward_stateless(mut context: Box<Context>) {
     let mut options = StartOptions::new(RouteKind::OnReply);
     options.can_park = false;
     let after = move |context: Box<Context>, end: run::End| {
-        if end.is_dropped && code < 200 { context.recycle() } else { forward(context) }
+        if end.is_dropped && code < 200 {
+            context.node.core_stats.drop_replies.inc();
+            context.recycle();
+        } else {
+            forward(context);
+        }
     };
     run::start(context, route, options, Box::new(after));
 }
 
 fn forward(context: Box<Context>) {
+    let stats = &context.node.core_stats;
+    let mut is_sent = false;
     if let Some(to) = next_via(&context) {
         let mut out = Vec::with_capacity(context.message.buffer().len());
         write_reply_upstream(&context.message, &context.edits.lumps, true, to.proto.is_reliable(), &mut out);
-        if let Some(transport) = context.node.transport()
-            && let Err(error) = transport.send(&to, &out)
-        {
-            tracing::debug!(%error, "a reply could not be forwarded");
+        match context.node.transport().map(|transport| transport.send(&to, &out)) {
+            Some(Err(error)) => tracing::debug!(%error, "a reply could not be forwarded"),
+            sent => is_sent = sent.is_some(),
         }
+    }
+    if is_sent {
+        stats.fwd_replies.inc()
+    } else {
+        stats.drop_replies.inc()
     }
     context.recycle();
 }

@@ -46,6 +46,31 @@ enum Source {
     Computed(Arc<dyn Fn() -> i64 + Send + Sync>),
 }
 
+/// Statistics of group `core` that are counted deep inside.
+#[derive(Debug)]
+pub struct CoreStats {
+    /// Replies forwarded statelessly.
+    pub fwd_replies: Arc<Stat>,
+    /// Requests dropped before a script saw them.
+    pub drop_requests: Arc<Stat>,
+    /// Replies dropped: nobody is behind us, or they could not be sent.
+    pub drop_replies: Arc<Stat>,
+    /// URIs that cannot be parsed, found when something was to be sent there.
+    pub bad_uris: Arc<Stat>,
+}
+
+impl CoreStats {
+    pub(crate) fn new(stats: &StatRegistry) -> CoreStats {
+        let stat = |name| stats.stat("core", name);
+        CoreStats {
+            fwd_replies: stat("fwd_replies"),
+            drop_requests: stat("drop_requests"),
+            drop_replies: stat("drop_replies"),
+            bad_uris: stat("bad_URIs_rcvd"),
+        }
+    }
+}
+
 /// All statistics of the process, by group and name.
 #[derive(Default)]
 pub struct StatRegistry {
