@@ -111,7 +111,7 @@ mod tests {
 
     const ANSWER: &[u8] = b"d7:createdi100e6:totalsd3:RTPd5:bytesi20e7:packetsi2e6:errorsi0ee4:RTCPd5:bytesi1e7:packetsi1e6:errorsi3eee\
         4:SSRCd1:1d11:average MOSd3:MOSi40e6:jitteri3ee10:lowest MOSd3:MOSi30e11:reported ati105ee11:highest MOSd3:MOSi44e11:reported ati110eee\
-        1:2d11:average MOSd3:MOSi42eeee4:tagsd1:ad6:mediasld7:streamsld4:SSRCi1eeeeeee1:bd6:mediasld7:streamsld4:SSRCi2eed4:SSRCi9eeeeeeee";
+        1:2d11:average MOSd3:MOSi42eeee4:tagsd1:ad6:mediasld7:streamsld4:SSRCi1eeeeee1:bd6:mediasld7:streamsld4:SSRCi2eed4:SSRCi9eeeeeeee";
 
     #[test]
     fn statistics_are_found() {

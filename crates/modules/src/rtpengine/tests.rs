@@ -238,7 +238,7 @@ fn a_relay_that_the_script_names_keeps_the_call() {
 fn statistics_are_told_for_the_call_and_for_each_side() {
     let relay = scripted(|_| {
         b"d4:SSRCd1:1d11:average MOSd3:MOSi40eee1:2d11:average MOSd3:MOSi44eeee6:result2:ok4:tagsd4:fromd6:mediasl\
-          d7:streamsld4:SSRCi1eeeeee2:tod6:mediasld7:streamsld4:SSRCi2eeeeeee"
+          d7:streamsld4:SSRCi1eeeeee2:tod6:mediasld7:streamsld4:SSRCi2eeeeeeee"
             .to_vec()
     });
     let route = "route { xlog(\"$rtpstat(MOS-average)\n\"); rtpengine_query(); $var(tag) = \"nobody\"; \
