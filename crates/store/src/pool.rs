@@ -195,13 +195,12 @@ impl<E: Engine> Inner<E> {
         let deadline = start + self.limits.timeout;
         // When time is up the inner future is dropped, and its connection with it: what an engine has left half done
         // must not meet the next statement.
-        let timeout_ms = u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX);
         let has_left = AtomicBool::new(false);
         let result = tokio::time::timeout_at(deadline, self.run_within(&statement, deadline, &has_left)).await;
         // Whoever would do harm by running it twice has to know.
         let result = result.unwrap_or_else(|_| match has_left.load(Ordering::Relaxed) {
-            true => Err(DbError::Timeout(timeout_ms)),
-            false => Err(DbError::Unavailable(format!("no connection was free within {timeout_ms} ms"))),
+            true => Err(DbError::Timeout(self.timeout_ms())),
+            false => Err(self.never_left()),
         });
         self.watch.count_result(&result);
         if let Some(slow) = self.limits.slow.filter(|slow| start.elapsed() > *slow) {
@@ -220,6 +219,10 @@ impl<E: Engine> Inner<E> {
         let mut retries_left = self.limits.retries_max;
         loop {
             let mut connection = self.connection().await?;
+            if Instant::now() >= deadline {
+                self.idle.lock().push(connection);
+                return Err(self.never_left());
+            }
             has_left.store(true, Ordering::Relaxed);
             let outcome = self.engine.execute(&mut connection, statement, deadline).await;
             if outcome.is_reusable {
@@ -238,6 +241,14 @@ impl<E: Engine> Inner<E> {
             retries_left -= 1;
             self.watch.count_retry();
         }
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn never_left(&self) -> DbError {
+        DbError::Unavailable(format!("no connection was free within {} ms", self.timeout_ms()))
     }
 
     async fn connection(&self) -> Result<E::Connection, DbError> {

@@ -357,6 +357,8 @@ fn of_node(error: NodeError) -> CacheError {
         NodeError::Connect(reason) | NodeError::Broken(reason) => CacheError::Unavailable(reason),
         NodeError::Timeout(ms) => CacheError::Unavailable(format!("no answer within {ms} ms")),
         NodeError::Overloaded => CacheError::Unavailable("too many commands are under way".to_owned()),
+        // There may be room later.
+        NodeError::Refused(error) if error.code() == Some("OOM") => CacheError::Unavailable(error.to_string()),
         NodeError::Refused(error) => CacheError::Bad(error.to_string()),
     }
 }
