@@ -218,11 +218,11 @@ impl<E: Engine> Inner<E> {
         let _permit = self.permits.acquire().await.map_err(|_| DbError::Unavailable("the pool is closed".into()))?;
         let mut retries_left = self.limits.retries_max;
         loop {
-            let mut connection = self.connection().await?;
+            // The permit may have come with the end of the wait.
             if Instant::now() >= deadline {
-                self.idle.lock().push(connection);
                 return Err(self.never_left());
             }
+            let mut connection = self.connection().await?;
             has_left.store(true, Ordering::Relaxed);
             let outcome = self.engine.execute(&mut connection, statement, deadline).await;
             if outcome.is_reusable {

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const QUICK: Duration = Duration::from_secs(1);
 /// Longest wait for a recovery.
 const RECOVERY: Duration = Duration::from_secs(30);
-const TABLES: &str = "subscriber,location,acc,dialog";
+const TABLES: &str = "subscriber,location,acc,dialog,rtpproxy_sockets";
 
 const SCRIPT: &str = r#"log_level = 3
 stderror_enabled = yes
@@ -214,6 +214,30 @@ fn a_mariadb_that_is_down_at_start_is_named_and_used_once_it_is_there() {
 #[test]
 fn a_postgres_that_is_down_at_start_is_named_and_used_once_it_is_there() {
     down_at_start(Database::Postgres(Postgres::start().unwrap()));
+}
+
+#[test]
+fn relays_of_a_table_are_needed_to_start() {
+    let mut world = World::new(Database::Maria(MariaDb::start().unwrap()));
+    world.database.sql("INSERT INTO rtpproxy_sockets (rtpproxy_sock, set_id) VALUES ('udp:127.0.0.1:7', 3)").unwrap();
+    // Only these modules, so that nobody else is first to miss the server.
+    let url = world.script.split("\"db_url\", ").nth(1).and_then(|rest| rest.split(')').next()).unwrap().to_owned();
+    let (head, _) = world.script.split_once("loadmodule \"usrloc.so\"").unwrap();
+    world.script = format!(
+        "{head}loadmodule \"rtpproxy.so\"\nmodparam(\"httpd\", \"ip\", \"{}\")\nmodparam(\"httpd\", \"port\", 8888)\n\
+         modparam(\"rtpproxy\", \"db_url\", {url})\nroute {{ exit; }}\n",
+        world.place.ip(1)
+    );
+    world.database.stop();
+    let mut refused = Process::tandem(&world.script, world.place.dir(), "refused");
+    assert_eq!(refused.wait(Duration::from_secs(20)).code(), Some(1), "{}", refused.output());
+    let output = refused.output();
+    assert!(output.contains("rtpproxy_sockets") && output.contains("start the server"), "{output}");
+    world.database.restart().unwrap();
+    let node = world.start();
+    let shown = world.place.mi(1, "rtpproxy:show", &[]).unwrap();
+    assert_eq!((&shown[0]["Set"], &shown[0]["Nodes"][0]["url"]), (&3.into(), &"udp:127.0.0.1:7".into()), "{shown}");
+    world.ends_well(node);
 }
 
 fn killed_in_mid_call(database: Database) {

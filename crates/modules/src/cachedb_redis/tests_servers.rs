@@ -175,15 +175,24 @@ fn pem(name: &str) -> String {
     format!("{}/../link/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Two client domains: one of a stranger, whom the server does not believe, for cluster links; and `domain`.
 fn tls_params(domain: &str) -> String {
-    let (certificate, key, ca) = (pem("node2.pem"), pem("node2.key"), pem("ca.pem"));
-    format!(
+    let mut params =
         "modparam(\"cachedb_redis\", \"use_tls\", 1)\nmodparam(\"cachedb_redis\", \"connect_timeout\", 2000)\n\
-         loadmodule \"tls_mgm.so\"\nmodparam(\"tls_mgm\", \"client_domain\", \"{domain}\")\n\
-         modparam(\"tls_mgm\", \"certificate\", \"[{domain}]{certificate}\")\n\
-         modparam(\"tls_mgm\", \"private_key\", \"[{domain}]{key}\")\n\
-         modparam(\"tls_mgm\", \"ca_list\", \"[{domain}]{ca}\")\n"
-    )
+                      loadmodule \"tls_mgm.so\"\n"
+            .to_owned();
+    for (domain, certificate) in [("links", "stranger"), (domain, "node2")] {
+        params += &format!("modparam(\"tls_mgm\", \"client_domain\", \"{domain}\")\n");
+        let files = [
+            ("certificate", pem(&format!("{certificate}.pem"))),
+            ("private_key", pem(&format!("{certificate}.key"))),
+            ("ca_list", pem("ca.pem")),
+        ];
+        for (name, path) in files {
+            params += &format!("modparam(\"tls_mgm\", \"{name}\", \"[{domain}]{path}\")\n");
+        }
+    }
+    params
 }
 
 #[test]
@@ -209,4 +218,7 @@ fn connections_are_encrypted_and_only_known_authorities_are_believed() {
     assert!(refused("").contains("use_tls"));
     assert!(refused("modparam(\"cachedb_redis\", \"use_tls\", 1)").contains("tls_mgm.so"));
     assert!(refused(&tls_params("other")).contains("client_domain"));
+    // It is taken by its name: the other one is not let in.
+    let strange = url(claims[0].port()).replace("=redis", "=links");
+    assert_eq!(run(&Rig::script(&script(&strange, &tls_params("redis"), route)), "four"), ["-1"]);
 }

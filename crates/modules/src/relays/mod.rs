@@ -21,6 +21,8 @@ use tandem_module::{NodeRef, SetupError};
 use tandem_script::value::Value;
 use tandem_script::vm::LogLevel;
 
+use crate::core::db_load;
+
 pub(crate) use manage::register;
 
 /// Calls remembered that are not at the relay of their first choice; further ones are not remembered.
@@ -181,18 +183,30 @@ impl Relays {
     }
 
     /// Reads the table, probes all relays, starts the timer.
-    pub(crate) fn start(&'static self, node: NodeRef) {
-        let Some(workers) = node.workers() else { return };
-        workers.spawn(Box::pin(async move {
-            if self.table.is_some()
-                && let Err(error) = self.load(node, true, false).await
-            {
-                write_log(LogLevel::Error, &format!("{}: {error}", self.names.module));
+    ///
+    /// # Errors
+    /// A table that cannot be read keeps a node from starting, as with OpenSIPS; after a reload of the script it is only
+    /// logged.
+    pub(crate) fn start(&'static self, node: NodeRef) -> Result<(), SetupError> {
+        let probe = move || {
+            if let Some(workers) = node.workers() {
+                workers.spawn(Box::pin(self.probe_all(node, self.sets.all(), tandem_module::clock::now())));
             }
-            self.probe_all(node, self.sets.all(), tandem_module::clock::now()).await;
-        }));
+        };
+        if self.table.is_some() {
+            let load = async move {
+                let loaded = self.load(node, true, false).await;
+                probe();
+                loaded
+                    .map_err(|error| format!("{error}: start the server and see that db_url is right, or leave it out"))
+            };
+            db_load::load_at_start(node, self.names.module, Box::pin(load))?;
+        } else {
+            probe();
+        }
         let now = tandem_module::clock::now();
         self.tick_at(node, now + self.tick, now + SWEEP);
+        Ok(())
     }
 
     fn tick_at(&'static self, node: NodeRef, at: Instant, sweep_at: Instant) {
@@ -282,7 +296,8 @@ impl Relays {
             order: None,
             limit: None,
         };
-        let rows = db.run(select).await.map_err(|error| error.to_string())?;
+        let rows = db.run(select).await;
+        let rows = rows.map_err(|error| format!("{}: table '{}': {error}", db.name(), table.table))?;
         let mut specs = if adds { self.script.clone() } else { Vec::new() };
         for row in &rows.rows {
             let socket = row.first().and_then(DbValue::to_text).unwrap_or_default();

@@ -247,7 +247,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Rtpengine>() else { return Ok(()) };
-    own.relays.start(node);
+    own.relays.start(node)?;
     notify::start(node, own)
 }
 
