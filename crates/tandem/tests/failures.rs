@@ -361,7 +361,7 @@ fn fill(database: &Database) {
     let statements: [&dyn Fn(u32) -> String; 3] = [&filler, &acc, &location];
     for statement in statements {
         for rows in [1024, 128, 16, 4, 1, 1, 1] {
-            while let Ok(_) = database.sql(&statement(rows)) {}
+            while database.sql(&statement(rows)).is_ok() {}
         }
     }
 }

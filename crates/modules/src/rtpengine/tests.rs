@@ -259,7 +259,7 @@ fn silent_and_confused_relays_change_nothing() {
     let empty = scripted(|_| b"d6:result2:oke".to_vec());
     let deep = scripted(|_| b"l".repeat(5000));
     for relay in [&silent, &confused, &empty, &deep] {
-        let server = server(&sock("rtpengine", &[&relay]), &calling("if (!rtpengine_offer()) xlog(\"no\\n\");", ""));
+        let server = server(&sock("rtpengine", &[relay]), &calling("if (!rtpengine_offer()) xlog(\"no\\n\");", ""));
         let sent = server.rig.receive(message("INVITE", "s1", "", SDP));
         assert!(find(&sent, "INVITE ").unwrap().text().ends_with(SDP));
         assert_eq!(server.rig.xlogs(), ["no"]);
