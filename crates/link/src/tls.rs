@@ -117,6 +117,13 @@ impl Tls {
         Tls { client: other.client.clone(), server: self.server }
     }
 
+    /// The settings of opened connections, for protocols other than BIN. The server's certificate has to be of an authority
+    /// in `ca_list`; its name is not compared.
+    #[must_use]
+    pub fn client(&self) -> Arc<ClientConfig> {
+        self.client.clone()
+    }
+
     /// The end that opened the connection to `remote`.
     ///
     /// # Errors

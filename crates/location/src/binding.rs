@@ -310,6 +310,11 @@ impl Binding {
         self.branch_flags
     }
 
+    /// Whether a branch flag is set.
+    pub fn has_branch_flag(&self, flag: u8) -> bool {
+        self.branch_flags >> u32::from(flag.min(31)) & 1 == 1
+    }
+
     /// Allowed methods mask.
     pub fn methods(&self) -> u32 {
         self.methods

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -98,15 +99,19 @@ pub struct MediaNode {
     pub spec: NodeSpec,
     /// Number of its set.
     pub set: i32,
-    /// Number of the relay, counted over all sets.
-    pub index: u32,
     /// How to ask it.
     pub client: ControlClient,
+    index: AtomicU32,
     state: Mutex<NodeState>,
     last_answer: Mutex<Option<Instant>>,
 }
 
 impl MediaNode {
+    /// Number of the relay in the order of definition, counted over all sets.
+    pub fn index(&self) -> u32 {
+        self.index.load(Ordering::Relaxed)
+    }
+
     /// Whether it is used.
     pub fn state(&self) -> NodeState {
         *self.state.lock()
@@ -186,18 +191,24 @@ impl Sets {
         let mut made: BTreeMap<i32, Vec<Arc<MediaNode>>> = BTreeMap::new();
         let mut sets = self.nodes.write();
         for (index, (set, spec)) in specs.iter().enumerate() {
-            let known = sets.get(set).and_then(|nodes| nodes.iter().find(|node| node.spec == *spec)).cloned();
-            let node = known.filter(|_| keeps_state).unwrap_or_else(|| {
+            let own = made.entry(*set).or_default();
+            // One that is written down twice stays two.
+            let is_free = |node: &&Arc<MediaNode>| {
+                node.spec == *spec && !own.iter().any(|taken: &Arc<MediaNode>| Arc::ptr_eq(taken, node))
+            };
+            let known = sets.get(set).filter(|_| keeps_state).and_then(|nodes| nodes.iter().find(is_free)).cloned();
+            let node = known.unwrap_or_else(|| {
                 Arc::new(MediaNode {
                     spec: spec.clone(),
                     set: *set,
-                    index: index as u32,
+                    index: AtomicU32::default(),
                     client: ControlClient::new(spec.address.clone(), self.framing, handle.clone()),
                     state: Mutex::new(NodeState::Active),
                     last_answer: Mutex::default(),
                 })
             });
-            made.entry(*set).or_default().push(node);
+            node.index.store(index as u32, Ordering::Relaxed);
+            own.push(node);
         }
         *sets = made;
         Ok(())
@@ -272,6 +283,21 @@ mod tests {
         for text in ["", "1 ==", "x == udp:a:1", "udp:a:1=x", "udp:a:1=99999", "nothing:1"] {
             assert!(parse_set(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_soft_reload_keeps_what_is_known_and_counts_anew() {
+        let (sets, runtime) = sets(&["udp:a:1 udp:b:1", "2 == udp:c:1"]);
+        let down = sets.named(0, "udp:b:1").unwrap();
+        down.mark_down(Instant::now(), Duration::from_secs(60));
+        let spec = |url: &str| parse_set(url).unwrap().1.remove(0);
+        let specs = [(0, spec("udp:new:1")), (0, spec("udp:b:1")), (0, spec("udp:b:1")), (2, spec("udp:c:1"))];
+        sets.replace(&specs, runtime.handle(), true).unwrap();
+        let shown = || sets.all().iter().map(|node| (node.index(), node.is_active())).collect::<Vec<_>>();
+        assert_eq!(shown(), [(0, true), (1, false), (2, true), (3, true)]);
+        assert!(Arc::ptr_eq(&down, &sets.all()[1]));
+        sets.replace(&specs, runtime.handle(), false).unwrap();
+        assert_eq!(shown(), [(0, true), (1, true), (2, true), (3, true)]);
     }
 
     #[test]

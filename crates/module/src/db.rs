@@ -181,7 +181,8 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// Whether the same may succeed later: the database is away, slow or busy. What it refused would be refused again.
+    /// Whether the same may succeed later: the database is away, slow or busy. What it refused would be refused again. After
+    /// [`DbError::Timeout`] it may have been done already.
     pub fn is_away(&self) -> bool {
         matches!(self, DbError::Unavailable(_) | DbError::Timeout(_) | DbError::Overloaded)
     }

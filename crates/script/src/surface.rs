@@ -135,6 +135,8 @@ pub enum NameRule {
     Named,
     /// Either.
     Both,
+    /// Either; an index is a text and no number, given to the reader behind the argument (see [`crate::pvar::KEY_START`]).
+    Keyed,
     /// `$name(path)`: variables inside the path are given to the reader with the kind of their values (see [`crate::pvar::PATH_VAR_START`]).
     Path,
 }

@@ -1,6 +1,8 @@
 //! Session descriptions as lines (RFC 8866): session part, media sections, fields. Nothing is checked for sense and
 //! nothing is copied; rewriting is done with lumps on the spans.
 
+use std::net::IpAddr;
+
 use crate::text::{eq_ignore_case, parse_u32, sub, tail, trim};
 
 /// One `x=value` line.
@@ -12,6 +14,53 @@ pub struct SdpLine<'a> {
     pub letter: u8,
     /// What follows `=`, without line end.
     pub value: &'a [u8],
+}
+
+/// The word for the family of an address, `IP4` or `IP6`.
+#[must_use]
+pub const fn address_type(ip: IpAddr) -> &'static str {
+    if ip.is_ipv6() { "IP6" } else { "IP4" }
+}
+
+impl<'a> SdpLine<'a> {
+    /// Words, and which of them is the network type: address type and address follow it in `c=` and `o=` lines.
+    fn address_words(&self) -> Option<(Vec<&'a [u8]>, usize)> {
+        let network = match self.letter {
+            b'c' => 0,
+            b'o' => 3,
+            _ => return None,
+        };
+        let words: Vec<&[u8]> = self.value.split(|&b| b == b' ').filter(|word| !word.is_empty()).collect();
+        (words.len() > network + 2).then_some((words, network))
+    }
+
+    /// The address of a `c=` or `o=` line, without TTL and count.
+    #[must_use]
+    pub fn address(&self) -> Option<&'a [u8]> {
+        let (words, network) = self.address_words()?;
+        words.get(network + 2)?.split(|&b| b == b'/').next()
+    }
+
+    /// Whether the address is `0.0.0.0` or `::`, which puts a stream on hold (RFC 3264 §8.4).
+    #[must_use]
+    pub fn is_on_hold(&self) -> bool {
+        let address = self.address().and_then(|address| std::str::from_utf8(address).ok());
+        address.is_some_and(|address| {
+            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+            bare.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified())
+        })
+    }
+
+    /// Writes the line with another address; as it is when it has none.
+    pub fn write_with_address(&self, ip: IpAddr, out: &mut Vec<u8>) {
+        let Some((words, network)) = self.address_words() else { return out.extend_from_slice(self.raw) };
+        out.extend_from_slice(&[self.letter, b'=']);
+        for word in words.iter().take(network + 1) {
+            out.extend_from_slice(word);
+            out.push(b' ');
+        }
+        out.extend_from_slice(format!("{} {ip}\r\n", address_type(ip)).as_bytes());
+    }
 }
 
 /// Iterator over the lines of an SDP text; together their `raw` parts are the whole text.
@@ -236,6 +285,24 @@ mod tests {
         assert_eq!(media[0].connection(), None);
         assert_eq!((media[1].port(), media[1].port_count), (Some(51372), 2));
         assert!(media[1].connection().unwrap().is_ipv6);
+    }
+
+    #[test]
+    fn lines_get_other_addresses() {
+        let written = |text: &str, ip: &str| {
+            let mut out = Vec::new();
+            SdpLines::new(text.as_bytes()).for_each(|line| line.write_with_address(ip.parse().unwrap(), &mut out));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written("c=IN IP4 224.2.1.1/127/3\n", "192.0.2.1"), "c=IN IP4 192.0.2.1\r\n");
+        assert_eq!(written("o=a  1 1 IN IP4 10.0.0.1\r\n", "::1"), "o=a 1 1 IN IP6 ::1\r\n");
+        for as_it_is in ["c=IN IP4\r\n", "o=a 1 1 IN IP4", "s=IN IP4 10.0.0.1\n", "x", ""] {
+            assert_eq!(written(as_it_is, "192.0.2.1"), as_it_is);
+        }
+        let line = |text: &'static str| SdpLines::new(text.as_bytes()).next().unwrap();
+        assert_eq!(line("c=IN IP4 224.2.1.1/127").address(), Some(&b"224.2.1.1"[..]));
+        assert!(line("c=IN IP4 0.0.0.0/127").is_on_hold() && line("c=IN IP6 [::]").is_on_hold());
+        assert!(!line("c=IN IP4 10.0.0.1").is_on_hold() && !line("c=").is_on_hold() && !line("s=x").is_on_hold());
     }
 
     #[test]

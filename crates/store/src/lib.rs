@@ -25,6 +25,6 @@ pub use memory::{MemoryEntry, MemoryLimits, MemoryStore};
 pub use mysql::MySqlDriver;
 pub use pool::PoolLimits;
 pub use postgres::PostgresDriver;
-pub use redis::{RedisEngine, RedisStore, RedisTimes, RedisUrl};
+pub use redis::{RedisEngine, RedisOptions, RedisStore, RedisUrl};
 pub use server::{ServerOptions, Tls};
 pub use sqlite::{SqliteDriver, SqliteOptions};

@@ -100,8 +100,10 @@ impl Engine for MySqlEngine {
 }
 
 // Error numbers of the servers (mariadb.com/kb/en/mariadb-error-code-reference).
+const DISK_FULL: u16 = 1021;
 const CON_COUNT: u16 = 1040;
 const SHUTDOWN: u16 = 1053;
+const TABLE_FULL: u16 = 1114;
 const ABORTING: u16 = 1152;
 const NET_ERRORS: std::ops::RangeInclusive<u16> = 1158..=1161;
 const TOO_MANY_USER_CONNECTIONS: u16 = 1203;
@@ -126,6 +128,8 @@ fn explain(error: &sqlx::Error) -> (DbError, bool, bool) {
     let message = format!("{} (error {number})", database.message());
     match number {
         CON_COUNT | TOO_MANY_USER_CONNECTIONS => (DbError::Unavailable(message), false, false),
+        // There may be room later.
+        DISK_FULL | TABLE_FULL => (DbError::Unavailable(message), true, false),
         SHUTDOWN | ABORTING | KILLED | DISCONNECTED => (DbError::Unavailable(message), false, true),
         number if NET_ERRORS.contains(&number) => (DbError::Unavailable(message), false, true),
         LOCK_TIMEOUT | DEADLOCK => (DbError::Refused(message), true, true),

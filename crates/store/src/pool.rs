@@ -24,7 +24,7 @@ pub struct PoolLimits {
     /// Most statements running or waiting; beyond, [`DbError::Overloaded`] at once.
     pub waiting_max: usize,
     /// Greatest time from `run()` to the result: waiting, connecting and the statement itself. Beyond,
-    /// [`DbError::Timeout`], and the connection is given up.
+    /// [`DbError::Timeout`], and the connection is given up; [`DbError::Unavailable`] when the statement never left.
     pub timeout: Duration,
     /// Greatest time of one attempt to connect.
     pub connect_timeout: Duration,
@@ -195,10 +195,13 @@ impl<E: Engine> Inner<E> {
         let deadline = start + self.limits.timeout;
         // When time is up the inner future is dropped, and its connection with it: what an engine has left half done
         // must not meet the next statement.
-        let timeout_ms = u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX);
-        let result = tokio::time::timeout_at(deadline, self.run_within(&statement, deadline))
-            .await
-            .unwrap_or(Err(DbError::Timeout(timeout_ms)));
+        let has_left = AtomicBool::new(false);
+        let result = tokio::time::timeout_at(deadline, self.run_within(&statement, deadline, &has_left)).await;
+        // Whoever would do harm by running it twice has to know.
+        let result = result.unwrap_or_else(|_| match has_left.load(Ordering::Relaxed) {
+            true => Err(DbError::Timeout(self.timeout_ms())),
+            false => Err(self.never_left()),
+        });
         self.watch.count_result(&result);
         if let Some(slow) = self.limits.slow.filter(|slow| start.elapsed() > *slow) {
             self.watch.note_slow(&describe(&statement), start.elapsed(), slow);
@@ -206,11 +209,21 @@ impl<E: Engine> Inner<E> {
         result
     }
 
-    async fn run_within(&self, statement: &Statement, deadline: Instant) -> Result<DbRows, DbError> {
+    async fn run_within(
+        &self,
+        statement: &Statement,
+        deadline: Instant,
+        has_left: &AtomicBool,
+    ) -> Result<DbRows, DbError> {
         let _permit = self.permits.acquire().await.map_err(|_| DbError::Unavailable("the pool is closed".into()))?;
         let mut retries_left = self.limits.retries_max;
         loop {
+            // The permit may have come with the end of the wait.
+            if Instant::now() >= deadline {
+                return Err(self.never_left());
+            }
             let mut connection = self.connection().await?;
+            has_left.store(true, Ordering::Relaxed);
             let outcome = self.engine.execute(&mut connection, statement, deadline).await;
             if outcome.is_reusable {
                 self.idle.lock().push(connection);
@@ -228,6 +241,14 @@ impl<E: Engine> Inner<E> {
             retries_left -= 1;
             self.watch.count_retry();
         }
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        u64::try_from(self.limits.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn never_left(&self) -> DbError {
+        DbError::Unavailable(format!("no connection was free within {} ms", self.timeout_ms()))
     }
 
     async fn connection(&self) -> Result<E::Connection, DbError> {
@@ -352,7 +373,7 @@ mod tests {
         let (first, second) = (pool.run(statement()), pool.run(statement()));
         assert!(matches!(pool.run(statement()).await, Err(DbError::Overloaded)));
         assert!(matches!(first.await, Err(DbError::Timeout(5000))));
-        assert!(matches!(second.await, Err(DbError::Timeout(5000))));
+        assert!(matches!(second.await, Err(DbError::Unavailable(_))), "it never left");
         assert_eq!((pool.pending(), pool.idle()), (0, 0));
     }
 

@@ -13,61 +13,18 @@ use tandem_module::db::{Db, DbDriver, DbError, DbOp, DbRows, DbValue, Statement}
 use tandem_store::schema::inspect::{self, Difference};
 use tandem_store::schema::{self, TABLES};
 use tandem_store::{MySqlDriver, PoolLimits, PostgresDriver, ServerOptions};
-use tandem_testbed::{MariaDb, Postgres, until};
+use tandem_testbed::{Database, MariaDb, until};
 use tokio::runtime::Handle;
 
-enum Server {
-    Maria(MariaDb),
-    Postgres(Postgres),
+fn both() -> [Database; 2] {
+    Database::both().unwrap()
 }
 
-impl Server {
-    fn both() -> [Server; 2] {
-        [Server::Maria(MariaDb::start().unwrap()), Server::Postgres(Postgres::start().unwrap())]
-    }
-
-    fn url(&self) -> String {
-        match self {
-            Server::Maria(server) => server.url(),
-            Server::Postgres(server) => server.url(),
-        }
-    }
-
-    fn open(&self, options: ServerOptions) -> Arc<dyn Db> {
-        open(&self.url(), options)
-    }
-
-    fn sql(&self, sql: &str) -> String {
-        match self {
-            Server::Maria(server) => server.sql(sql).unwrap(),
-            Server::Postgres(server) => server.sql(sql).unwrap(),
-        }
-    }
-
-    fn kill(&mut self) {
-        match self {
-            Server::Maria(server) => server.kill(),
-            Server::Postgres(server) => server.kill(),
-        }
-    }
-
-    fn restart(&mut self) {
-        match self {
-            Server::Maria(server) => server.restart().unwrap(),
-            Server::Postgres(server) => server.restart().unwrap(),
-        }
-    }
-
-    /// A statement that takes so long.
-    fn sleep(&self, seconds: &str) -> Statement {
-        match self {
-            Server::Maria(_) => raw(&format!("SELECT SLEEP({seconds})")),
-            Server::Postgres(_) => raw(&format!("SELECT pg_sleep({seconds})")),
-        }
-    }
-
-    fn is_maria(&self) -> bool {
-        matches!(self, Server::Maria(_))
+/// A statement that takes so long.
+fn sleep(server: &Database, seconds: &str) -> Statement {
+    match server {
+        Database::Maria(_) => raw(&format!("SELECT SLEEP({seconds})")),
+        Database::Postgres(_) => raw(&format!("SELECT pg_sleep({seconds})")),
     }
 }
 
@@ -117,8 +74,8 @@ const NASTY: [&str; 8] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn values_come_back_as_they_were_stored() {
-    for server in Server::both() {
-        let db = server.open(ServerOptions::default());
+    for server in both() {
+        let db = open(&server.url(), ServerOptions::default());
         let ddl = if server.is_maria() {
             "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(64) COLLATE utf8mb4_bin, n BIGINT, s SMALLINT, d DOUBLE, f FLOAT, b BLOB, \
              at DATETIME, x TEXT)"
@@ -159,9 +116,8 @@ async fn values_come_back_as_they_were_stored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_column_type_of_the_servers_can_be_read() {
-    let [maria, postgres] = Server::both();
-    let rows = maria
-        .open(ServerOptions::default())
+    let [maria, postgres] = both();
+    let rows = open(&maria.url(), ServerOptions::default())
         .run(raw("SELECT CAST(12.50 AS DECIMAL(10,2)), b'101', CAST('2023-11-14' AS DATE), CAST('26:03:04' AS TIME), \
              18446744073709551615, CAST(200 AS UNSIGNED), 1=1, CAST('x' AS BINARY(3)), NULL, CAST('{}' AS CHAR), \
              CAST('2023-11-14 22:13:20' AS DATETIME)"))
@@ -185,8 +141,8 @@ async fn every_column_type_of_the_servers_can_be_read() {
     assert_eq!(rows.rows[0][0], expected[0]);
     assert_eq!(rows.rows[0][2..], expected[2..]);
     maria.sql("CREATE TABLE odd (b BIT(9), y YEAR, e ENUM('a','b'), z DATETIME, t TINYINT(1), m MEDIUMINT, u SMALLINT UNSIGNED); \
-               SET sql_mode=''; INSERT INTO odd VALUES (b'100000001', 2026, 'b', '0000-00-00 00:00:00', 1, -5, 65535)");
-    let rows = maria.open(ServerOptions::default()).run(raw("SELECT * FROM odd")).await.unwrap();
+               SET sql_mode=''; INSERT INTO odd VALUES (b'100000001', 2026, 'b', '0000-00-00 00:00:00', 1, -5, 65535)").unwrap();
+    let rows = open(&maria.url(), ServerOptions::default()).run(raw("SELECT * FROM odd")).await.unwrap();
     let expected = [
         DbValue::Int(257),
         DbValue::Int(2026),
@@ -198,7 +154,7 @@ async fn every_column_type_of_the_servers_can_be_read() {
     ];
     assert_eq!(rows.rows, [expected]);
 
-    let db = postgres.open(ServerOptions::default());
+    let db = open(&postgres.url(), ServerOptions::default());
     let rows = db
         .run(raw("SELECT 12.50::numeric, -0.0001::numeric, B'101', '2023-11-14'::date, '01:02:03'::time, true, 'x'::char(3), \
              NULL::int, '{\"a\": 1}'::jsonb, '{}'::json, '127.0.0.1'::inet, '10.0.0.0/8'::cidr, 7::smallint, 0.7::real, \
@@ -245,8 +201,8 @@ async fn every_column_type_of_the_servers_can_be_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_with_nul_or_broken_utf8_match_nobody_and_harm_nothing() {
-    for server in Server::both() {
-        let db = server.open(ServerOptions::default());
+    for server in both() {
+        let db = open(&server.url(), ServerOptions::default());
         schema::create(&*db, &["subscriber"]).await.unwrap();
         db.run(insert("subscriber", &[("username", "bob".into()), ("ha1", "x".into())])).await.unwrap();
         for name in [&b"bob\0"[..], b"\0", b"bob\xff\xfe", b"b' OR '1'='1", b"bob\\", b"%"] {
@@ -260,8 +216,8 @@ async fn names_with_nul_or_broken_utf8_match_nobody_and_harm_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_statement_works() {
-    for server in Server::both() {
-        let db = server.open(ServerOptions::default());
+    for server in both() {
+        let db = open(&server.url(), ServerOptions::default());
         db.run(raw("CREATE TABLE t (k VARCHAR(20) PRIMARY KEY, v INT DEFAULT 7, w VARCHAR(20))")).await.unwrap();
         for n in 0..5 {
             let key = format!("k{n}");
@@ -304,19 +260,22 @@ async fn every_kind_of_statement_works() {
             }
             assert!(matches!(db.run(raw(bad)).await, Err(DbError::Refused(_))), "{bad}");
         }
-        assert_eq!(server.sql("SELECT COUNT(*) FROM t").trim(), "5");
+        assert_eq!(server.sql("SELECT COUNT(*) FROM t").unwrap().trim(), "5");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_explained_and_counted_and_leave_the_connection_usable() {
-    for server in Server::both() {
+    for server in both() {
         let options = ServerOptions::default();
         let stats = options.stats.clone();
-        let db = server.open(ServerOptions { limits: PoolLimits { connections_max: 1, ..options.limits }, ..options });
+        let db = open(
+            &server.url(),
+            ServerOptions { limits: PoolLimits { connections_max: 1, ..options.limits }, ..options },
+        );
         schema::create(&*db, &["subscriber"]).await.unwrap();
         db.run(insert("subscriber", &[("username", "bob".into())])).await.unwrap();
-        server.sql("ALTER TABLE subscriber DROP COLUMN ha1");
+        server.sql("ALTER TABLE subscriber DROP COLUMN ha1").unwrap();
         let table = [
             (insert("subscriber", &[("username", "bob".into())]), "uplicate"),
             (select("subscriber", &["ha1"], &[]), "ha1"),
@@ -336,14 +295,14 @@ async fn refusals_are_explained_and_counted_and_leave_the_connection_usable() {
         // A prepared statement whose table has changed is prepared anew.
         let all = select("subscriber", &[], &[]);
         let columns = db.run(all.clone()).await.unwrap().columns.len();
-        server.sql("ALTER TABLE subscriber ADD COLUMN ha1 VARCHAR(64)");
+        server.sql("ALTER TABLE subscriber ADD COLUMN ha1 VARCHAR(64)").unwrap();
         assert_eq!(db.run(all).await.unwrap().columns.len(), columns + 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_and_comes_back_is_found_again() {
-    for mut server in Server::both() {
+    for mut server in both() {
         let told: Arc<Mutex<Vec<bool>>> = Arc::default();
         let hook = told.clone();
         let options = ServerOptions {
@@ -353,7 +312,7 @@ async fn a_server_that_goes_and_comes_back_is_found_again() {
             })),
             ..ServerOptions::default()
         };
-        let db = server.open(options);
+        let db = open(&server.url(), options);
         db.run(raw("CREATE TABLE t (a INT)")).await.unwrap();
         // Several connections, all of which die.
         let many: Vec<_> = (0..8).map(|n| db.run(insert("t", &[("a", n.into())]))).collect();
@@ -362,7 +321,7 @@ async fn a_server_that_goes_and_comes_back_is_found_again() {
         }
         // Restarted between two statements: nobody notices.
         server.kill();
-        server.restart();
+        server.restart().unwrap();
         assert_eq!(db.run(select("t", &["count(*)"], &[])).await.unwrap().rows, [[DbValue::Int(8)]]);
         // Away: an error soon, and again and again without piling up.
         server.kill();
@@ -371,7 +330,7 @@ async fn a_server_that_goes_and_comes_back_is_found_again() {
             assert!(matches!(db.run(select("t", &["a"], &[])).await, Err(DbError::Unavailable(_))));
         }
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        server.restart();
+        server.restart().unwrap();
         let mut rows = Err(DbError::Overloaded);
         let deadline = Instant::now() + Duration::from_secs(10);
         while rows.is_err() && Instant::now() < deadline {
@@ -384,11 +343,11 @@ async fn a_server_that_goes_and_comes_back_is_found_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_and_waiting_statements_are_bounded() {
-    for server in Server::both() {
+    for server in both() {
         let options = limits(PoolLimits { connections_max: 2, waiting_max: 6, ..ServerOptions::default().limits });
         let stats = options.stats.clone();
-        let db = server.open(options);
-        let many: Vec<_> = (0..8).map(|_| db.run(server.sleep("0.3"))).collect();
+        let db = open(&server.url(), options);
+        let many: Vec<_> = (0..8).map(|_| db.run(sleep(&server, "0.3"))).collect();
         let mut results = Vec::new();
         for one in many {
             results.push(one.await);
@@ -402,17 +361,17 @@ async fn connections_and_waiting_statements_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_answer_is_waited_for_no_longer_than_the_limit() {
-    for server in Server::both() {
+    for server in both() {
         let options = limits(PoolLimits {
             timeout: Duration::from_millis(300),
             slow: Some(Duration::from_micros(1)),
             ..ServerOptions::default().limits
         });
         let stats = options.stats.clone();
-        let db = server.open(options);
+        let db = open(&server.url(), options);
         assert_eq!(db.run(raw("SELECT 1")).await.unwrap().rows, [[DbValue::Int(1)]]);
         let start = Instant::now();
-        assert!(matches!(db.run(server.sleep("20")).await, Err(DbError::Timeout(300))));
+        assert!(matches!(db.run(sleep(&server, "20")).await, Err(DbError::Timeout(300))));
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         assert_eq!(db.run(raw("SELECT 1")).await.unwrap().rows, [[DbValue::Int(1)]]);
         assert_eq!((stats.timeouts.load(Ordering::Relaxed), stats.slow.load(Ordering::Relaxed)), (1, 3));
@@ -429,7 +388,8 @@ async fn a_server_that_hangs_costs_only_its_time_limit() {
     let many: Vec<_> = (0..30).map(|_| db.run(raw("SELECT 1"))).collect();
     let start = Instant::now();
     for one in many {
-        assert!(matches!(one.await, Err(DbError::Timeout(300))));
+        // Those that got no connection never left.
+        assert!(matches!(one.await, Err(DbError::Timeout(300) | DbError::Unavailable(_))));
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     maria.process().unwrap().resume();
@@ -488,7 +448,7 @@ async fn an_answer_that_makes_no_sense_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_so_without_the_password() {
-    for server in Server::both() {
+    for server in both() {
         let url = server.url();
         for wrong in [url.replace(":rw@", ":no-secret@"), format!("{}/other", url.rsplit_once('/').unwrap().0)] {
             let db = open(&wrong, ServerOptions::default());
@@ -506,8 +466,10 @@ async fn who_is_not_let_in_is_told_so_without_the_password() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unix_sockets_are_reached_by_their_path() {
-    let [maria, postgres] = Server::both();
-    let (Server::Maria(maria), Server::Postgres(postgres)) = (maria, postgres) else { panic!("the order is known") };
+    let [maria, postgres] = both();
+    let (Database::Maria(maria), Database::Postgres(postgres)) = (maria, postgres) else {
+        panic!("the order is known")
+    };
     for (url, socket) in [(maria.url(), maria.socket()), (postgres.url(), postgres.socket())] {
         let (scheme, rest) = url.split_once("://").unwrap();
         let (credentials, _) = rest.rsplit_once('@').unwrap();
@@ -519,8 +481,8 @@ async fn unix_sockets_are_reached_by_their_path() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_are_created_compared_and_brought_up_to_date() {
-    for server in Server::both() {
-        let db = server.open(ServerOptions::default());
+    for server in both() {
+        let db = open(&server.url(), ServerOptions::default());
         let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
         let subscriber = schema::table("subscriber").unwrap();
         assert_eq!(inspect::compare(&*db, subscriber).await.unwrap(), [Difference::NoTable]);
@@ -530,10 +492,10 @@ async fn tables_are_created_compared_and_brought_up_to_date() {
             assert_eq!(inspect::compare(&*db, table).await.unwrap(), [], "{}", table.name);
         }
         // As 2.4 has it.
-        server.sql("ALTER TABLE subscriber DROP COLUMN ha1_sha256");
-        server.sql("ALTER TABLE subscriber DROP COLUMN ha1_sha512t256");
-        server.sql("ALTER TABLE subscriber ADD COLUMN rpid VARCHAR(64)");
-        server.sql("UPDATE version SET table_version = 7 WHERE table_name = 'subscriber'");
+        server.sql("ALTER TABLE subscriber DROP COLUMN ha1_sha256").unwrap();
+        server.sql("ALTER TABLE subscriber DROP COLUMN ha1_sha512t256").unwrap();
+        server.sql("ALTER TABLE subscriber ADD COLUMN rpid VARCHAR(64)").unwrap();
+        server.sql("UPDATE version SET table_version = 7 WHERE table_name = 'subscriber'").unwrap();
         let found = inspect::compare(&*db, subscriber).await.unwrap();
         let older = Difference::Older { version: 7, releases: "2.4 to 3.1" };
         assert_eq!(found, [older, Difference::ExtraColumn("rpid".into())]);
@@ -544,11 +506,11 @@ async fn tables_are_created_compared_and_brought_up_to_date() {
         schema::check(&*db, "subscriber", 8).await.unwrap();
         assert_eq!(inspect::migrate(&*db, &[]).await.unwrap(), []);
         // Damage is told.
-        server.sql("ALTER TABLE location DROP COLUMN contact");
-        server.sql("ALTER TABLE location DROP COLUMN expires");
-        server.sql("ALTER TABLE location ADD COLUMN expires VARCHAR(20)");
-        server.sql("DELETE FROM version WHERE table_name = 'acc'");
-        server.sql("UPDATE version SET table_version = 99 WHERE table_name = 'domain'");
+        server.sql("ALTER TABLE location DROP COLUMN contact").unwrap();
+        server.sql("ALTER TABLE location DROP COLUMN expires").unwrap();
+        server.sql("ALTER TABLE location ADD COLUMN expires VARCHAR(20)").unwrap();
+        server.sql("DELETE FROM version WHERE table_name = 'acc'").unwrap();
+        server.sql("UPDATE version SET table_version = 99 WHERE table_name = 'domain'").unwrap();
         let compare = async |name: &str| inspect::compare(&*db, schema::table(name).unwrap()).await.unwrap();
         let location = compare("location").await;
         assert!(location.contains(&Difference::NoColumn("contact")), "{location:?}");
@@ -561,8 +523,8 @@ async fn tables_are_created_compared_and_brought_up_to_date() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_the_location_table_keep_64_bit_ids() {
-    for server in Server::both() {
-        let db = server.open(ServerOptions::default());
+    for server in both() {
+        let db = open(&server.url(), ServerOptions::default());
         schema::create(&*db, &["location"]).await.unwrap();
         let id = 0x0fed_cba9_8765_4321;
         let values = [("contact_id", DbValue::Int(id)), ("contact", "sip:bob@h".into()), ("expires", 1.into())];

@@ -5,11 +5,11 @@
 mod support;
 
 use std::fs;
-use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Place, Process, SOON, until};
+use support::phone::{Phone, Request, nonce, status, wrong_credentials};
+use support::{Place, Process, until};
 use tandem_testbed::{MariaDb, Postgres};
 
 /// Not those of the other tests.
@@ -81,27 +81,8 @@ route {
 }
 "#;
 
-fn request(place: &Place, method: &str, number: u32, more: &str) -> String {
-    format!(
-        "{method} sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP {0}:5060;rport;branch=z9hG4bK{method}{number}\r\n\
-         From: <sip:bob@example.org>;tag={number}\r\nTo: <sip:bob@example.org>\r\nCall-ID: {method}{number}\r\n\
-         CSeq: 1 {method}\r\nMax-Forwards: 70\r\n{more}Content-Length: 0\r\n\r\n",
-        place.ip(2)
-    )
-}
-
-/// Sends a request and waits for its answer; first line, the whole and the time it took.
-fn ask(place: &Place, socket: &UdpSocket, method: &str, number: u32, more: &str) -> (String, String, Duration) {
-    let start = Instant::now();
-    socket.send_to(request(place, method, number, more).as_bytes(), (place.ip(1), 5060)).unwrap();
-    let mut buffer = [0; 4096];
-    loop {
-        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{method} {number}: {error}"));
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        if text.contains(&format!("{method}{number}\r\n")) {
-            return (text.lines().next().unwrap_or_default().to_owned(), text, start.elapsed());
-        }
-    }
+fn request<'a>(method: &'a str, call: &'a str, cseq: u32, more: &'a str) -> Request<'a> {
+    Request { method, call, cseq, user: "bob", more, ..Request::default() }
 }
 
 #[test]
@@ -112,51 +93,36 @@ fn a_slow_or_absent_database_holds_up_only_those_who_need_it() {
     assert_eq!(code, Some(0), "{output}");
     maria.sql("INSERT INTO subscriber (username, domain, password) VALUES ('bob', 'example.org', 'x')").unwrap();
     let script = SCRIPT.replace("NET", &format!("127.0.{}", place.net())).replace("URL", &maria.url());
-    fs::write(place.dir().join("opensips.cfg"), script).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-    command.args(["-F", "-E", "-f", "opensips.cfg"]);
     maria.stop();
-    let mut refused = Process::start(&mut command, place.dir(), "refused");
+    let mut refused = Process::tandem(&script, place.dir(), "refused");
     assert_eq!(refused.wait(Duration::from_secs(20)).code(), Some(1));
     let output = refused.output();
     assert!(output.contains("auth_db") && output.contains("start the server"), "{output}");
     assert!(!output.contains("sips:rw"), "{output}");
 
     maria.restart().unwrap();
-    let node = Process::start(&mut command, place.dir(), "node");
-    assert!(until(SOON, || node.output().contains("listening on")).is_some(), "{}", node.output());
-    let socket = UdpSocket::bind((place.ip(2), 5060)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let (line, challenge, _) = ask(&place, &socket, "REGISTER", 1, "");
-    assert!(line.contains("401"), "{line}");
-    let nonce = challenge.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
-    let credentials = |count: u32| {
-        format!(
-            "Authorization: Digest username=\"bob\", realm=\"example.org\", nonce=\"{nonce}\", uri=\"sip:example.org\", \
-             qop=auth, nc={count:08x}, cnonce=\"c\", response=\"00000000000000000000000000000000\"\r\n"
-        )
-    };
-    let (line, _, _) = ask(&place, &socket, "REGISTER", 2, &credentials(1));
-    assert!(line.contains("401"), "the answer is wrong, the database well: {line}");
+    let node = Process::tandem(&script, place.dir(), "node");
+    let [phone, bystander] = [2, 3].map(|host| Phone::new(place.ip(host), place.ip(1)));
+    let (challenge, _) = phone.ask(&request("REGISTER", "first", 1, ""));
+    assert_eq!(status(&challenge), 401, "{challenge}");
+    let nonce = nonce(&challenge);
+    let credentials = |count: u32| wrong_credentials("bob", &nonce, count);
+    let (reply, _) = phone.ask(&request("REGISTER", "first", 2, &credentials(1)));
+    assert_eq!(status(&reply), 401, "the answer is wrong, the database well: {reply}");
     // The server hangs: those who need it wait, the others do not.
     maria.process().unwrap().pause();
     let registering = Instant::now();
     for number in 10..30 {
-        socket
-            .send_to(request(&place, "REGISTER", number, &credentials(number)).as_bytes(), (place.ip(1), 5060))
-            .unwrap();
+        phone.request(&request("REGISTER", "many", number, &credentials(number)));
     }
-    for number in 100..200 {
-        let (line, _, took) = ask(&place, &socket, "OPTIONS", number, "");
-        assert!(line.contains("200") && took < Duration::from_secs(1), "{line} after {took:?}");
-    }
+    bystander.is_served(100, Duration::from_secs(1));
     assert!(registering.elapsed() < Duration::from_secs(5), "{:?}", registering.elapsed());
-    let (line, _, _) = ask(&place, &socket, "REGISTER", 40, &credentials(40));
-    assert!(line.contains("500"), "{line}");
+    let (reply, _) = phone.ask(&request("REGISTER", "late", 40, &credentials(40)));
+    assert_eq!(status(&reply), 500, "{reply}");
     maria.process().unwrap().resume();
     let recovered = until(Duration::from_secs(30), || {
         let number = 1000 + u32::try_from(registering.elapsed().as_millis()).unwrap();
-        ask(&place, &socket, "REGISTER", number, &credentials(number)).0.contains("401")
+        status(&phone.ask(&request("REGISTER", "back", number, &credentials(number))).0) == 401
     });
     assert!(recovered.is_some(), "{}", node.output());
     assert!(!node.output().contains("sips:rw"), "{}", node.output());

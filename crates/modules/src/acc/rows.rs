@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tandem_module::NodeRef;
 use tandem_module::context::write_log;
-use tandem_module::db::{DbValue, Statement};
+use tandem_module::db::{DbError, DbValue, Statement};
 use tandem_module::worker::WorkerId;
 use tandem_script::vm::LogLevel;
 
@@ -17,6 +17,8 @@ use super::Acc;
 pub(super) const ROWS_MAX: usize = 10_000;
 /// Writers at the same time.
 const WRITERS_MAX: usize = 4;
+/// What is known of a row that was never written.
+const NOT_THERE: &str = "is not";
 /// How long is waited before a database that is away is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -29,8 +31,8 @@ pub(super) struct Row {
 
 impl Row {
     /// The row as one line, whatever a client has put in.
-    fn line(&self) -> String {
-        let mut line = format!("acc: row of table {} that is not in the database:", self.table);
+    fn line(&self, where_it_is: &str) -> String {
+        let mut line = format!("acc: row of table {} that {where_it_is} in the database:", self.table);
         for (at, (column, value)) in self.values.iter().enumerate() {
             line.push(if at == 0 { ' ' } else { ';' });
             line.push_str(column);
@@ -61,7 +63,7 @@ impl Rows {
     /// Takes a row on.
     pub(super) fn put(&self, node: NodeRef, acc: &'static Acc, row: Row) {
         if acc.db.get().is_none() {
-            return lose(acc, &row);
+            return lose(acc, &row, NOT_THERE);
         }
         let oldest = {
             let mut queue = self.queue.lock();
@@ -69,7 +71,7 @@ impl Rows {
             if queue.rows.len() > ROWS_MAX { queue.rows.pop_front() } else { None }
         };
         if let Some(oldest) = oldest {
-            lose(acc, &oldest);
+            lose(acc, &oldest, NOT_THERE);
         }
         start(node, acc);
     }
@@ -89,11 +91,11 @@ impl Rows {
 }
 
 /// A row goes to the log in place of the database.
-fn lose(acc: &Acc, row: &Row) {
+fn lose(acc: &Acc, row: &Row, where_it_is: &str) {
     if let Some(lost) = acc.lost.get() {
         lost.inc();
     }
-    write_log(LogLevel::Error, &row.line());
+    write_log(LogLevel::Error, &row.line(where_it_is));
 }
 
 /// Starts one more writer when there is work for it.
@@ -120,12 +122,13 @@ async fn write_all(node: NodeRef, acc: &'static Acc) {
             errors.inc();
         }
         write_log(LogLevel::Error, &format!("acc: table {} of {}: {error}", row.table, db.name()));
-        if !error.is_away() {
+        match error {
+            // A call must not be charged twice.
+            DbError::Timeout(_) => lose(acc, &row, "may be missing"),
+            error if error.is_away() => return wait(node, acc, row),
             // Trying again would end the same.
-            lose(acc, &row);
-            continue;
+            _ => lose(acc, &row, NOT_THERE),
         }
-        return wait(node, acc, row);
     }
     acc.rows.queue.lock().writers -= 1;
 }
@@ -143,7 +146,7 @@ fn wait(node: NodeRef, acc: &'static Acc, row: Row) {
         }
     };
     for row in &left {
-        lose(acc, row);
+        lose(acc, row, NOT_THERE);
     }
     let Some(workers) = node.workers().filter(|_| is_first) else { return };
     let again = Box::new(move |_: Instant| {

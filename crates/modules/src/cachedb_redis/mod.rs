@@ -15,9 +15,10 @@ use tandem_module::mi::{MiReply, MiRequest};
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::surface::{CommandSpec, ParamSpec, ParamType, StatSpec};
 use tandem_store::redis::{NodeReport, PingReport, RedisAddr, RedisStats, StoreReport};
-use tandem_store::{RedisEngine, RedisStore, RedisTimes, RedisUrl};
+use tandem_store::{RedisEngine, RedisOptions, RedisStore, RedisUrl};
 
 use crate::core::table::{int, list_param, renamed_command, stat, text};
+use crate::tls_mgm::TlsManagement;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -45,7 +46,7 @@ static PARAMS: &[ParamSpec] = &[
     int("query_timeout", "5000", "milliseconds for one query"),
     int("shutdown_on_error", "0", "1: no start when a server cannot be reached; no effect with lazy_connect"),
     int("lazy_connect", "0", "1: connect at the first query and not at start"),
-    int("use_tls", "0", "only 0: connections are not encrypted"),
+    int("use_tls", "0", "1: URLs with ?tls_domain=name use TLS, by that client_domain of module tls_mgm"),
     int("redis_keepalive", "10", "seconds of silence before TCP probes; 0 without"),
     text("ftsearch_index_name", "idx:usrloc", "accepted, no effect: contacts are not kept in RedisJSON"),
     text("ftsearch_json_prefix", "usrloc:", "accepted, no effect: contacts are not kept in RedisJSON"),
@@ -81,7 +82,7 @@ const PING: CommandSpec = renamed_command(
 
 struct CachedbRedis {
     urls: Vec<RedisUrl>,
-    times: RedisTimes,
+    options: RedisOptions,
     is_lazy: bool,
     is_needed: bool,
     stores: std::sync::OnceLock<Vec<Arc<RedisStore>>>,
@@ -102,19 +103,19 @@ impl CachedbRedis {
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
+    let uses_tls = params.int("use_tls", 0) != 0;
     let mut urls: Vec<RedisUrl> = Vec::new();
     for (at, text) in params.all("cachedb_url").iter().enumerate() {
         let wrong = |reason: String| SetupError::param_at("cachedb_url", at, reason);
         let url = RedisUrl::parse(text).map_err(wrong)?;
-        if url.tls_domain.is_some() {
-            return Err(wrong("tls_domain: connections to Redis are not encrypted here; use a tunnel".to_owned()));
+        if url.tls_domain.is_some() && !uses_tls {
+            return Err(wrong(
+                "tls_domain: there is no TLS without modparam(\"cachedb_redis\", \"use_tls\", 1)".to_owned(),
+            ));
         }
         // A later URL takes the place of an earlier one of the same name.
         urls.retain(|other| other.engine != url.engine);
         urls.push(url);
-    }
-    if params.int("use_tls", 0) != 0 {
-        return Err(SetupError::param("use_tls", "connections to Redis are not encrypted here; use a tunnel"));
     }
     let timeout = |name: &'static str| {
         let value = params.int(name, 5000);
@@ -124,14 +125,28 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         }
     };
     let keepalive = u64::try_from(params.int("redis_keepalive", 10)).ok().filter(|secs| *secs > 0);
-    let times = RedisTimes {
+    let options = RedisOptions {
         connect: timeout("connect_timeout")?,
         query: timeout("query_timeout")?,
         keepalive: keepalive.map(Duration::from_secs),
+        tls: None,
     };
     let (is_lazy, is_needed) = (params.int("lazy_connect", 0) != 0, params.int("shutdown_on_error", 0) != 0);
-    setup.state(CachedbRedis { urls, times, is_lazy, is_needed, stores: std::sync::OnceLock::new() });
+    setup.state(CachedbRedis { urls, options, is_lazy, is_needed, stores: std::sync::OnceLock::new() });
     Ok(())
+}
+
+/// The options of a URL, with the certificates of its `tls_domain`.
+fn options_of(node: NodeRef, own: &CachedbRedis, url: &RedisUrl) -> Result<RedisOptions, String> {
+    let Some(name) = &url.tls_domain else { return Ok(own.options.clone()) };
+    if url.hosts.iter().any(|host| matches!(host, RedisAddr::Unix(_))) {
+        tracing::warn!(url = url.masked(), "cachedb_redis: a Unix socket has no TLS; tls_domain is ignored");
+    }
+    let known = node.state::<TlsManagement>().ok_or("tls_domain needs certificates: loadmodule \"tls_mgm.so\"")?;
+    let tls = known.client(name).ok_or_else(|| {
+        format!("there is no such client_domain: modparam(\"tls_mgm\", \"client_domain\", \"{name}\")")
+    })?;
+    Ok(RedisOptions { tls: Some(tls.client()), ..own.options.clone() })
 }
 
 fn init(node: NodeRef) -> Result<(), SetupError> {
@@ -143,8 +158,11 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
         moved: named("redis_moved"),
         refreshes: named("redis_topology_refreshes"),
     };
-    let make = |url: &RedisUrl| RedisStore::new(url.clone(), own.times.clone(), stats.clone());
-    let stores: Vec<Arc<RedisStore>> = own.urls.iter().map(make).collect();
+    let make = |(at, url): (usize, &RedisUrl)| {
+        let options = options_of(node, own, url).map_err(|reason| SetupError::param_at("cachedb_url", at, reason))?;
+        Ok(RedisStore::new(url.clone(), options, stats.clone()))
+    };
+    let stores = own.urls.iter().enumerate().map(make).collect::<Result<Vec<Arc<RedisStore>>, SetupError>>()?;
     for store in &stores {
         node.caches.add(&store.url().engine, Arc::new(RedisEngine(store.clone())));
     }

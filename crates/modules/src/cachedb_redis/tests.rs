@@ -221,7 +221,6 @@ fn parameters_that_do_not_fit_are_errors_and_show_no_password() {
         ("cachedb_url", "\"redis:g://:secret@h:x/\""),
         ("cachedb_url", "\"redis:g://:secret@h/?tls_domain=d\""),
         ("cachedb_url", "\"local:g:///x\""),
-        ("use_tls", "1"),
         ("query_timeout", "0"),
         ("connect_timeout", "40000"),
     ] {

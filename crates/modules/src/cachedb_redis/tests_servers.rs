@@ -10,7 +10,7 @@ use tandem_testbed::process::{Claim, Folder, Running, command, find_program};
 use tandem_testbed::{Redis, until};
 
 use super::tests::{request, runtime, script};
-use crate::test_rig::Rig;
+use crate::test_rig::{Rig, RigOptions};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -155,4 +155,70 @@ fn the_master_is_the_one_that_a_sentinel_names() {
     master.kill();
     assert!(until(LONG, || run(&rig, "two") == ["1"]), "{}", sentinel.running.output());
     assert_eq!(replica.cli(&["get", "two"]).unwrap().trim(), "v");
+}
+
+/// A server whose TLS port is the second one, with the certificate of a node.
+fn tls_server(certificate: &str, port: u16) -> Redis {
+    let options: Vec<String> = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", pem(&format!("{certificate}.pem"))),
+        ("--tls-key-file", pem(&format!("{certificate}.key"))),
+        ("--tls-ca-cert-file", pem("ca.pem")),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect();
+    Redis::with_options(&options.iter().map(String::as_str).collect::<Vec<_>>()).unwrap()
+}
+
+fn pem(name: &str) -> String {
+    format!("{}/../link/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Two client domains: one of a stranger, whom the server does not believe, for cluster links; and `domain`.
+fn tls_params(domain: &str) -> String {
+    let mut params =
+        "modparam(\"cachedb_redis\", \"use_tls\", 1)\nmodparam(\"cachedb_redis\", \"connect_timeout\", 2000)\n\
+                      loadmodule \"tls_mgm.so\"\n"
+            .to_owned();
+    for (domain, certificate) in [("links", "stranger"), (domain, "node2")] {
+        params += &format!("modparam(\"tls_mgm\", \"client_domain\", \"{domain}\")\n");
+        let files = [
+            ("certificate", pem(&format!("{certificate}.pem"))),
+            ("private_key", pem(&format!("{certificate}.key"))),
+            ("ca_list", pem("ca.pem")),
+        ];
+        for (name, path) in files {
+            params += &format!("modparam(\"tls_mgm\", \"{name}\", \"[{domain}]{path}\")\n");
+        }
+    }
+    params
+}
+
+#[test]
+fn connections_are_encrypted_and_only_known_authorities_are_believed() {
+    let (runtime, claims) = (runtime(), [Claim::take().unwrap(), Claim::take().unwrap()]);
+    let _entered = runtime.enter();
+    let servers = [tls_server("node1", claims[0].port()), tls_server("stranger", claims[1].port())];
+    let route = "cache_store(\"redis:t\", \"$rU\", \"v\"); xlog(\"$rc\");";
+    let url = |port: u16| format!("redis:t://127.0.0.1:{port}/?tls_domain=redis");
+    let rig = Rig::script(&script(&url(claims[0].port()), &tls_params("redis"), route));
+    assert_eq!(run(&rig, "one"), ["1"]);
+    assert_eq!(servers[0].cli(&["get", "one"]).unwrap().trim(), "v");
+    // One whose certificate is of nobody we know, and one that speaks no TLS at all.
+    for port in [claims[1].port(), servers[0].port()] {
+        let rig = Rig::script(&script(&url(port), &tls_params("redis"), route));
+        assert_eq!(run(&rig, "two"), ["-1"]);
+    }
+    assert!(servers.iter().all(|server| server.cli(&["get", "two"]).unwrap().trim().is_empty()));
+    // Without TLS the port for it is of no use.
+    let plain = format!("redis:t://127.0.0.1:{}/", claims[0].port());
+    assert_eq!(run(&Rig::script(&script(&plain, &tls_params("redis"), route)), "three"), ["-1"]);
+    let refused = |params: &str| Rig::try_script(&script(&url(1), params, route), RigOptions::default()).err().unwrap();
+    assert!(refused("").contains("use_tls"));
+    assert!(refused("modparam(\"cachedb_redis\", \"use_tls\", 1)").contains("tls_mgm.so"));
+    assert!(refused(&tls_params("other")).contains("client_domain"));
+    // It is taken by its name: the other one is not let in.
+    let strange = url(claims[0].port()).replace("=redis", "=links");
+    assert_eq!(run(&Rig::script(&script(&strange, &tls_params("redis"), route)), "four"), ["-1"]);
 }

@@ -1,7 +1,7 @@
 //! NAT pings: every contact once per interval, spread evenly over it. What a SIP ping looks like is in `sipping`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -105,9 +105,18 @@ struct Round {
     visited: u64,
 }
 
+/// The listeners that parameters name; the script has the same ones as long as the module has its parameters.
+struct Sockets {
+    /// `natping_socket`.
+    spoofed: Option<SocketId>,
+    /// `force_socket`.
+    forced: Option<SocketId>,
+}
+
 /// State of the pings.
 pub(super) struct Pings {
     config: Config,
+    sockets: OnceLock<Sockets>,
     is_enabled: AtomicBool,
     round: Mutex<Option<Round>>,
     tracks: Tracks,
@@ -122,7 +131,13 @@ struct Ping {
 
 impl Pings {
     pub(super) fn new(config: Config) -> Pings {
-        Pings { config, is_enabled: AtomicBool::new(true), round: Mutex::default(), tracks: Tracks::default() }
+        Pings {
+            config,
+            sockets: OnceLock::new(),
+            is_enabled: AtomicBool::new(true),
+            round: Mutex::default(),
+            tracks: Tracks::default(),
+        }
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -204,13 +219,12 @@ impl Pings {
     }
 
     fn wants(&self, usrloc: &Usrloc, binding: &Binding, unix_secs: i64) -> bool {
-        binding.is_valid(unix_secs)
-            && (!self.config.nated_only || usrloc.nat_bflag.is_some_and(|flag| has_flag(binding, Some(flag))))
+        binding.is_valid(unix_secs) && (!self.config.nated_only || has_flag(binding, usrloc.nat_bflag))
     }
 }
 
 fn has_flag(binding: &Binding, flag: Option<u8>) -> bool {
-    flag.is_some_and(|flag| binding.branch_flags() >> u32::from(flag.min(31)) & 1 == 1)
+    flag.is_some_and(|flag| binding.has_branch_flag(flag))
 }
 
 /// Starts the timer.
@@ -222,13 +236,18 @@ pub(super) fn start(node: NodeRef, pings: &'static Pings) {
     if config.sipping_flag.is_some() && config.sipping_from.is_empty() {
         write_log(LogLevel::Warning, "nathelper: without sipping_from no contact gets SIP pings");
     }
-    for (name, text) in [("natping_socket", &config.natping_socket), ("force_socket", &config.force_socket)] {
-        if let Some(text) = text
-            && named_socket(node, text).is_none()
-        {
+    let named = |name: &str, text: &Option<String>| {
+        let text = text.as_deref()?;
+        let found = named_socket(node, text);
+        if found.is_none() {
             write_log(LogLevel::Warning, &format!("nathelper: {name} '{text}' is none of the listeners; ignored"));
         }
-    }
+        found
+    };
+    let _ = pings.sockets.set(Sockets {
+        spoofed: named("natping_socket", &config.natping_socket),
+        forced: named("force_socket", &config.force_socket),
+    });
     step_at(node, pings, tandem_module::clock::now() + STEP);
 }
 
@@ -293,7 +312,7 @@ fn named_socket(node: NodeRef, text: &str) -> Option<SocketId> {
 fn send(node: NodeRef, ping: Ping, now: Instant) {
     let Some(own) = node.state::<Nathelper>() else { return };
     let forced = node.socket_named(ping.binding.socket()).map(|socket| socket.id);
-    let forced = forced.or_else(|| own.pings.config.force_socket.as_deref().and_then(|text| named_socket(node, text)));
+    let forced = forced.or_else(|| own.pings.sockets.get()?.forced);
     let uri = hop(&ping.binding);
     match outgoing::next_hop(node, &uri, forced) {
         Ok(NextHop::Known(targets)) => {
@@ -341,7 +360,7 @@ fn send_to(
     if is_stream && !is_sip {
         return;
     }
-    let spoofed = config.natping_socket.as_deref().filter(|_| !is_sip).and_then(|text| named_socket(node, text));
+    let spoofed = own.pings.sockets.get().filter(|_| !is_sip).and_then(|sockets| sockets.spoofed);
     let Some(socket) = node.socket_towards(proto, addr, spoofed.or(forced)) else { return };
     let to = Destination { proto, addr, socket: socket.id, conn: None };
     let Some(transport) = node.transport() else { return };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::arg_text;
 use tandem_script::vm::{Arg, LogLevel};
-use tandem_sip::sdp::{SdpLine, SdpLines};
+use tandem_sip::sdp::SdpLines;
 use tandem_sip::{Message, eq_ignore_case};
 
 use super::{Nathelper, filled};
@@ -93,17 +93,19 @@ impl Fix<'_> {
             }
         };
         for line in SdpLines::new(sdp) {
-            let (first, keeps, name) = match line.letter {
-                b'c' if self.has(REWRITE_MEDIA_IP) => (0, self.keeps_old_media, "oldcip"),
-                b'o' if self.has(REWRITE_ORIGIN_IP) => (3, self.keeps_old_origin, "oldoip"),
-                _ => {
-                    out.extend_from_slice(line.raw);
-                    continue;
-                }
+            let (is_wanted, keeps, name) = match line.letter {
+                b'c' => (self.has(REWRITE_MEDIA_IP), self.keeps_old_media, "oldcip"),
+                b'o' => (self.has(REWRITE_ORIGIN_IP), self.keeps_old_origin, "oldoip"),
+                _ => (false, false, ""),
             };
-            match self.rewrite(&line, first, &mut out) {
-                Some(address) if keeps => note(name, address),
-                _ => {}
+            match line.address() {
+                Some(old) if is_wanted && (self.has(REWRITE_NULL_IPS) || !line.is_on_hold()) => {
+                    line.write_with_address(self.ip, &mut out);
+                    if keeps {
+                        note(name, old);
+                    }
+                }
+                _ => out.extend_from_slice(line.raw),
             }
         }
         end_line(&mut out);
@@ -121,34 +123,6 @@ impl Fix<'_> {
         }
         out
     }
-
-    /// Writes a line whose words from number `first` on are network type, address type and address; gives the old
-    /// address when it was replaced.
-    fn rewrite<'l>(&self, line: &SdpLine<'l>, first: usize, out: &mut Vec<u8>) -> Option<&'l [u8]> {
-        let words: Vec<&[u8]> = line.value.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
-        let (Some(ahead), Some(address)) = (words.get(..=first), words.get(first + 2)) else {
-            out.extend_from_slice(line.raw);
-            return None;
-        };
-        let old = address.split(|byte| *byte == b'/').next().unwrap_or_default();
-        if is_null(old) && !self.has(REWRITE_NULL_IPS) {
-            out.extend_from_slice(line.raw);
-            return None;
-        }
-        out.extend_from_slice(&[line.letter, b'=']);
-        for word in ahead {
-            out.extend_from_slice(word);
-            out.push(b' ');
-        }
-        let family = if self.ip.is_ipv6() { "IP6" } else { "IP4" };
-        out.extend_from_slice(format!("{family} {}\r\n", self.ip).as_bytes());
-        Some(old)
-    }
-}
-
-/// `0.0.0.0` and `::` put a stream on hold (RFC 3264 §8.4).
-fn is_null(address: &[u8]) -> bool {
-    parse_ip(address).is_some_and(|ip| ip.is_unspecified())
 }
 
 fn end_line(out: &mut Vec<u8>) {

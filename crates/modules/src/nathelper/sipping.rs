@@ -121,9 +121,7 @@ fn report_latency(node: NodeRef, own: &Nathelper, domain: &Domain, id: ContactId
         return;
     };
     let binding = domain.table.with_record(&track.aor, |record| record.binding(id).cloned()).flatten();
-    let Some(binding) = binding.filter(|binding| binding.branch_flags() >> u32::from(flag.min(31)) & 1 == 1) else {
-        return;
-    };
+    let Some(binding) = binding.filter(|binding| binding.has_branch_flag(flag)) else { return };
     let number = |value: i64| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
     let params = smallvec![
         ("domain", Value::from(domain.name)),

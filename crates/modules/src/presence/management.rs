@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde_json::{Value as Json, json};
 use tandem_module::NodeRef;
 use tandem_module::db::DbError;
@@ -124,13 +124,19 @@ fn watcher_of(subscription: &Subscription) -> Watcher {
 
 /// Gives every subscription the status it has now; takes those out that are refused.
 fn apply(own: &Presence, resource: &Resource, decide: impl Fn(&str) -> (Status, &'static str)) -> Vec<Subscription> {
-    let mut decided: HashMap<String, (Status, &'static str)> = HashMap::new();
+    let watchers: HashSet<String> = {
+        let table = own.table.lock();
+        table.of_resource(resource).into_iter().filter_map(|id| table.find(id)).map(Subscription::watcher).collect()
+    };
+    // Rules may be long: they are asked without the lock that every SUBSCRIBE needs.
+    let decided: HashMap<String, (Status, &'static str)> =
+        watchers.into_iter().map(|watcher| (watcher.clone(), decide(&watcher))).collect();
     let mut refused = Vec::new();
     let mut table = own.table.lock();
     for id in table.of_resource(resource) {
         let Some(subscription) = table.find(id) else { continue };
-        let watcher = subscription.watcher();
-        let (status, reason) = *decided.entry_ref(&watcher).or_insert_with(|| decide(&watcher));
+        // Who has come meanwhile was decided about by the same rules.
+        let Some((status, reason)) = decided.get(&subscription.watcher()).copied() else { continue };
         if status == Status::Terminated {
             refused.extend(table.remove(id));
         } else if subscription.status != status {

@@ -28,16 +28,15 @@ fn state_line(subscription: &Subscription, reason: Option<&str>, at: i64) -> Str
     }
 }
 
-/// The NOTIFY with the next CSeq of the subscription.
+/// The NOTIFY of a subscription as it was reserved for it.
 pub(super) fn write(
     node: NodeRef,
-    own: &mut Subscription,
+    own: &Subscription,
     reason: Option<&str>,
     at: i64,
     content_type: &str,
     body: Option<Vec<u8>>,
 ) -> RequestSpec {
-    own.local_cseq = own.local_cseq.wrapping_add(1) & 0x7fff_ffff;
     let mut event = own.resource.event.to_owned();
     if !own.event_id.is_empty() {
         event.push_str(";id=");

@@ -18,6 +18,8 @@ use super::{Presence, account, notify, rows, winfo, writer};
 const RETRY_STEP: Duration = Duration::from_secs(5);
 /// How often; then watchers are told without a document.
 const RETRIES_MAX: u8 = 5;
+/// Watchers whose numbers are taken under one lock of the table.
+const RESERVED_AT_ONCE: usize = 100;
 
 /// What is to be told about a resource.
 #[derive(Default)]
@@ -139,14 +141,12 @@ struct Content {
 
 impl Content {
     /// The document for one watcher. Nobody is told anything before it is allowed to watch.
-    fn for_watcher(&self, own: &mut Subscription, at: i64) -> Option<Vec<u8>> {
+    fn for_watcher(&self, own: &Subscription, at: i64) -> Option<Vec<u8>> {
         if own.status != Status::Active {
             return None;
         }
         if let Some((event, lines)) = &self.watchers {
-            let version = own.version;
-            own.version = version.wrapping_add(1) & 0x7fff_ffff;
-            return Some(winfo::document(&own.resource.uri, event, lines, version));
+            return Some(winfo::document(&own.resource.uri, event, lines, own.version));
         }
         let body = self.body.as_ref()?;
         let Some(policy) = &self.policy else { return Some(body.clone()) };
@@ -202,25 +202,33 @@ fn notices(
 ) -> Vec<notify::Notice> {
     let at = wanted.at;
     let mut notices = Vec::new();
-    let mut table = own.table.lock();
     let mut ids = std::mem::take(&mut wanted.only);
     if wanted.to_all {
+        let table = own.table.lock();
         let wants = |id: &u64| table.find(*id).is_some_and(|own| own.expires >= at && wanted.wants(own));
         ids.extend(table.of_resource(resource).into_iter().filter(wants));
+        drop(table);
         ids.sort_unstable();
         ids.dedup();
     }
-    for id in ids {
-        let written = table.change(id, |own| {
-            let body = content.for_watcher(own, at);
-            notify::write(node, own, None, at, content.content_type, body)
-        });
-        notices.extend(written.map(|spec| notify::Notice { id: Some(id), spec }));
+    let has_version = content.watchers.is_some();
+    for ids in ids.chunks(RESERVED_AT_ONCE) {
+        // Documents take their time: they are made of copies, without the lock that every SUBSCRIBE needs.
+        let reserved: Vec<(u64, Subscription)> = {
+            let mut table = own.table.lock();
+            let reserve = |id: &u64| Some((*id, table.change(*id, |own| own.reserve(has_version))?));
+            ids.iter().filter_map(reserve).collect()
+        };
+        for (id, subscription) in reserved {
+            let body = content.for_watcher(&subscription, at);
+            let spec = notify::write(node, &subscription, None, at, content.content_type, body);
+            notices.push(notify::Notice { id: Some(id), spec });
+        }
     }
-    drop(table);
     for (mut subscription, reason) in std::mem::take(&mut wanted.last) {
-        let body = if reason == "timeout" { content.for_watcher(&mut subscription, at) } else { None };
-        let spec = notify::write(node, &mut subscription, Some(reason), at, content.content_type, body);
+        let reserved = subscription.reserve(has_version);
+        let body = if reason == "timeout" { content.for_watcher(&reserved, at) } else { None };
+        let spec = notify::write(node, &reserved, Some(reason), at, content.content_type, body);
         notices.push(notify::Notice { id: None, spec });
     }
     notices

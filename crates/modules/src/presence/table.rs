@@ -66,6 +66,17 @@ impl Subscription {
     pub(super) fn watcher(&self) -> String {
         uri_of(&self.watcher_username, &self.watcher_domain)
     }
+
+    /// Takes the numbers of the next NOTIFY, that of the document too when it `has_version`; gives what the NOTIFY is
+    /// written from.
+    pub(super) fn reserve(&mut self, has_version: bool) -> Subscription {
+        self.local_cseq = self.local_cseq.wrapping_add(1) & 0x7fff_ffff;
+        let reserved = self.clone();
+        if has_version && self.status == Status::Active {
+            self.version = self.version.wrapping_add(1) & 0x7fff_ffff;
+        }
+        reserved
+    }
 }
 
 /// `sip:user@domain`, or without a user.

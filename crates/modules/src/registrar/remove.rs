@@ -66,7 +66,7 @@ fn remove_now(context: &mut Context, args: &[Arg]) -> Called {
     let select = |binding: &Binding| {
         contact.is_none_or(|contact| uris_match(contact, binding.contact()))
             && instance.is_none_or(|instance| instance == binding.instance())
-            && flag.is_none_or(|flag| binding.branch_flags() >> u32::from(flag.min(31)) & 1 == 1)
+            && flag.is_none_or(|flag| binding.has_branch_flag(flag))
             && hops.as_ref().is_none_or(|hops| hops.iter().any(|host| is_at(next_hop(binding), host, None)))
     };
     Called::Done(if take_out(node, usrloc, domain, &aor, select) { 1 } else { -1 })

@@ -2,6 +2,8 @@
 //! relays that did not answer, management commands. What is asked is theirs.
 
 mod manage;
+#[cfg(test)]
+pub(crate) mod test_call;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,7 +21,9 @@ use tandem_module::{NodeRef, SetupError};
 use tandem_script::value::Value;
 use tandem_script::vm::LogLevel;
 
-pub(crate) use manage::{enable, show};
+use crate::core::db_load;
+
+pub(crate) use manage::register;
 
 /// Calls remembered that are not at the relay of their first choice; further ones are not remembered.
 const HOMES_MAX: usize = 100_000;
@@ -44,6 +48,9 @@ pub(crate) struct Names {
     pub(crate) module: &'static str,
     pub(crate) sock: &'static str,
     pub(crate) timeout: &'static str,
+    pub(crate) retries: &'static str,
+    /// Seconds a relay that did not answer is left alone.
+    pub(crate) pause: &'static str,
     pub(crate) table_default: &'static str,
     pub(crate) socket_column: (&'static str, &'static str),
     pub(crate) set_column: (&'static str, &'static str),
@@ -68,18 +75,43 @@ pub(crate) enum AskError {
     NoRelay(i32),
     #[error("relay {0}: {1}")]
     Control(String, ControlError),
+    /// All that were asked are full; what the last one said.
+    #[error("all relays are full: {0}")]
+    Full(String),
+    #[error("{0}")]
+    Refused(String),
 }
 
-/// The relay that has a call, and since when.
-type Home = (Arc<MediaNode>, Instant);
+/// What a relay that is there makes of a request.
+pub(crate) enum Turn<T> {
+    Done(T),
+    /// It cannot take more: another one is asked, and this one is not left alone.
+    Full(String),
+    Refused(String),
+}
+
+/// Which relay is asked.
+pub(crate) struct Wish {
+    pub(crate) set: i32,
+    /// What names the call.
+    pub(crate) key: Vec<u8>,
+    /// Whether the relay need not know the call yet: the one that takes it is remembered, unless it is that of first choice.
+    pub(crate) begins: bool,
+    /// The one to ask first.
+    pub(crate) preferred: Option<Arc<MediaNode>>,
+}
+
+/// Set and name of the relay that has a call, and until when that is remembered. Not the relay itself: a reload puts
+/// others in place.
+type Home = (i32, Box<str>, Instant);
 
 /// State shared by all functions of a module.
 pub(crate) struct Relays {
-    pub(crate) names: Names,
+    names: Names,
     pub(crate) sets: Sets,
     pub(crate) default_set: i32,
     pub(crate) timing: Timing,
-    pub(crate) table: Option<Table>,
+    table: Option<Table>,
     script: Vec<(i32, NodeSpec)>,
     pause: Duration,
     probe: Probe,
@@ -92,13 +124,7 @@ pub(crate) struct Relays {
 
 impl Relays {
     /// Reads the parameters.
-    pub(crate) fn read(
-        setup: &Setup<'_>,
-        names: Names,
-        framing: Framing,
-        probe: Probe,
-        retries: &'static str,
-    ) -> Result<Relays, SetupError> {
+    pub(crate) fn read(setup: &Setup<'_>, names: Names, framing: Framing, probe: Probe) -> Result<Relays, SetupError> {
         let params = setup.params;
         let default_set = params.int("default_set", 0);
         let mut script = Vec::new();
@@ -121,14 +147,13 @@ impl Relays {
         let positive = |name: &'static str, default: i32| {
             u32::try_from(params.int(name, default)).map_err(|_| SetupError::param(name, "the value is not negative"))
         };
-        let pause_name = if names.module == "rtpproxy" { "rtpproxy_disable_tout" } else { "rtpengine_disable_tout" };
         Ok(Relays {
             sets: Sets::new(framing),
             default_set,
-            timing: Timing { timeout: Duration::from_secs_f64(timeout), retries: positive(retries, 5)?.min(100) },
+            timing: Timing { timeout: Duration::from_secs_f64(timeout), retries: positive(names.retries, 5)?.min(100) },
             table,
             script,
-            pause: Duration::from_secs(positive(pause_name, 60)?.into()),
+            pause: Duration::from_secs(positive(names.pause, 60)?.into()),
             probe,
             pings_active: None,
             tick: TICK,
@@ -158,18 +183,30 @@ impl Relays {
     }
 
     /// Reads the table, probes all relays, starts the timer.
-    pub(crate) fn start(&'static self, node: NodeRef) {
-        let Some(workers) = node.workers() else { return };
-        workers.spawn(Box::pin(async move {
-            if self.table.is_some()
-                && let Err(error) = self.load(node, true, false).await
-            {
-                write_log(LogLevel::Error, &format!("{}: {error}", self.names.module));
+    ///
+    /// # Errors
+    /// A table that cannot be read keeps a node from starting, as with OpenSIPS; after a reload of the script it is only
+    /// logged.
+    pub(crate) fn start(&'static self, node: NodeRef) -> Result<(), SetupError> {
+        let probe = move || {
+            if let Some(workers) = node.workers() {
+                workers.spawn(Box::pin(self.probe_all(node, self.sets.all(), tandem_module::clock::now())));
             }
-            self.probe_all(node, self.sets.all(), tandem_module::clock::now()).await;
-        }));
+        };
+        if self.table.is_some() {
+            let load = async move {
+                let loaded = self.load(node, true, false).await;
+                probe();
+                loaded
+                    .map_err(|error| format!("{error}: start the server and see that db_url is right, or leave it out"))
+            };
+            db_load::load_at_start(node, self.names.module, Box::pin(load))?;
+        } else {
+            probe();
+        }
         let now = tandem_module::clock::now();
         self.tick_at(node, now + self.tick, now + SWEEP);
+        Ok(())
     }
 
     fn tick_at(&'static self, node: NodeRef, at: Instant, sweep_at: Instant) {
@@ -191,7 +228,7 @@ impl Relays {
             }
             let mut sweep_at = sweep_at;
             if now >= sweep_at {
-                self.homes.lock().retain(|_, (_, until)| *until > now);
+                self.homes.lock().retain(|_, (_, _, until)| *until > now);
                 sweep_at = now + SWEEP;
             }
             self.tick_at(node, now + self.tick, sweep_at);
@@ -229,7 +266,7 @@ impl Relays {
     }
 
     /// Raises the event of a change, on a worker.
-    pub(crate) fn raise(&self, node: NodeRef, relay: &MediaNode, is_active: bool) {
+    fn raise(&self, node: NodeRef, relay: &MediaNode, is_active: bool) {
         let mut params: SmallVec<[(&'static str, Value); 4]> = SmallVec::new();
         params.push(("socket", Value::from(relay.spec.url.as_str())));
         params.push(("status", Value::from(if is_active { "active" } else { "inactive" })));
@@ -248,7 +285,7 @@ impl Relays {
     }
 
     /// Puts the relays of the table in place, with `adds` beside those of the script.
-    pub(crate) async fn load(&'static self, node: NodeRef, adds: bool, keeps_state: bool) -> Result<(), String> {
+    async fn load(&'static self, node: NodeRef, adds: bool, keeps_state: bool) -> Result<(), String> {
         let Some(table) = &self.table else { return Err("db_url is not set".into()) };
         let Some(handle) = self.handle.get() else { return Err("the module has not started".into()) };
         let db = node.db.open(&table.url).map_err(|error| error.to_string())?;
@@ -259,7 +296,8 @@ impl Relays {
             order: None,
             limit: None,
         };
-        let rows = db.run(select).await.map_err(|error| error.to_string())?;
+        let rows = db.run(select).await;
+        let rows = rows.map_err(|error| format!("{}: table '{}': {error}", db.name(), table.table))?;
         let mut specs = if adds { self.script.clone() } else { Vec::new() };
         for row in &rows.rows {
             let socket = row.first().and_then(DbValue::to_text).unwrap_or_default();
@@ -281,75 +319,62 @@ impl Relays {
     }
 
     /// Puts the relays of the table in place and asks them.
-    pub(crate) async fn reload(&'static self, node: NodeRef, keeps_state: bool) -> Result<(), String> {
+    async fn reload(&'static self, node: NodeRef, keeps_state: bool) -> Result<(), String> {
         self.load(node, false, keeps_state).await?;
         self.probe_all(node, self.sets.all(), tandem_module::clock::now()).await;
         Ok(())
     }
 
-    /// Lets the relay of a call do `work`; when it does not answer, the next one that is usable. `begins` when the relay
-    /// need not know the call yet: the relay that took it is remembered unless it is the one of first choice.
+    /// Lets the relay of a call do `work`; when it does not answer, the next one that is usable.
     pub(crate) async fn with_relay<T, F>(
         &'static self,
         node: NodeRef,
-        set: i32,
-        key: Vec<u8>,
-        begins: bool,
+        wish: Wish,
         work: impl Fn(Arc<MediaNode>) -> F,
     ) -> Result<(Arc<MediaNode>, T), AskError>
     where
-        F: Future<Output = Result<T, ControlError>>,
+        F: Future<Output = Result<Turn<T>, ControlError>>,
     {
-        self.with_relay_but(node, set, key, begins, &[], work).await
-    }
-
-    /// The same without relays that were asked already.
-    pub(crate) async fn with_relay_but<T, F>(
-        &'static self,
-        node: NodeRef,
-        set: i32,
-        key: Vec<u8>,
-        begins: bool,
-        passed: &[Arc<MediaNode>],
-        work: impl Fn(Arc<MediaNode>) -> F,
-    ) -> Result<(Arc<MediaNode>, T), AskError>
-    where
-        F: Future<Output = Result<T, ControlError>>,
-    {
+        let Wish { set, key, begins, mut preferred } = wish;
         if !self.sets.has_set(set) {
             return Err(AskError::NoSet(set));
         }
-        let mut tried: Vec<Arc<MediaNode>> = passed.to_vec();
+        let mut tried: Vec<Arc<MediaNode>> = Vec::new();
+        let mut full = None;
         loop {
-            let relay = self.relay_of(set, &key, &tried).ok_or(AskError::NoRelay(set))?;
-            match work(relay.clone()).await {
-                Ok(output) => {
-                    self.note_active(node, &relay, tandem_module::clock::now());
+            let relay = preferred.take().filter(|relay| relay.is_active()).or_else(|| self.relay_of(set, &key, &tried));
+            let Some(relay) = relay else { return Err(full.map_or(AskError::NoRelay(set), AskError::Full)) };
+            let turn = match work(relay.clone()).await {
+                Ok(turn) => turn,
+                Err(error) if error.is_relay_down() => {
+                    self.note_down(node, &relay, tandem_module::clock::now(), &error.to_string());
+                    tried.push(relay);
+                    continue;
+                }
+                Err(error) => return Err(AskError::Control(relay.spec.url.clone(), error)),
+            };
+            self.note_active(node, &relay, tandem_module::clock::now());
+            match turn {
+                Turn::Done(output) => {
                     if begins {
                         self.remember(set, key, &relay);
                     }
                     return Ok((relay, output));
                 }
-                Err(error) if error.is_relay_down() => {
-                    self.note_failure(node, &relay, &error);
+                Turn::Full(reason) => {
+                    full = Some(reason);
                     tried.push(relay);
                 }
-                Err(error) => return Err(AskError::Control(relay.spec.url.clone(), error)),
+                Turn::Refused(reason) => return Err(AskError::Refused(reason)),
             }
         }
     }
 
-    /// A relay did not answer: it is left alone for a while.
-    pub(crate) fn note_failure(&self, node: NodeRef, relay: &MediaNode, error: &ControlError) {
-        if error.is_relay_down() {
-            self.note_down(node, relay, tandem_module::clock::now(), &error.to_string());
-        }
-    }
-
     /// The relay of a call now.
-    pub(crate) fn relay_of(&self, set: i32, key: &[u8], tried: &[Arc<MediaNode>]) -> Option<Arc<MediaNode>> {
-        let home = self.homes.lock().get(key).map(|(relay, _)| relay.clone());
-        home.filter(|home| home.set == set && home.is_active() && !tried.iter().any(|other| Arc::ptr_eq(other, home)))
+    fn relay_of(&self, set: i32, key: &[u8], tried: &[Arc<MediaNode>]) -> Option<Arc<MediaNode>> {
+        let named = |(home, url, _): &Home| (*home == set).then(|| url.clone());
+        let home = self.homes.lock().get(key).and_then(named).and_then(|url| self.sets.named(set, &url));
+        home.filter(|home| home.is_active() && !tried.iter().any(|other| Arc::ptr_eq(other, home)))
             .or_else(|| self.sets.select(set, key, tried))
     }
 
@@ -359,7 +384,8 @@ impl Relays {
         if is_first {
             homes.remove(key.as_slice());
         } else if homes.len() < HOMES_MAX {
-            homes.insert(key.into_boxed_slice(), (relay.clone(), tandem_module::clock::now() + HOME_KEPT));
+            let until = tandem_module::clock::now() + HOME_KEPT;
+            homes.insert(key.into_boxed_slice(), (relay.set, relay.spec.url.as_str().into(), until));
         }
     }
 

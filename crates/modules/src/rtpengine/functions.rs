@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tandem_media::MediaNode;
 use tandem_media::bencode::Value as Ng;
-use tandem_media::{ControlError, MediaNode};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_int, arg_text, arg_var};
 use tandem_module::run::Pending;
@@ -16,9 +16,10 @@ use tandem_script::vm::Arg;
 use tandem_sip::Method;
 
 use super::flags::Flags;
-use super::request::{self, Command, Verdict, build, fail, judge};
+use super::request::{self, Command, build, fail, judge};
 use super::{LastAnswer, Rtpengine, UseSet};
 use crate::core::table::done;
+use crate::relays::{AskError, Wish};
 use crate::sipmsgops::{current_sdp, set_sdp};
 
 /// What the script wants to know of an answer.
@@ -164,9 +165,6 @@ fn set_of(own: &Rtpengine, context: &mut Context) -> i32 {
     named.unwrap_or(own.relays.default_set)
 }
 
-/// How asking a relay ended when the relay itself is there.
-type Asked = Result<Ng, String>;
-
 fn send(
     own: &'static Rtpengine,
     context: &mut Context,
@@ -189,8 +187,8 @@ fn send(
     let node = context.node;
     let work = ask(node, own, set, request, command, wished);
     Pending::job(node, work, move |context, output| {
-        let outcome = output.unwrap_or_else(|| Err("no relay answered in time".to_owned()));
-        let (relay, answer) = match outcome {
+        let outcome = output.map(|outcome| outcome.map_err(|error| error.to_string()));
+        let (relay, answer) = match outcome.unwrap_or_else(|| Err("no relay answered in time".to_owned())) {
             Ok(both) => both,
             Err(problem) => {
                 fail(own, context, command, &problem);
@@ -232,59 +230,19 @@ async fn ask(
     set: i32,
     request: request::Request,
     command: Command,
-    wished: Option<Arc<MediaNode>>,
-) -> Result<(Arc<MediaNode>, Ng), String> {
+    preferred: Option<Arc<MediaNode>>,
+) -> Result<(Arc<MediaNode>, Ng), AskError> {
     let mut payload = Vec::with_capacity(1024);
     request.dict.encode(&mut payload);
     let timing = own.relays.timing;
-    let begins = matches!(command, Command::Offer);
-    let mut full = String::new();
-    // A relay that is full is answered for: it is passed over, not left alone.
-    let mut passed: Vec<Arc<MediaNode>> = Vec::new();
-    if let Some(relay) = wished.filter(|relay| relay.is_active()) {
-        match relay.client.request(payload.clone(), timing).await {
-            Ok(answer) => match judge(own, &answer) {
-                Verdict::Fine(answer) => return Ok((relay, answer)),
-                Verdict::Refused(reason) => return Err(reason),
-                Verdict::Elsewhere(reason) => {
-                    full = reason;
-                    passed.push(relay);
-                }
-            },
-            Err(error) => {
-                own.relays.note_failure(node, &relay, &error);
-                passed.push(relay);
-            }
-        }
+    let work = |relay: Arc<MediaNode>| {
+        let answer = relay.client.request(payload.clone(), timing);
+        async move { answer.await.map(|answer| judge(own, &answer)) }
+    };
+    let wish = Wish { set, key: request.key.clone(), begins: command == Command::Offer, preferred };
+    let asked = own.relays.with_relay(node, wish, work).await?;
+    if command == Command::Delete {
+        own.relays.forget(&request.key);
     }
-    loop {
-        let work = |relay: Arc<MediaNode>| {
-            let answer = relay.client.request(payload.clone(), timing);
-            async move {
-                let answer = answer.await?;
-                let asked: Result<Asked, String> = match judge(own, &answer) {
-                    Verdict::Fine(answer) => Ok(Ok(answer)),
-                    Verdict::Refused(reason) => Ok(Err(reason)),
-                    Verdict::Elsewhere(reason) => Err(reason),
-                };
-                Ok::<_, ControlError>(asked)
-            }
-        };
-        let asked = own.relays.with_relay_but(node, set, request.key.clone(), begins, &passed, work).await;
-        match asked {
-            Ok((relay, Ok(Ok(answer)))) => {
-                if command == Command::Delete {
-                    own.relays.forget(&request.key);
-                }
-                return Ok((relay, answer));
-            }
-            Ok((_, Ok(Err(reason)))) => return Err(reason),
-            Ok((relay, Err(reason))) => {
-                full = reason;
-                passed.push(relay);
-            }
-            Err(error) if full.is_empty() => return Err(error.to_string()),
-            Err(_) => return Err(format!("all relays are full: {full}")),
-        }
-    }
+    Ok(asked)
 }

@@ -17,7 +17,7 @@ use tandem_media::bencode::Value as Ng;
 use tandem_media::{Framing, Listening};
 use tandem_module::context::Context;
 use tandem_module::declare::{Function, Setup, Variable};
-use tandem_module::mi::{MiError, MiParams, MiReply};
+use tandem_module::mi::{MiParams, MiReply};
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::pvar::CompiledVar;
 use tandem_script::regex::PosixRegex;
@@ -159,8 +159,9 @@ static FUNCTIONS: &[Function] = &[
 static VARIABLES: &[Variable] = &[
     variable(
         "rtpstat",
-        NameRule::Both,
-        "counters of the call, or one such as MOS-average, after rtpengine_delete() or rtpengine_query()",
+        NameRule::Keyed,
+        "counters of the call, or one such as MOS-average, with a tag as index of one side, after rtpengine_delete() or \
+         rtpengine_query()",
         stats::stat,
     ),
     variable("rtpquery", NameRule::Plain, "the same answer as JSON", stats::query),
@@ -188,6 +189,8 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         module: "rtpengine",
         sock: "rtpengine_sock",
         timeout: "rtpengine_tout",
+        retries: "rtpengine_retr",
+        pause: "rtpengine_disable_tout",
         table_default: "rtpengine",
         socket_column: ("socket_column", "socket"),
         set_column: ("set_column", "set_id"),
@@ -195,7 +198,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         event_has_set: true,
     };
     let probe = Probe { request: || b"d7:command4:pinge".to_vec(), is_fine: is_pong };
-    let mut relays = Relays::read(setup, names, Framing::Whole, probe, "rtpengine_retr")?;
+    let mut relays = Relays::read(setup, names, Framing::Whole, probe)?;
     let tick = u64::try_from(setup.params.int("rtpengine_timer_interval", 5)).ok().filter(|secs| *secs > 0);
     let tick =
         tick.ok_or_else(|| SetupError::param("rtpengine_timer_interval", "the interval is at least one second"))?;
@@ -231,20 +234,7 @@ fn is_pong(answer: &[u8]) -> bool {
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Rtpengine>() else { return Ok(()) };
     own.relays.init()?;
-    node.mi.register(SHOW, move |_| Ok(relays::show(node, &own.relays)).into());
-    node.mi.register(ENABLE, move |request| relays::enable(node, &own.relays, request).into());
-    node.mi.register(RELOAD, move |request| {
-        let keeps_state = match request.text_opt("type") {
-            Ok(kind) => kind.is_some_and(|kind| kind == "soft"),
-            Err(error) => return MiReply::Now(Err(error)),
-        };
-        if own.relays.table.is_none() {
-            return MiReply::Now(Err(MiError::new(400, "db_url is not set")));
-        }
-        MiReply::Later(Box::pin(async move {
-            own.relays.reload(node, keeps_state).await.map(|()| json!("OK")).map_err(|error| MiError::new(500, error))
-        }))
-    });
+    relays::register(node, &own.relays, [SHOW, ENABLE, RELOAD]);
     node.mi.register(TEARDOWN, move |request| match request.text("callid") {
         Ok(callid) => {
             let params = [("dialog_id".to_owned(), json!(callid))].into_iter().collect();
@@ -257,7 +247,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Rtpengine>() else { return Ok(()) };
-    own.relays.start(node);
+    own.relays.start(node)?;
     notify::start(node, own)
 }
 

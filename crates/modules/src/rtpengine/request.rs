@@ -4,9 +4,11 @@ use tandem_media::bencode::Value;
 use tandem_module::context::Context;
 use tandem_script::vm::LogLevel;
 use tandem_sip::Message;
+use tandem_sip::sdp::address_type;
 
 use super::Rtpengine;
 use super::flags::{Flags, ViaBranch};
+use crate::relays::Turn;
 
 /// Commands of the ng protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +128,10 @@ pub(super) fn build(
 
 fn received_from(context: &Context, flags: &Flags) -> Value {
     let ip = context.source.src.ip().to_canonical();
-    let text = flags.received_from.clone().unwrap_or_else(|| ip.to_string());
-    let family = if text.contains(':') { "IP6" } else { "IP4" };
+    let (family, text) = match &flags.received_from {
+        Some(text) => (if text.contains(':') { "IP6" } else { "IP4" }, text.clone()),
+        None => (address_type(ip), ip.to_string()),
+    };
     Value::List(vec![Value::text(family), Value::text(text)])
 }
 
@@ -161,30 +165,23 @@ const FAILOVER: [&str; 5] = [
 ];
 
 /// What an answer says.
-pub(super) enum Verdict {
-    Fine(Value),
-    /// The relay is full.
-    Elsewhere(String),
-    Refused(String),
-}
-
-pub(super) fn judge(own: &Rtpengine, answer: &[u8]) -> Verdict {
+pub(super) fn judge(own: &Rtpengine, answer: &[u8]) -> Turn<Value> {
     let Ok(value) = Value::decode(answer) else {
-        return Verdict::Refused("the relay answered something that is no dictionary".into());
+        return Turn::Refused("the relay answered something that is no dictionary".into());
     };
     let result = value.get("result").and_then(Value::as_bytes).unwrap_or_default();
     if result == b"ok" || result == b"pong" {
         if let Some(warning) = value.get("warning").and_then(Value::as_bytes) {
             tracing::debug!("rtpengine: {}", String::from_utf8_lossy(warning));
         }
-        return Verdict::Fine(value);
+        return Turn::Done(value);
     }
     let reason = value.get("error-reason").or_else(|| value.get("message")).and_then(Value::as_bytes);
     let reason = String::from_utf8_lossy(reason.unwrap_or(result)).into_owned();
     let is_full = result == b"load limit"
         || FAILOVER.iter().any(|known| reason.contains(known))
         || own.failover.iter().any(|regex| regex.is_match(reason.as_bytes()));
-    if is_full { Verdict::Elsewhere(reason) } else { Verdict::Refused(format!("the relay refused: {reason}")) }
+    if is_full { Turn::Full(reason) } else { Turn::Refused(format!("the relay refused: {reason}")) }
 }
 
 /// Logs a failure and puts it into `error_pv`.

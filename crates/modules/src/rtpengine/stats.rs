@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 use tandem_media::bencode::Value as Ng;
 use tandem_module::context::Context;
 use tandem_module::declare::VarCall;
+use tandem_script::pvar::KEY_START;
 use tandem_script::value::Value;
 
 use super::LastAnswer;
@@ -29,13 +30,17 @@ fn json(value: &Ng) -> Json {
     }
 }
 
-/// `$rtpstat` and `$rtpstat(STAT)`.
+/// `$rtpstat`, `$rtpstat(STAT)` and `$(rtpstat(STAT)[tag])`.
 pub(super) fn stat(context: &mut Context, call: &VarCall<'_>) -> Value {
     let Some(LastAnswer(answer)) = context.slot::<LastAnswer>() else { return Value::Null };
     match call.name {
         None => summary(answer).map_or(Value::Null, |text| Value::from(text.as_str())),
         Some(name) => {
-            let found = named(answer, &String::from_utf8_lossy(name));
+            let (name, tag) = match name.iter().position(|byte| *byte == KEY_START) {
+                Some(at) => (name.get(..at).unwrap_or_default(), name.get(at + 1..)),
+                None => (name, None),
+            };
+            let found = named(answer, &String::from_utf8_lossy(name), tag);
             found.and_then(|int| i32::try_from(int).ok()).map_or(Value::Null, Value::Int)
         }
     }
@@ -52,8 +57,20 @@ fn summary(answer: &Ng) -> Option<String> {
     Some(format!("{}; {}", part("RTP")?, part("RTCP")?))
 }
 
-/// One of the statistics over all streams of the call.
-fn named(answer: &Ng, name: &str) -> Option<i64> {
+/// The reports about streams: all, or those that the side with `tag` sends.
+fn reports<'a>(answer: &'a Ng, tag: Option<&[u8]>) -> Option<Vec<&'a Ng>> {
+    let all = answer.get("SSRC")?.pairs();
+    let Some(tag) = tag else { return Some(all.iter().map(|(_, report)| report).collect()) };
+    let (_, side) = answer.get("tags")?.pairs().iter().find(|(own, _)| own.as_slice() == tag)?;
+    let medias = side.get("medias").map(Ng::items).unwrap_or_default();
+    let streams = medias.iter().flat_map(|media| media.get("streams").map(Ng::items).unwrap_or_default());
+    let own: Vec<Vec<u8>> =
+        streams.filter_map(|stream| Some(stream.get("SSRC")?.as_int()?.to_string().into_bytes())).collect();
+    Some(all.iter().filter(|(ssrc, _)| own.iter().any(|own| own == ssrc)).map(|(_, report)| report).collect())
+}
+
+/// One of the statistics, over all streams of the call or over those of one side.
+fn named(answer: &Ng, name: &str, tag: Option<&[u8]>) -> Option<i64> {
     let (measure, kind) = name.split_once('-')?;
     let key = match measure.to_ascii_lowercase().as_str() {
         "mos" => "MOS",
@@ -62,7 +79,7 @@ fn named(answer: &Ng, name: &str) -> Option<i64> {
         "packetloss" => "packet loss",
         _ => return None,
     };
-    let streams: Vec<&Ng> = answer.get("SSRC")?.pairs().iter().map(|(_, stream)| stream).collect();
+    let streams = reports(answer, tag)?;
     let values = |report: &str| -> Vec<(i64, i64)> {
         let one = |stream: &&Ng| {
             let report = stream.get(report)?;
@@ -94,7 +111,7 @@ mod tests {
 
     const ANSWER: &[u8] = b"d7:createdi100e6:totalsd3:RTPd5:bytesi20e7:packetsi2e6:errorsi0ee4:RTCPd5:bytesi1e7:packetsi1e6:errorsi3eee\
         4:SSRCd1:1d11:average MOSd3:MOSi40e6:jitteri3ee10:lowest MOSd3:MOSi30e11:reported ati105ee11:highest MOSd3:MOSi44e11:reported ati110eee\
-        1:2d11:average MOSd3:MOSi42eeeee";
+        1:2d11:average MOSd3:MOSi42eeee4:tagsd1:ad6:mediasld7:streamsld4:SSRCi1eeeeee1:bd6:mediasld7:streamsld4:SSRCi2eed4:SSRCi9eeeeeeee";
 
     #[test]
     fn statistics_are_found() {
@@ -111,9 +128,13 @@ mod tests {
             ("nonsense", None),
             ("MOS-nonsense", None),
         ] {
-            assert_eq!(named(&answer, name), value, "{name}");
+            assert_eq!(named(&answer, name, None), value, "{name}");
         }
-        assert_eq!(named(&Ng::Int(1), "MOS-average"), None);
+        assert_eq!(named(&Ng::Int(1), "MOS-average", None), None);
+        for (tag, average, least) in [("a", Some(40), Some(30)), ("b", Some(42), None), ("c", None, None)] {
+            let of = |name: &str| named(&answer, name, Some(tag.as_bytes()));
+            assert_eq!((of("MOS-average"), of("MOS-min")), (average, least), "{tag}");
+        }
         assert_eq!(json(&answer)["totals"]["RTP"]["bytes"], 20);
     }
 }

@@ -3,139 +3,45 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde_json::json;
 use tandem_media::bencode::Value as Ng;
 use tandem_module::mi::MiParams;
 use tandem_testbed::Rtpengine as Real;
 
-use crate::test_rig::{Rig, RigOptions, Sent};
+use crate::relays::test_call::{CALLEE, MODULES, Relay, Server, Speech, calling, find, load, message, reply_to, sock};
 
-const MODULES: &str = "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\n\
-loadmodule \"tm.so\"\nloadmodule \"rr.so\"\nloadmodule \"sipmsgops.so\"\nloadmodule \"dialog.so\"\nloadmodule \"rtpengine.so\"\n\
-modparam(\"rtpengine\", \"rtpengine_tout\", 1)\nmodparam(\"rtpengine\", \"rtpengine_retr\", 0)\n\
-modparam(\"rtpengine\", \"error_pv\", \"$var(error)\")\n";
+const OWN: &str = "loadmodule \"rtpengine.so\"\nmodparam(\"rtpengine\", \"rtpengine_tout\", 1)\n\
+modparam(\"rtpengine\", \"rtpengine_retr\", 0)\nmodparam(\"rtpengine\", \"error_pv\", \"$var(error)\")\n";
 
 const SDP: &str = "v=0\r\no=alice 1 1 IN IP4 192.168.1.5\r\ns=-\r\nc=IN IP4 192.168.1.5\r\nt=0 0\r\n\
 m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
 
-struct Server {
-    rig: Rig,
-    _runtime: tokio::runtime::Runtime,
-}
-
-fn load(text: &str) -> Result<Server, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let rig = {
-        let _guard = runtime.enter();
-        Rig::try_script(text, RigOptions::default())?
-    };
-    Ok(Server { rig, _runtime: runtime })
-}
-
 fn server(params: &str, routes: &str) -> Server {
-    load(&format!("{MODULES}{params}\n{routes}\n")).unwrap_or_else(|error| panic!("{error}"))
+    load(None, &format!("{MODULES}{OWN}{params}\n{routes}\n")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn sock(urls: &[&str]) -> String {
-    format!("modparam(\"rtpengine\", \"rtpengine_sock\", \"{}\")\n", urls.join(" "))
+fn scripted(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Relay<Ng> {
+    let speech =
+        Speech { decode: |bytes| Ng::decode(bytes).unwrap(), is_probe: |command| text(command, "command") == "ping" };
+    Relay::new(speech, move |request| match text(request, "command") {
+        "ping" => Some(b"d6:result4:ponge".to_vec()),
+        command => Some(answer(command)),
+    })
 }
 
-fn calling(request: &str, reply: &str) -> String {
-    let reply = if reply.is_empty() { "exit;" } else { reply };
-    format!(
-        "route {{ $du = \"sip:127.0.3.8:5060\"; {request} t_on_reply(\"answer\"); t_relay(); }}\nonreply_route[answer] {{ {reply} }}\n"
-    )
+fn good() -> Relay<Ng> {
+    scripted(|command| match command {
+        "offer" | "answer" => b"d6:result2:ok3:sdp18:v=0\r\nc=rewritten\r\ne".to_vec(),
+        "play media" => b"d6:result2:ok8:durationi5000ee".to_vec(),
+        _ => b"d6:result2:oke".to_vec(),
+    })
 }
 
-fn message(method: &str, call: &str, to_tag: &str, sdp: &str) -> String {
-    let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-    let to_tag = if to_tag.is_empty() { String::new() } else { format!(";tag={to_tag}") };
-    format!(
-        "{method} sip:bob@127.0.3.8:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK{call}{method}\r\nMax-Forwards: 70\r\n\
-         From: <sip:alice@example.org>;tag=from\r\nTo: <sip:bob@example.org>{to_tag}\r\nCall-ID: {call}\r\nCSeq: 1 {method}\r\n\
-         Contact: <sip:alice@127.0.3.9:5099>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
-        sdp.len()
-    )
-}
-
-fn reply_to(request: &Sent, code: u16, sdp: &str) -> String {
-    let text = request.text();
-    let wanted = ["Via:", "From:", "Call-ID:", "CSeq:"];
-    let headers: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
-        .collect();
-    let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-    format!(
-        "SIP/2.0 {code} X\r\n{}\r\nTo: <sip:bob@example.org>;tag=to\r\nContact: <sip:bob@127.0.3.8:5060>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
-        headers.join("\r\n"),
-        sdp.len()
-    )
-}
-
-fn find<'a>(sent: &'a [Sent], start: &str) -> Option<&'a Sent> {
-    sent.iter().find(|sent| sent.text().starts_with(start))
-}
-
-/// A relay that answers as it is told to.
-struct Scripted {
-    url: String,
-    heard: Arc<Mutex<Vec<Ng>>>,
-    is_silent: Arc<AtomicBool>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Scripted {
-    fn new(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Scripted {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let url = format!("udp:127.0.0.1:{}", socket.local_addr().unwrap().port());
-        let relay = Scripted { url, heard: Arc::default(), is_silent: Arc::default(), is_over: Arc::default() };
-        let (heard, is_silent, is_over) = (relay.heard.clone(), relay.is_silent.clone(), relay.is_over.clone());
-        std::thread::spawn(move || {
-            let mut buffer = [0; 8000];
-            while !is_over.load(Ordering::SeqCst) {
-                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                let blank = buffer[..length].iter().position(|byte| *byte == b' ').unwrap();
-                let value = Ng::decode(&buffer[blank + 1..length]).unwrap();
-                if is_silent.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let command = String::from_utf8_lossy(value.get("command").unwrap().as_bytes().unwrap()).into_owned();
-                let is_ping = command == "ping";
-                if !is_ping {
-                    heard.lock().push(value);
-                }
-                let answer = if is_ping { b"d6:result4:ponge".to_vec() } else { answer(&command) };
-                socket.send_to(&[&buffer[..=blank], &answer].concat(), from).unwrap();
-            }
-        });
-        relay
-    }
-
-    fn good() -> Scripted {
-        Scripted::new(|command| match command {
-            "offer" | "answer" => b"d6:result2:ok3:sdp18:v=0\r\nc=rewritten\r\ne".to_vec(),
-            "play media" => b"d6:result2:ok8:durationi5000ee".to_vec(),
-            _ => b"d6:result2:oke".to_vec(),
-        })
-    }
-
-    fn heard(&self) -> Vec<Ng> {
-        std::mem::take(&mut self.heard.lock())
-    }
-}
-
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-    }
+fn real_sock(real: &Real) -> String {
+    format!("modparam(\"rtpengine\", \"rtpengine_sock\", \"udp:127.0.0.1:{}\")\n", real.port())
 }
 
 fn text<'a>(value: &'a Ng, key: &str) -> &'a str {
@@ -145,20 +51,19 @@ fn text<'a>(value: &'a Ng, key: &str) -> &'a str {
 #[test]
 fn a_call_over_the_real_server() {
     let real = Real::start().unwrap();
-    let url = format!("udp:127.0.0.1:{}", real.port());
     let routes = calling(
         "if (is_method(\"BYE\")) { rtpengine_query(); $json_text = \"\"; rtpengine_delete(); xlog(\"$rtpstat $(rtpquery{s.substr,0,1})\\n\"); }\
          else if (!rtpengine_offer(\"replace-origin ICE=remove RTP/AVP\", $var(sock))) xlog(\"no: $var(error)\\n\");",
         "if (!rtpengine_answer(\"replace-origin ICE=remove\")) xlog(\"no: $var(error)\\n\");",
     )
     .replace("$json_text = \"\"; ", "");
-    let server = server(&sock(&[&url]), &routes);
+    let server = server(&real_sock(&real), &routes);
     let sent = server.rig.receive(message("INVITE", "real1", "", SDP));
     let invite = find(&sent, "INVITE ").unwrap();
     let body = invite.text().split_once("\r\n\r\n").unwrap().1.to_owned();
     assert!(body.contains("c=IN IP4 127.0.0.1\r\n") && body.contains("o=alice 1 1 IN IP4 127.0.0.1"), "{body}");
     assert!(!body.contains("m=audio 4000 "), "{body}");
-    let sent = server.rig.receive_from("127.0.3.8:5060", reply_to(invite, 200, &SDP.replace("4000", "4002")));
+    let sent = server.rig.receive_from(CALLEE, reply_to(invite, 200, &SDP.replace("4000", "4002")));
     let answer = find(&sent, "SIP/2.0 200").unwrap().text();
     assert!(answer.contains("c=IN IP4 127.0.0.1\r\n") && !answer.contains("m=audio 4002 "), "{answer}");
     server.rig.receive(message("BYE", "real1", "to", ""));
@@ -170,8 +75,7 @@ fn a_call_over_the_real_server() {
 #[test]
 fn the_real_server_goes_and_comes_back() {
     let mut real = Real::start().unwrap();
-    let url = format!("udp:127.0.0.1:{}", real.port());
-    let params = sock(&[&url]) + "modparam(\"rtpengine\", \"rtpengine_disable_tout\", 10)\n";
+    let params = real_sock(&real) + "modparam(\"rtpengine\", \"rtpengine_disable_tout\", 10)\n";
     let routes = calling("if (!rtpengine_offer()) xlog(\"no\\n\");", "")
         + "event_route[E_RTPENGINE_STATUS] { xlog(\"$param(status) $param(set)\\n\"); }\n";
     let server = server(&params, &routes);
@@ -190,7 +94,7 @@ fn the_real_server_goes_and_comes_back() {
 
 #[test]
 fn requests_say_what_message_and_flags_say() {
-    let relay = Scripted::good();
+    let relay = good();
     let routes = "route { $avp(extra) = \"x1\"; rtpengine_use_set(3);\
         rtpengine_offer(\"via-branch=auto in-iface=a out-iface=b codec=[transcode=[PCMA]]\", $var(sock), $var(sdp), $rb); xlog(\"$var(sock) $(var(sdp){s.len})\\n\");\
         rtpengine_offer(\"via-branch=extra force-answer from-tag=other to-tag=else call-id=another\");\
@@ -254,20 +158,20 @@ fn requests_say_what_message_and_flags_say() {
 
 #[test]
 fn manage_does_what_fits_the_message() {
-    let relay = Scripted::good();
+    let relay = good();
     let routes = calling("rtpengine_manage();", "rtpengine_manage();");
-    let server = server(&sock(&[&relay.url]), &routes);
+    let server = server(&sock("rtpengine", &[&relay]), &routes);
     let commands = || relay.heard().iter().map(|request| text(request, "command").to_owned()).collect::<Vec<_>>();
     let sent = server.rig.receive(message("INVITE", "m1", "", SDP));
     let invite = find(&sent, "INVITE ").unwrap().clone();
     assert!(invite.text().contains("c=rewritten"));
-    server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 180, ""));
-    server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 200, SDP));
+    server.rig.receive_from(CALLEE, reply_to(&invite, 180, ""));
+    server.rig.receive_from(CALLEE, reply_to(&invite, 200, SDP));
     server.rig.receive(message("BYE", "m1", "to", ""));
     assert_eq!(commands(), ["offer", "answer", "delete"]);
     let sent = server.rig.receive(message("INVITE", "m2", "", ""));
     let invite = find(&sent, "INVITE ").unwrap().clone();
-    server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 200, SDP));
+    server.rig.receive_from(CALLEE, reply_to(&invite, 200, SDP));
     let late = relay.heard();
     assert_eq!(text(&late[0], "command"), "offer");
     assert_eq!((text(&late[0], "from-tag"), text(&late[0], "to-tag")), ("to", "from"));
@@ -275,40 +179,87 @@ fn manage_does_what_fits_the_message() {
     assert_eq!(commands(), ["answer"]);
     let sent = server.rig.receive(message("INVITE", "m3", "", SDP));
     let invite = find(&sent, "INVITE ").unwrap().clone();
-    server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 486, ""));
+    server.rig.receive_from(CALLEE, reply_to(&invite, 486, ""));
     assert_eq!(commands(), ["offer", "delete"]);
 }
 
 #[test]
 fn full_relays_are_passed_over_and_refusals_are_told() {
-    let full = Scripted::new(|_| b"d12:error-reason30:Parallel session limit reached6:result5:errore".to_vec());
-    let own = Scripted::new(|_| b"d12:error-reason9:Too tired6:result5:errore".to_vec());
-    let good = Scripted::good();
+    let full = scripted(|_| b"d12:error-reason30:Parallel session limit reached6:result5:errore".to_vec());
+    let own = scripted(|_| b"d12:error-reason9:Too tired6:result5:errore".to_vec());
+    let well = good();
     let params =
-        sock(&[&full.url, &own.url, &good.url]) + "modparam(\"rtpengine\", \"extra_failover_error\", \"tired$\")\n";
+        sock("rtpengine", &[&full, &own, &well]) + "modparam(\"rtpengine\", \"extra_failover_error\", \"tired$\")\n";
     let first = server(&params, &calling("if (!rtpengine_offer()) xlog(\"$var(error)\\n\");", ""));
     for call in 0..40 {
         let sent = first.rig.receive(message("INVITE", &format!("full{call}"), "", SDP));
         assert!(find(&sent, "INVITE ").unwrap().text().contains("c=rewritten"), "{call}");
     }
     assert!(!full.heard().is_empty() && !own.heard().is_empty());
-    let only = server(&sock(&[&full.url]), &calling("if (!rtpengine_offer()) xlog(\"$var(error)\\n\");", ""));
+    let only = server(&sock("rtpengine", &[&full]), &calling("if (!rtpengine_offer()) xlog(\"$var(error)\\n\");", ""));
     only.rig.receive(message("INVITE", "f2", "", SDP));
     assert_eq!(only.rig.xlogs(), ["all relays are full: Parallel session limit reached"]);
-    let refusing = server(&sock(&[&own.url]), &calling("if (!rtpengine_offer()) xlog(\"$var(error)\\n\");", ""));
+    let refusing =
+        server(&sock("rtpengine", &[&own]), &calling("if (!rtpengine_offer()) xlog(\"$var(error)\\n\");", ""));
     refusing.rig.receive(message("INVITE", "f3", "", SDP));
     assert_eq!(refusing.rig.xlogs(), ["the relay refused: Too tired"]);
 }
 
 #[test]
+fn a_relay_that_the_script_names_keeps_the_call() {
+    let (first, second) = (good(), good());
+    let routes = "route { $du = \"sip:127.0.3.8:5060\"; $var(sock) = $(hdr(X-Relay)); \
+        if (is_method(\"INVITE\")) { if ($var(sock) == NULL) rtpengine_offer(); else rtpengine_offer(\"\", $var(sock)); } \
+        if (is_method(\"BYE\")) rtpengine_delete(); t_on_reply(\"answer\"); t_relay(); }\n\
+        onreply_route[answer] { rtpengine_answer(); }\n";
+    let server = server(&sock("rtpengine", &[&first, &second]), routes);
+    let own = server.rig.node.state::<super::Rtpengine>().unwrap();
+    let choice = own.relays.sets.first_choice(0, b"wish").unwrap().spec.url.clone();
+    let (choice, other) = if choice == first.url { (&first, &second) } else { (&second, &first) };
+    let wish = format!("X-Relay: {}\r\nMax-Forwards:", other.url);
+    let sent = server.rig.receive(message("INVITE", "wish", "", SDP).replace("Max-Forwards:", &wish));
+    server.rig.receive_from(CALLEE, reply_to(find(&sent, "INVITE ").unwrap(), 200, SDP));
+    server.rig.receive(message("BYE", "wish", "to", ""));
+    let commands =
+        |relay: &Relay<Ng>| relay.heard().iter().map(|asked| text(asked, "command").to_owned()).collect::<Vec<_>>();
+    assert_eq!(commands(other), ["offer", "answer", "delete"]);
+    assert!(commands(choice).is_empty());
+    // The call is over: another one of that name goes where it would have gone.
+    server.rig.receive(message("INVITE", "wish", "", SDP).replace("z9hG4bK", "z9hG4bKnew"));
+    assert_eq!((commands(choice), commands(other)), (vec!["offer".to_owned()], vec![]));
+    // One that is down is passed over.
+    other.is_silent.store(true, Ordering::SeqCst);
+    let again = message("INVITE", "wish2", "", SDP).replace("Max-Forwards:", &wish);
+    assert!(find(&server.rig.receive(again), "INVITE ").unwrap().text().contains("c=rewritten"));
+    assert_eq!(commands(choice), ["offer"]);
+}
+
+#[test]
+fn statistics_are_told_for_the_call_and_for_each_side() {
+    let relay = scripted(|_| {
+        b"d4:SSRCd1:1d11:average MOSd3:MOSi40eee1:2d11:average MOSd3:MOSi44eeee6:result2:ok4:tagsd4:fromd6:mediasl\
+          d7:streamsld4:SSRCi1eeeeee2:tod6:mediasld7:streamsld4:SSRCi2eeeeeeee"
+            .to_vec()
+    });
+    let route = "route { xlog(\"$rtpstat(MOS-average)\n\"); rtpengine_query(); $var(tag) = \"nobody\"; \
+        xlog(\"$rtpstat(MOS-average) $(rtpstat(MOS-average)[$ft]) $(rtpstat(MOS-average)[to]) \
+        $(rtpstat(MOS-average)[$var(tag)]) $(rtpstat(MOS-average)[$avp(no)])\n\"); }\n";
+    let server = server(&sock("rtpengine", &[&relay]), route);
+    server.rig.receive(message("BYE", "stat", "to", ""));
+    assert_eq!(server.rig.xlogs(), ["<null>", "42 40 44 <null> <null>"]);
+    let error = load(None, &format!("{MODULES}{OWN}route {{ xlog(\"$(rtpstat(MOS-average)[$ft)\"); }}\n")).err();
+    assert!(error.unwrap_or_default().contains("expected `]`"));
+}
+
+#[test]
 fn silent_and_confused_relays_change_nothing() {
-    let silent = Scripted::good();
+    let silent = good();
     silent.is_silent.store(true, Ordering::SeqCst);
-    let confused = Scripted::new(|_| b"d6:result2:ok3:sdp999999:x".to_vec());
-    let empty = Scripted::new(|_| b"d6:result2:oke".to_vec());
-    let deep = Scripted::new(|_| b"l".repeat(5000));
+    let confused = scripted(|_| b"d6:result2:ok3:sdp999999:x".to_vec());
+    let empty = scripted(|_| b"d6:result2:oke".to_vec());
+    let deep = scripted(|_| b"l".repeat(5000));
     for relay in [&silent, &confused, &empty, &deep] {
-        let server = server(&sock(&[&relay.url]), &calling("if (!rtpengine_offer()) xlog(\"no\\n\");", ""));
+        let server = server(&sock("rtpengine", &[relay]), &calling("if (!rtpengine_offer()) xlog(\"no\\n\");", ""));
         let sent = server.rig.receive(message("INVITE", "s1", "", SDP));
         assert!(find(&sent, "INVITE ").unwrap().text().ends_with(SDP));
         assert_eq!(server.rig.xlogs(), ["no"]);
@@ -319,8 +270,8 @@ fn silent_and_confused_relays_change_nothing() {
 
 #[test]
 fn relays_in_use_are_pinged_when_asked() {
-    let relay = Scripted::good();
-    let params = sock(&[&relay.url])
+    let relay = good();
+    let params = sock("rtpengine", &[&relay])
         + "modparam(\"rtpengine\", \"ping_enabled\", 1)\nmodparam(\"rtpengine\", \"rtpengine_timer_interval\", 2)\n";
     let routes = "route { exit; }\nevent_route[E_RTPENGINE_STATUS] { xlog(\"$param(status)\\n\"); }\n";
     let server = server(&params, routes);
@@ -333,10 +284,10 @@ fn relays_in_use_are_pinged_when_asked() {
 
 #[test]
 fn reports_become_events_and_calls_are_torn_down() {
-    let relay = Scripted::good();
+    let relay = good();
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let params =
-        sock(&[&relay.url]) + &format!("modparam(\"rtpengine\", \"notification_sock\", \"127.0.0.1:{port}\")\n");
+    let params = sock("rtpengine", &[&relay])
+        + &format!("modparam(\"rtpengine\", \"notification_sock\", \"127.0.0.1:{port}\")\n");
     let routes = "route { exit; }\nevent_route[E_RTPENGINE_NOTIFICATION] { xlog(\"$param(type) $param(event) $param(callid)\\n\"); }\n";
     let server = server(&params, routes);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -366,8 +317,9 @@ fn wrong_parameters_do_not_start() {
         ("\"extra_failover_error\", \"(\"", "regular expression"),
         ("\"setid_avp\", \"$nothing(x)\"", "unknown variable"),
     ] {
-        let error =
-            load(&format!("{MODULES}modparam(\"rtpengine\", {param})\nroute {{ exit; }}\n")).err().unwrap_or_default();
+        let error = load(None, &format!("{MODULES}{OWN}modparam(\"rtpengine\", {param})\nroute {{ exit; }}\n"))
+            .err()
+            .unwrap_or_default();
         assert!(error.contains(what), "{param}: {error}");
     }
 }

@@ -1,8 +1,6 @@
 //! `rtpproxy_engage()`: the media of a whole call. The first INVITE is offered by the function; replies and the requests
 //! that follow are worked on by a step of module `tm`, and the end of the dialog ends the session.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tandem_dialog::{DialogEvent, DialogId};
@@ -78,6 +76,10 @@ pub(super) fn engage(context: &mut Context, args: &[Arg]) -> Called {
 fn step(context: &mut Context) -> Option<Called> {
     let own = context.node.state::<Rtpproxy>()?;
     let current = dialog::current(context)?;
+    // Most calls are not engaged, and need not be looked at.
+    if !own.engaged.0.lock().contains_key(&current.id) {
+        return None;
+    }
     let is_request = context.is_request();
     // The first INVITE was offered by the function itself.
     if is_request && current.direction.is_none() {
@@ -120,14 +122,13 @@ fn on_dialog(notice: &DialogNotice) {
     let Some(own) = node.state::<Rtpproxy>() else { return };
     let Some(engagement) = own.engaged.0.lock().remove(&notice.id) else { return };
     let set = engagement.wanted.set.unwrap_or(own.relays.default_set);
-    let command = session::delete_command(&engagement.call).into_bytes();
-    let key = engagement.call.call_id.into_bytes();
+    let command = session::delete_command(&engagement.call);
+    let call_id = engagement.call.call_id;
     let Some(workers) = node.workers() else { return };
     workers.spawn(Box::pin(async move {
-        let ask = |relay: Arc<tandem_media::MediaNode>| relay.client.request(command.clone(), own.relays.timing);
-        if let Err(error) = own.relays.with_relay(node, set, key.clone(), false, ask).await {
+        if let Err(error) = super::ask(node, own, set, call_id.clone(), false, vec![command]).await {
             tracing::warn!("rtpproxy: a session was not ended at its relay: {error}");
         }
-        own.relays.forget(&key);
+        own.relays.forget(call_id.as_bytes());
     }));
 }

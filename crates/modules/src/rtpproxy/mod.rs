@@ -10,20 +10,18 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use serde_json::json;
-use tandem_media::{Framing, Listening};
+use tandem_media::{Framing, Listening, MediaNode};
 use tandem_module::context::Context;
 use tandem_module::declare::{Function, Setup};
-use tandem_module::mi::{MiError, MiReply};
 use tandem_module::{ModuleDecl, NodeRef, SetupError};
 use tandem_script::surface::ArgType::{Int, Text, VarOut};
 use tandem_script::surface::{ArgSpec, CommandSpec, EventSpec, ParamSpec, ParamType, Routes, arg, opt};
 use tandem_script::vm::LogLevel;
 
 use crate::core::table::{async_function, function, int, list_param, renamed_command, text};
-use crate::relays::{self, Names, Probe, Relays};
+use crate::relays::{self, AskError, Names, Probe, Relays, Turn, Wish};
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -179,6 +177,8 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         module: "rtpproxy",
         sock: "rtpproxy_sock",
         timeout: "rtpproxy_timeout",
+        retries: "rtpproxy_retr",
+        pause: "rtpproxy_disable_tout",
         table_default: "rtpproxy_sockets",
         socket_column: ("rtpp_socket_col", "rtpproxy_sock"),
         set_column: ("set_id_col", "set_id"),
@@ -186,7 +186,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         event_has_set: false,
     };
     let probe = Probe { request: || b"V".to_vec(), is_fine: command::is_version };
-    let relays = Relays::read(setup, names, Framing::Lines, probe, "rtpproxy_retr")?;
+    let relays = Relays::read(setup, names, Framing::Lines, probe)?;
     let notify_text = setup.params.text_or("rtpp_notify_socket", "");
     let notify = match notify_text.as_str() {
         "" => None,
@@ -213,24 +213,39 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Rtpproxy>() else { return Ok(()) };
     own.relays.init()?;
-    node.mi.register(SHOW, move |_| Ok(relays::show(node, &own.relays)).into());
-    node.mi.register(ENABLE, move |request| relays::enable(node, &own.relays, request).into());
-    node.mi.register(RELOAD, move |_| {
-        if own.relays.table.is_none() {
-            return MiReply::Now(Err(MiError::new(400, "db_url is not set")));
-        }
-        MiReply::Later(Box::pin(async move {
-            own.relays.reload(node, false).await.map(|()| json!("OK")).map_err(|error| MiError::new(500, error))
-        }))
-    });
+    relays::register(node, &own.relays, [SHOW, ENABLE, RELOAD]);
     engage::init(node);
     Ok(())
 }
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Rtpproxy>() else { return Ok(()) };
-    own.relays.start(node);
+    own.relays.start(node)?;
     notify::start(node, own)
+}
+
+/// Lets the relay of a call work on commands, all at the same time; its answers in their order.
+async fn ask(
+    node: NodeRef,
+    own: &'static Rtpproxy,
+    set: i32,
+    call_id: String,
+    begins: bool,
+    commands: Vec<String>,
+) -> Result<(Arc<MediaNode>, Vec<Vec<u8>>), AskError> {
+    let work = |relay: Arc<MediaNode>| {
+        let request = |command: &String| relay.client.request(command.clone().into_bytes(), own.relays.timing);
+        let waiting: Vec<_> = commands.iter().map(request).collect();
+        async move {
+            let mut answers = Vec::with_capacity(waiting.len());
+            for answer in waiting {
+                answers.push(answer.await?);
+            }
+            Ok(Turn::Done(answers))
+        }
+    };
+    let wish = Wish { set, key: call_id.into_bytes(), begins, preferred: None };
+    own.relays.with_relay(node, wish, work).await
 }
 
 /// The state, or a word to the operator.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tandem_media::{ControlError, MediaNode};
+use tandem_media::MediaNode;
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_int, arg_text, arg_var};
 use tandem_module::outgoing;
@@ -139,22 +139,7 @@ pub(super) fn begin(own: &'static Rtpproxy, context: &mut Context, wanted: Wante
     let fallback = context.source.dst.ip().to_canonical();
     let creates = is_offer && !flags.is_lookup;
     let node = context.node;
-    let timing = own.relays.timing;
-    let work = async move {
-        let key = call.call_id.into_bytes();
-        let ask = |relay: Arc<MediaNode>| {
-            let answers: Vec<_> =
-                commands.iter().map(|command| relay.client.request(command.clone().into_bytes(), timing)).collect();
-            async move {
-                let mut all = Vec::with_capacity(answers.len());
-                for answer in answers {
-                    all.push(answer.await?);
-                }
-                Ok::<Vec<Vec<u8>>, ControlError>(all)
-            }
-        };
-        own.relays.with_relay(node, set, key, creates, ask).await
-    };
+    let work = super::ask(node, own, set, call.call_id, creates, commands);
     let finish = move |context: &mut Context, output: Option<Outcome>| {
         let written = output
             .ok_or_else(|| "no relay answered in time".to_owned())

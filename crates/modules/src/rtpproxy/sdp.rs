@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tandem_sip::sdp::{Connection, Media, Sdp, SdpLine, SdpLines};
+use tandem_sip::sdp::{Connection, Media, Sdp, SdpLine, SdpLines, address_type};
 
 /// Streams of one description that are relayed; more are left alone.
 pub(super) const STREAMS_MAX: usize = 32;
@@ -70,8 +70,8 @@ impl Rewrite<'_> {
             sdp.media().enumerate().any(|(section, media)| media.connection().is_none() && target(section).is_some());
         for line in sdp.session_lines() {
             match line.letter {
-                b'c' if is_shared || self.changes_session => write_address(&line, 0, first.address, &mut out),
-                b'o' if self.changes_origin => write_address(&line, 3, first.address, &mut out),
+                b'c' if is_shared || self.changes_session => write_address(&line, first.address, &mut out),
+                b'o' if self.changes_origin => write_address(&line, first.address, &mut out),
                 _ => out.extend_from_slice(line.raw),
             }
         }
@@ -95,12 +95,14 @@ fn write_section(media: &Media<'_>, target: &Target, out: &mut Vec<u8>) {
     for line in media.lines() {
         match line.letter {
             b'm' => write_port(&line, target.port, out),
-            b'c' => write_address(&line, 0, target.address, out),
+            b'c' => write_address(&line, target.address, out),
             b'a' if line.value.starts_with(b"rtcp:") => {
                 let has_address = line.value.contains(&b' ');
                 out.extend_from_slice(format!("a=rtcp:{}", target.port.saturating_add(1)).as_bytes());
                 if has_address {
-                    out.extend_from_slice(format!(" IN {} {}", family(target.address), target.address).as_bytes());
+                    out.extend_from_slice(
+                        format!(" IN {} {}", address_type(target.address), target.address).as_bytes(),
+                    );
                 }
                 out.extend_from_slice(b"\r\n");
             }
@@ -124,27 +126,12 @@ fn write_port(line: &SdpLine<'_>, port: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-const fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv6() { "IP6" } else { "IP4" }
-}
-
-/// A line whose words from number `first` on are network type, address type and address, with another address. An
-/// unspecified address puts a stream on hold (RFC 3264 §8.4) and stays.
-fn write_address(line: &SdpLine<'_>, first: usize, address: IpAddr, out: &mut Vec<u8>) {
-    let words: Vec<&[u8]> = line.value.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
-    let (Some(ahead), Some(old)) = (words.get(..=first), words.get(first + 2)) else {
-        return out.extend_from_slice(line.raw);
-    };
-    let old: Option<IpAddr> = std::str::from_utf8(old).ok().and_then(|old| old.parse().ok());
-    if old.is_some_and(|old| old.is_unspecified()) {
+/// A `c=` or `o=` line with another address. A stream on hold stays so.
+fn write_address(line: &SdpLine<'_>, address: IpAddr, out: &mut Vec<u8>) {
+    if line.is_on_hold() {
         return out.extend_from_slice(line.raw);
     }
-    out.extend_from_slice(&[line.letter, b'=']);
-    for word in ahead {
-        out.extend_from_slice(word);
-        out.push(b' ');
-    }
-    out.extend_from_slice(format!("{} {address}\r\n", family(address)).as_bytes());
+    line.write_with_address(address, out);
 }
 
 #[cfg(test)]

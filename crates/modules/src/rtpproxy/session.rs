@@ -13,7 +13,6 @@ use super::command::{error_code, is_word};
 use super::offer::Call;
 use super::{Rtpproxy, complain};
 use crate::core::table::done;
-use crate::relays::AskError;
 
 /// Where a command goes, and where the script wants to read that.
 struct Place {
@@ -41,19 +40,15 @@ fn command(
         complain(context, function, "an argument, the Call-ID or a tag is missing or unusable");
         return done(false);
     };
-    let (node, timing) = (context.node, own.relays.timing);
-    let work = async move {
-        let ask = |relay: Arc<tandem_media::MediaNode>| relay.client.request(text.clone().into_bytes(), timing);
-        own.relays.with_relay(node, place.set, call.call_id.into_bytes(), false, ask).await
-    };
-    type Output = Result<(Arc<tandem_media::MediaNode>, Vec<u8>), AskError>;
-    Pending::job(node, work, move |context, output: Option<Output>| {
+    let node = context.node;
+    let work = super::ask(node, own, place.set, call.call_id, false, vec![text]);
+    Pending::job(node, work, move |context, output| {
         let problem = match output {
-            Some(Ok((relay, answer))) => {
+            Some(Ok((relay, answers))) => {
                 if let Some(var) = &place.socket_var {
                     context.write_var(var, Value::from(relay.spec.url.as_str()));
                 }
-                let answer = String::from_utf8_lossy(&answer).into_owned();
+                let answer = answers.first().map(|answer| String::from_utf8_lossy(answer)).unwrap_or_default();
                 match error_code(&answer) {
                     None => return done(finish(context, answer.trim())),
                     Some(code) => format!("the relay refused: error {code}"),

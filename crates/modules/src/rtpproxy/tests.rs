@@ -5,63 +5,40 @@
 
 use std::io::Write as _;
 use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde_json::json;
 use tandem_module::mi::MiParams;
 use tandem_script::ast::Dialect;
 
-use crate::test_rig::{Rig, RigOptions, Sent};
+use crate::relays::test_call::{self, CALLEE, MODULES, Server, Speech, calling, find, load, message, reply_to};
+use crate::test_rig::Rig;
 
-const MODULES: &str = "loadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\nloadmodule \"sl.so\"\n\
-loadmodule \"tm.so\"\nloadmodule \"rr.so\"\nloadmodule \"sipmsgops.so\"\nloadmodule \"dialog.so\"\nloadmodule \"db_sqlite.so\"\n\
-loadmodule \"rtpproxy.so\"\nmodparam(\"rtpproxy\", \"rtpproxy_timeout\", \"0.2\")\nmodparam(\"rtpproxy\", \"rtpproxy_retr\", 1)\n";
+const OWN: &str = "loadmodule \"rtpproxy.so\"\nmodparam(\"rtpproxy\", \"rtpproxy_timeout\", \"0.2\")\n\
+modparam(\"rtpproxy\", \"rtpproxy_retr\", 1)\n";
 
 const SDP: &str = "v=0\r\no=alice 1 1 IN IP4 192.168.1.5\r\ns=-\r\nc=IN IP4 192.168.1.5\r\nt=0 0\r\n\
 m=audio 4000 RTP/AVP 0\r\na=rtcp:4001\r\nm=video 4002 RTP/AVP 31\r\n";
 
-type Answer = dyn Fn(&str) -> Option<String> + Send;
-
 /// A relay that answers as it is told to.
-struct Relay {
-    url: String,
-    heard: Arc<Mutex<Vec<String>>>,
-    is_silent: Arc<AtomicBool>,
-    is_over: Arc<AtomicBool>,
+struct Relay(test_call::Relay<String>);
+
+impl std::ops::Deref for Relay {
+    type Target = test_call::Relay<String>;
+
+    fn deref(&self) -> &test_call::Relay<String> {
+        &self.0
+    }
 }
 
 impl Relay {
     fn new(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> Relay {
-        Relay::at("127.0.0.1:0", Box::new(answer))
-    }
-
-    fn at(addr: &str, answer: Box<Answer>) -> Relay {
-        let socket = UdpSocket::bind(addr).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let url = format!("udp:127.0.0.1:{}", socket.local_addr().unwrap().port());
-        let relay = Relay { url, heard: Arc::default(), is_silent: Arc::default(), is_over: Arc::default() };
-        let (heard, is_silent, is_over) = (relay.heard.clone(), relay.is_silent.clone(), relay.is_over.clone());
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4000];
-            while !is_over.load(Ordering::SeqCst) {
-                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                let (cookie, command) = text.split_once(' ').unwrap();
-                if is_silent.load(Ordering::SeqCst) {
-                    continue;
-                }
-                if command != "V" {
-                    heard.lock().push(command.to_owned());
-                }
-                if let Some(answer) = answer(command) {
-                    socket.send_to(format!("{cookie} {answer}\n").as_bytes(), from).unwrap();
-                }
-            }
-        });
-        relay
+        let speech = Speech {
+            decode: |bytes| String::from_utf8_lossy(bytes).into_owned(),
+            is_probe: |command: &String| command == "V",
+        };
+        Relay(test_call::Relay::new(speech, move |command| Some((answer(command)? + "\n").into_bytes())))
     }
 
     /// One that does its work; ports count up from `port`.
@@ -71,7 +48,7 @@ impl Relay {
 
     /// What it was asked. The commands for the streams of one description travel side by side: here in their order.
     fn heard(&self) -> Vec<String> {
-        let mut heard = std::mem::take(&mut *self.heard.lock());
+        let mut heard = self.0.heard();
         let stream = |command: &str| command.split(';').nth(1).and_then(|rest| rest.chars().next());
         for at in 1..heard.len() {
             let is_pair = heard[at - 1].split(' ').take(2).eq(heard[at].split(' ').take(2));
@@ -97,73 +74,12 @@ fn good(command: &str, port: u16) -> String {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Server {
-    rig: Rig,
-    _runtime: tokio::runtime::Runtime,
-}
-
-fn load(dialect: Option<Dialect>, text: &str) -> Result<Server, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let rig = {
-        let _guard = runtime.enter();
-        Rig::try_script(text, RigOptions { dialect })?
-    };
-    Ok(Server { rig, _runtime: runtime })
-}
-
 fn server(params: &str, routes: &str) -> Server {
-    load(None, &format!("{MODULES}{params}\n{routes}\n")).unwrap_or_else(|error| panic!("{error}"))
+    load(None, &format!("{MODULES}{OWN}{params}\n{routes}\n")).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn sock(relays: &[&Relay]) -> String {
-    let urls: Vec<&str> = relays.iter().map(|relay| relay.url.as_str()).collect();
-    format!("modparam(\"rtpproxy\", \"rtpproxy_sock\", \"{}\")\n", urls.join(" "))
-}
-
-const RELAY: &str =
-    "route { $du = \"sip:127.0.3.8:5060\"; %s t_on_reply(\"answer\"); t_relay(); }\nonreply_route[answer] { %r }\n";
-
-fn calling(request: &str, reply: &str) -> String {
-    RELAY.replace("%s", request).replace("%r", if reply.is_empty() { "exit;" } else { reply })
-}
-
-fn message(method: &str, call: &str, to_tag: &str, sdp: &str) -> String {
-    let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-    let to_tag = if to_tag.is_empty() { String::new() } else { format!(";tag={to_tag}") };
-    format!(
-        "{method} sip:bob@127.0.3.8:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK{call}{method}\r\nMax-Forwards: 70\r\n\
-         From: <sip:alice@example.org>;tag=from\r\nTo: <sip:bob@example.org>{to_tag}\r\nCall-ID: {call}\r\nCSeq: 1 {method}\r\n\
-         Contact: <sip:alice@127.0.3.9:5099>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
-        sdp.len()
-    )
-}
-
-fn reply_to(request: &Sent, code: u16, to_tag: &str, sdp: &str) -> String {
-    let text = request.text();
-    let headers: Vec<&str> = text
-        .lines()
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter(|line| {
-            ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"].iter().any(|name| line.starts_with(name))
-        })
-        .collect();
-    let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-    format!(
-        "SIP/2.0 {code} X\r\n{}\r\nTo: <sip:bob@example.org>;tag={to_tag}\r\nContact: <sip:bob@127.0.3.8:5060>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
-        headers.join("\r\n"),
-        sdp.len()
-    )
-}
-
-fn find<'a>(sent: &'a [Sent], start: &str) -> Option<&'a Sent> {
-    sent.iter().find(|sent| sent.text().starts_with(start))
+    test_call::sock("rtpproxy", &relays.iter().map(|relay| &relay.0).collect::<Vec<_>>())
 }
 
 fn mi(rig: &Rig, name: &str, params: serde_json::Value) -> serde_json::Value {
@@ -192,7 +108,7 @@ fn offer_and_answer_put_the_relay_into_all_streams() {
     assert!(invite.text().contains(&format!("Content-Length: {}\r\n", body.len())));
     assert_eq!(relay.heard(), ["U c1 127.0.3.9 4000 from;1", "U c1 127.0.3.9 4002 from;2"]);
     assert_eq!(server.rig.xlogs(), [format!("{} 203.0.113.1:35002", relay.url)]);
-    let sent = server.rig.receive_from("127.0.3.8:5060", reply_to(invite, 200, "to", SDP));
+    let sent = server.rig.receive_from(CALLEE, reply_to(invite, 200, SDP));
     let text = find(&sent, "SIP/2.0 200").unwrap().text();
     assert!(text.contains("c=IN IP4 203.0.113.1\r\n") && text.contains("m=audio 35002 "), "{text}");
     assert_eq!(relay.heard(), ["L c1 192.168.1.5 4000 from;1 to;1", "L c1 192.168.1.5 4002 from;2 to;2"]);
@@ -206,7 +122,7 @@ fn a_late_offer_swaps_the_tags() {
     let sent = server.rig.receive(message("INVITE", "c2", "", ""));
     let invite = find(&sent, "INVITE ").unwrap().clone();
     let one = "v=0\r\nm=audio 5000 RTP/AVP 0\r\nc=IN IP4 10.0.0.2\r\n";
-    let sent = server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 200, "to", one));
+    let sent = server.rig.receive_from(CALLEE, reply_to(&invite, 200, one));
     assert!(find(&sent, "SIP/2.0 200").unwrap().text().contains("m=audio 35002 "));
     assert_eq!(relay.heard(), ["U c2 127.0.3.8 5000 to;1 from;1"]);
     server.rig.receive(message("ACK", "c2", "to", one));
@@ -434,6 +350,45 @@ fn operators_take_relays_out_and_reload_them() {
 }
 
 #[test]
+fn calls_stay_where_they_are_over_a_reload_while_their_relay_does() {
+    let (first, second) = (Relay::good(35000), Relay::good(45000));
+    let file = std::env::temp_dir().join(format!("tandem-rtpproxy-reload-{}.db", std::process::id()));
+    std::fs::write(&file, b"").unwrap();
+    let params = sock(&[&first, &second])
+        + &format!(
+            "modparam(\"rtpproxy\", \"db_url\", \"sqlite://{}\")\nmodparam(\"rtpproxy\", \"rtpproxy_disable_tout\", 5)\n",
+            file.display()
+        );
+    let server = server(&params, &calling("rtpproxy_offer();", ""));
+    let db = server.rig.node.db.open(&format!("sqlite://{}", file.display())).unwrap();
+    let run = |sql: String| {
+        let future = db.run(tandem_module::db::Statement::Raw(sql.into_bytes()));
+        server.rig.workers.wait_for(Box::pin(future)).unwrap()
+    };
+    run("create table rtpproxy_sockets (id integer primary key, rtpproxy_sock text, set_id integer)".into());
+    for relay in [&first, &second] {
+        run(format!("insert into rtpproxy_sockets (rtpproxy_sock, set_id) values ('{}', 0)", relay.url));
+    }
+    let own = server.rig.node.state::<super::Rtpproxy>().unwrap();
+    let choice = own.relays.sets.first_choice(0, b"stay").unwrap().spec.url.clone();
+    let (choice, other) = if choice == first.url { (&first, &second) } else { (&second, &first) };
+    choice.is_silent.store(true, Ordering::SeqCst);
+    server.rig.receive(message("INVITE", "stay", "", SDP));
+    choice.is_silent.store(false, Ordering::SeqCst);
+    server.rig.advance(Duration::from_secs(10));
+    assert_eq!((choice.heard().len(), other.heard().len()), (0, 2));
+    let again = |branch: &str| message("INVITE", "stay", "to", SDP).replace("z9hG4bK", &format!("z9hG4bK{branch}"));
+    mi(&server.rig, "rtpproxy_reload", json!(null));
+    server.rig.receive(again("r1"));
+    assert_eq!((choice.heard().len(), other.heard().len()), (0, 2), "the relay is still there");
+    run(format!("delete from rtpproxy_sockets where rtpproxy_sock = '{}'", other.url));
+    mi(&server.rig, "rtpproxy_reload", json!(null));
+    server.rig.receive(again("r2"));
+    assert_eq!((choice.heard().len(), other.heard().len()), (2, 0), "the relay is gone");
+    drop(std::fs::remove_file(&file));
+}
+
+#[test]
 fn engaging_relays_the_whole_call() {
     let relay = Relay::good(35000);
     let routes = "route { if ($tt != NULL) { loose_route(); t_relay(); exit; } $du = \"sip:127.0.3.8:5060\";\
@@ -443,7 +398,7 @@ fn engaging_relays_the_whole_call() {
     let sent = server.rig.receive(message("INVITE", "e1", "", one));
     let invite = find(&sent, "INVITE ").unwrap().clone();
     assert!(invite.text().contains("m=audio 35002 "), "{}", invite.text());
-    let sent = server.rig.receive_from("127.0.3.8:5060", reply_to(&invite, 200, "to", one));
+    let sent = server.rig.receive_from(CALLEE, reply_to(&invite, 200, one));
     let answer = find(&sent, "SIP/2.0 200").unwrap().text();
     assert!(answer.contains("m=audio 35002 "), "{answer}");
     let route = answer.lines().find_map(|line| line.strip_prefix("Record-Route: ")).unwrap().to_owned();
@@ -493,8 +448,8 @@ fn the_old_dialect_writes_it_as_strings() {
     let routes = "route { $du = \"sip:127.0.3.8:5060\"; $var(set) = 0; if (!rtpproxy_offer(\"ro\", \"\", \"$var(set)\", \"$var(sock)\")) xlog(\"no\\n\");\
         xlog(\"$var(sock)\\n\"); rtpproxy_stream2uac(\"moh\", \"-1\"); rtpproxy_stop_stream2uac(); start_recording(); unforce_rtp_proxy();\
         t_on_reply(\"answer\"); t_relay(); }\nonreply_route[answer] { rtpproxy_answer(\"ro\"); }\n";
-    let server =
-        load(Some(Dialect::V2_4), &format!("{MODULES}{}{routes}", sock(&[&relay]))).unwrap_or_else(|e| panic!("{e}"));
+    let server = load(Some(Dialect::V2_4), &format!("{MODULES}{OWN}{}{routes}", sock(&[&relay])))
+        .unwrap_or_else(|e| panic!("{e}"));
     let sent = server.rig.receive(message("INVITE", "d1", "", SDP));
     assert!(find(&sent, "INVITE ").unwrap().text().contains("m=audio 35002 "));
     assert_eq!(server.rig.xlogs(), [relay.url.as_str()]);
@@ -512,7 +467,7 @@ fn wrong_parameters_do_not_start() {
         ("\"rtpproxy_retr\", -1", "not negative"),
         ("\"rtpp_notify_socket\", \"udp:127.0.0.1:9\"", "tcp:host:port"),
     ] {
-        let error = load(None, &format!("{MODULES}modparam(\"rtpproxy\", {param})\nroute {{ exit; }}\n"))
+        let error = load(None, &format!("{MODULES}{OWN}modparam(\"rtpproxy\", {param})\nroute {{ exit; }}\n"))
             .err()
             .unwrap_or_default();
         assert!(error.contains(what), "{param}: {error}");

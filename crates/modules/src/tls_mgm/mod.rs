@@ -1,4 +1,5 @@
-//! Module `tls_mgm`: certificates for TLS. One domain per direction is used, for cluster links; none is picked by address.
+//! Module `tls_mgm`: certificates for TLS. One domain per direction is used for cluster links, none is picked by address;
+//! other modules name the client domain they want.
 
 use tandem_link::{Tls, TlsFiles};
 use tandem_module::declare::{ParamValues, Setup};
@@ -16,7 +17,8 @@ const PARAMS: &[ParamSpec] = &[
     list_param(
         "client_domain",
         ParamType::Text,
-        "name of the settings for opened connections; one, else that of server_domain",
+        "name of the settings for opened connections: of cluster links the first, else that of server_domain; others are \
+         named where they are used (tls_domain= of cachedb_redis)",
     ),
     list_param("tls_method", ParamType::Text, "accepted, no effect: TLS 1.2 and 1.3 are spoken"),
     list_param("certificate", ParamType::Text, "[domain]file: the own certificate and its chain, PEM"),
@@ -30,12 +32,18 @@ const PARAMS: &[ParamSpec] = &[
 #[derive(Debug)]
 pub struct TlsManagement {
     tls: Tls,
+    clients: Vec<(String, Tls)>,
 }
 
 impl TlsManagement {
     /// The settings for links on which both ends show certificates.
     pub fn mutual(&self) -> &Tls {
         &self.tls
+    }
+
+    /// The settings of a client domain.
+    pub fn client(&self, domain: &str) -> Option<&Tls> {
+        self.clients.iter().find(|(name, _)| name == domain).map(|(_, tls)| tls)
     }
 }
 
@@ -64,8 +72,8 @@ fn read(params: &ParamValues, name: &'static str, domain: Option<&str>) -> Resul
     std::fs::read(&path).map_err(|error| SetupError::param(name, format!("{path}: {error}")))
 }
 
-/// The name of the one domain of a direction.
-fn domain(params: &ParamValues, name: &'static str) -> Result<Option<String>, SetupError> {
+/// The names of the domains of a direction.
+fn domains(params: &ParamValues, name: &'static str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for line in params.all(name) {
         // OpenSIPS 2.4 writes name=address:port.
@@ -74,11 +82,7 @@ fn domain(params: &ParamValues, name: &'static str) -> Result<Option<String>, Se
             names.push(domain);
         }
     }
-    if names.len() > 1 {
-        let text = format!("only one {name} is served; there are {}", names.join(", "));
-        return Err(SetupError::param(name, text));
-    }
-    Ok(names.pop())
+    names
 }
 
 /// The settings of one domain.
@@ -99,13 +103,22 @@ fn load(params: &ParamValues, domain: Option<&str>) -> Result<Tls, SetupError> {
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     let params = setup.params;
-    let (server, client) = (domain(params, "server_domain")?, domain(params, "client_domain")?);
-    let server = load(params, server.as_deref().or(client.as_deref()))?;
-    let tls = match client {
-        Some(client) => server.with_client_of(&load(params, Some(&client))?),
-        None => server,
+    let servers = domains(params, "server_domain");
+    if servers.len() > 1 {
+        let text = format!("only one server_domain is served; there are {}", servers.join(", "));
+        return Err(SetupError::param("server_domain", text));
+    }
+    let mut clients = Vec::new();
+    for name in domains(params, "client_domain") {
+        let tls = load(params, Some(&name))?;
+        clients.push((name, tls));
+    }
+    let tls = match (servers.first(), clients.first()) {
+        (Some(server), Some((_, client))) => load(params, Some(server))?.with_client_of(client),
+        (None, Some((_, client))) => client.clone(),
+        (server, None) => load(params, server.map(String::as_str))?,
     };
-    setup.state(TlsManagement { tls });
+    setup.state(TlsManagement { tls, clients });
     Ok(())
 }
 

@@ -156,6 +156,10 @@ pub const PATH_TEXT: u8 = b's';
 /// Kind of a variable inside a path: NULL.
 pub const PATH_NULL: u8 = b'n';
 
+/// Stands between the argument and the index of a variable whose index is a text
+/// ([`crate::surface::NameRule::Keyed`]).
+pub const KEY_START: u8 = 3;
+
 /// The class of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VarClass {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CompiledVar, INDEX_INSERT, INDEX_INSERT_AFTER, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError, VarIndex,
-    VarName, var_slot,
+    CompiledVar, INDEX_INSERT, INDEX_INSERT_AFTER, KEY_START, RouteField, Scope, VAR_NESTING_MAX, VarClass, VarError,
+    VarIndex, VarName, var_slot,
 };
 use crate::avp::AvpName;
 use crate::format::Format;
@@ -54,6 +54,7 @@ pub(crate) fn parse_at(
                     index: VarIndex::None,
                     context: None,
                     is_writable: false,
+                    keyed: None,
                 },
             )
         }
@@ -72,12 +73,14 @@ struct Cursor<'a> {
     depth: usize,
 }
 
-struct Parts {
+struct Parts<'a> {
     class: VarClass,
     name: VarName,
     index: VarIndex,
     context: Option<MessageContext>,
     is_writable: bool,
+    /// The argument of a class whose index is a text.
+    keyed: Option<&'a [u8]>,
 }
 
 impl<'a> Cursor<'a> {
@@ -85,7 +88,7 @@ impl<'a> Cursor<'a> {
         self.text.get(self.at).copied()
     }
 
-    fn finish(&self, start: usize, parts: Parts) -> CompiledVar {
+    fn finish(&self, start: usize, parts: Parts<'_>) -> CompiledVar {
         let source = String::from_utf8_lossy(self.text.get(start..self.at).unwrap_or(&[])).into();
         CompiledVar {
             source,
@@ -110,6 +113,7 @@ impl<'a> Cursor<'a> {
                 index: VarIndex::None,
                 context: None,
                 is_writable: false,
+                keyed: None,
             }
         } else {
             self.name_and_argument()?
@@ -117,7 +121,10 @@ impl<'a> Cursor<'a> {
         parts.context = context;
         if self.peek() == Some(b'[') {
             self.at += 1;
-            parts.index = self.index()?;
+            match parts.keyed {
+                Some(argument) => parts.name = self.key(parts.class, argument)?,
+                None => parts.index = self.index()?,
+            }
         }
         let (transforms, end) = parse_chain(self.text, self.at, self.scope, self.depth)?;
         self.at = end;
@@ -146,7 +153,7 @@ impl<'a> Cursor<'a> {
         Err(VarError::new(self.at, "unknown message context; there are `<request>` and `<reply>`"))
     }
 
-    fn name_and_argument(&mut self) -> Result<Parts, VarError> {
+    fn name_and_argument(&mut self) -> Result<Parts<'a>, VarError> {
         let start = self.at;
         while self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'.') {
             self.at += 1;
@@ -175,7 +182,8 @@ impl<'a> Cursor<'a> {
                 other => other,
             };
         }
-        Ok(Parts { class, name, index: VarIndex::None, context: None, is_writable })
+        let keyed = (rule == NameRule::Keyed).then_some(argument.0);
+        Ok(Parts { class, name, index: VarIndex::None, context: None, is_writable, keyed })
     }
 
     /// The text between balanced parentheses and where it starts.
@@ -254,6 +262,26 @@ impl<'a> Cursor<'a> {
             }
             _ => Ok((class, VarName::Text(argument.into()))),
         }
+    }
+
+    /// Behind the `[` of a class whose index is a text: argument and index in one.
+    fn key(&mut self, class: VarClass, argument: &[u8]) -> Result<VarName, VarError> {
+        let start = self.at;
+        let mut open = 1usize;
+        while let Some(c) = self.peek() {
+            open = match c {
+                b'[' => open + 1,
+                b']' => open - 1,
+                _ => open,
+            };
+            self.at += 1;
+            if open == 0 {
+                let key = self.text.get(start..self.at - 1).unwrap_or(&[]).trim_ascii();
+                let both = [argument, &[KEY_START], key].concat();
+                return self.name(class, &both, start).map(|(_, name)| name);
+            }
+        }
+        Err(VarError::new(start, "expected `]` behind the index"))
     }
 
     /// Behind `[`.

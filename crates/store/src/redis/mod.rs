@@ -21,7 +21,7 @@ use tandem_script::value::Value as ScriptValue;
 use cluster::Cluster;
 use node::{Node, NodeError};
 
-pub use node::{IN_FLIGHT_MAX, RedisTimes};
+pub use node::{IN_FLIGHT_MAX, RedisOptions};
 pub use report::{NodeReport, PingReport, StoreReport};
 pub use url::{DEFAULT_PORT, RedisAddr, RedisUrl, SENTINEL_PORT};
 
@@ -46,7 +46,7 @@ pub struct RedisStats {
 /// A store: what one `cachedb_url` names. Cheap to clone by `Arc`.
 pub struct RedisStore {
     url: RedisUrl,
-    times: RedisTimes,
+    options: RedisOptions,
     stats: RedisStats,
     /// The servers of the URL.
     seeds: Vec<Arc<Node>>,
@@ -76,16 +76,16 @@ enum Next {
 
 impl RedisStore {
     /// A store; connects to nothing before it is used or [`RedisStore::connect`] is called.
-    pub fn new(url: RedisUrl, times: RedisTimes, stats: RedisStats) -> Arc<RedisStore> {
+    pub fn new(url: RedisUrl, options: RedisOptions, stats: RedisStats) -> Arc<RedisStore> {
         let seeds = url.hosts.iter().map(|addr| match url.sentinel {
             // Sentinels have accounts of their own; what the URL says is for the servers.
             Some(_) => {
-                Node::with_info(addr.clone(), RedisConnectionInfo::default().set_skip_set_lib_name(), times.clone())
+                Node::with_info(addr.clone(), RedisConnectionInfo::default().set_skip_set_lib_name(), options.clone())
             }
-            None => Node::new(addr.clone(), &url, times.clone()),
+            None => Node::new(addr.clone(), &url, options.clone()),
         });
         let seeds = seeds.collect();
-        Arc::new(RedisStore { url, times, stats, seeds, current: AtomicUsize::new(0), mode: RwLock::default() })
+        Arc::new(RedisStore { url, options, stats, seeds, current: AtomicUsize::new(0), mode: RwLock::default() })
     }
 
     /// The URL it was made for.
@@ -103,7 +103,7 @@ impl RedisStore {
     }
 
     fn make(&self, addr: &RedisAddr) -> Arc<Node> {
-        Node::new(addr.clone(), &self.url, self.times.clone())
+        Node::new(addr.clone(), &self.url, self.options.clone())
     }
 
     /// The server for a slot; finds out first what is there, when that is not known.
@@ -357,6 +357,8 @@ fn of_node(error: NodeError) -> CacheError {
         NodeError::Connect(reason) | NodeError::Broken(reason) => CacheError::Unavailable(reason),
         NodeError::Timeout(ms) => CacheError::Unavailable(format!("no answer within {ms} ms")),
         NodeError::Overloaded => CacheError::Unavailable("too many commands are under way".to_owned()),
+        // There may be room later.
+        NodeError::Refused(error) if error.code() == Some("OOM") => CacheError::Unavailable(error.to_string()),
         NodeError::Refused(error) => CacheError::Bad(error.to_string()),
     }
 }

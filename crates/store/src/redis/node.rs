@@ -11,6 +11,9 @@ use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::url::{RedisAddr, RedisUrl};
 
@@ -21,13 +24,15 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all nodes of a store have in common.
 #[derive(Clone, Debug)]
-pub struct RedisTimes {
+pub struct RedisOptions {
     /// `connect_timeout`: connecting and signing in.
     pub connect: Duration,
     /// `query_timeout`: one command.
     pub query: Duration,
     /// `redis_keepalive`: idle time before TCP probes; `None` without.
     pub keepalive: Option<Duration>,
+    /// TLS for all connections over TCP, sentinels and the nodes of a cluster among them; `None` without.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// Why a command has no answer.
@@ -63,7 +68,7 @@ pub(super) struct Node {
     pub(super) addr: RedisAddr,
     pub(super) counters: Counters,
     info: RedisConnectionInfo,
-    times: RedisTimes,
+    options: RedisOptions,
     live: Mutex<Option<Live>>,
     /// Held while a connection is made, so that one attempt serves all who wait.
     connecting: tokio::sync::Mutex<Option<(Instant, String)>>,
@@ -71,7 +76,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(addr: RedisAddr, url: &RedisUrl, times: RedisTimes) -> Arc<Node> {
+    pub(super) fn new(addr: RedisAddr, url: &RedisUrl, options: RedisOptions) -> Arc<Node> {
         let mut info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(i64::from(url.db));
         if let Some(password) = &url.password {
             info = info.set_password(password);
@@ -79,15 +84,15 @@ impl Node {
                 info = info.set_username(&url.user);
             }
         }
-        Node::with_info(addr, info, times)
+        Node::with_info(addr, info, options)
     }
 
-    pub(super) fn with_info(addr: RedisAddr, info: RedisConnectionInfo, times: RedisTimes) -> Arc<Node> {
+    pub(super) fn with_info(addr: RedisAddr, info: RedisConnectionInfo, options: RedisOptions) -> Arc<Node> {
         Arc::new(Node {
             addr,
             counters: Counters::default(),
             info,
-            times,
+            options,
             live: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(None),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
@@ -135,10 +140,10 @@ impl Node {
         {
             return Err(NodeError::Connect(reason.clone()));
         }
-        let made = match tokio::time::timeout(self.times.connect, self.open()).await {
+        let made = match tokio::time::timeout(self.options.connect, self.open()).await {
             Ok(Ok(made)) => Ok(made),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(format!("not connected within {} ms", self.times.connect.as_millis())),
+            Err(_) => Err(format!("not connected within {} ms", self.options.connect.as_millis())),
         };
         match made {
             Ok((connection, is_alive)) => {
@@ -159,11 +164,14 @@ impl Node {
             RedisAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
                 let _ = stream.set_nodelay(true);
-                if let Some(idle) = self.times.keepalive {
+                if let Some(idle) = self.options.keepalive {
                     let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(idle);
                     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                 }
-                self.set_up(stream).await
+                let Some(tls) = &self.options.tls else { return self.set_up(stream).await };
+                let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
+                let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
+                self.set_up(stream.map_err(|error| format!("TLS: {error}"))?).await
             }
             RedisAddr::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
@@ -224,7 +232,7 @@ impl Node {
     ) -> Result<Value, NodeError> {
         let _permit = self.in_flight.try_acquire().map_err(|_| NodeError::Overloaded)?;
         let (mut connection, is_alive) = self.connection().await?;
-        let answer = tokio::time::timeout(self.times.query, ask(&mut connection)).await;
+        let answer = tokio::time::timeout(self.options.query, ask(&mut connection)).await;
         let result = match answer {
             Ok(Ok(value)) => value.extract_error().map_err(NodeError::Refused),
             Ok(Err(error)) if error.is_io_error() || error.is_connection_dropped() => {
@@ -235,7 +243,7 @@ impl Node {
             Err(_) => {
                 // Whoever comes next tries a new connection; those that wait on this one may still be answered.
                 is_alive.store(false, Ordering::Release);
-                Err(NodeError::Timeout(u64::try_from(self.times.query.as_millis()).unwrap_or(u64::MAX)))
+                Err(NodeError::Timeout(u64::try_from(self.options.query.as_millis()).unwrap_or(u64::MAX)))
             }
         };
         match &result {

@@ -4,6 +4,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod phone;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
@@ -61,6 +63,15 @@ impl Place {
         format!("http://{}:8888/mi", self.ip(host))
     }
 
+    /// The value of a statistic.
+    pub(crate) fn statistic(&self, host: u8, name: &str) -> i64 {
+        let found =
+            self.mi(host, "get_statistics", &[("statistics", Json::from(vec![name]))]).expect("the node answers");
+        let value = found.as_object().and_then(|all| all.values().next()).cloned().unwrap_or_default();
+        let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+        number.unwrap_or_else(|| panic!("{name}: {found}"))
+    }
+
     /// A management command with named parameters.
     pub(crate) fn mi(&self, host: u8, command: &str, params: &[(&str, Json)]) -> Result<Json, String> {
         let target: Target = self.mi_url(host).parse().expect("a valid address");
@@ -102,6 +113,17 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Process { child, name: name.to_owned(), log }
+    }
+
+    /// Writes `script` to `dir` and starts the program on it, to the end of its start: it listens, or it has ended.
+    pub(crate) fn tandem(script: &str, dir: &Path, name: &str) -> Process {
+        fs::write(dir.join("opensips.cfg"), script).expect("the script can be written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+        let mut process = Process::start(command.args(["-F", "-E", "-f", "opensips.cfg"]), dir, name);
+        let is_started =
+            until(Duration::from_secs(30), || !process.is_running() || process.output().contains("listening on"));
+        assert!(is_started.is_some(), "{name} neither starts nor ends:\n{}", process.output());
+        process
     }
 
     /// Its process id.
