@@ -1,5 +1,5 @@
 //! Results in the text form of OpenSIPS 2.4's FIFO: a status line and a tree of `Name:: value attribute=value` lines.
-//! Commands with a layout of their own render it themselves.
+//! Commands whose tree is another than their JSON bring a [`TextLayout`](tandem_module::mi::TextLayout).
 
 use serde_json::Value as Json;
 use tandem_module::mi::{MiError, MiResult};
@@ -65,8 +65,11 @@ fn node(out: &mut String, depth: usize, name: &str, value: &Json) {
     let is_nested = |value: &Json| matches!(value, Json::Array(_) | Json::Object(_));
     for (name, value) in members.iter().filter(|(_, value)| !is_nested(value)) {
         out.push(' ');
-        push_line_safe(out, name);
-        out.push('=');
+        // Without a name: the value of the line itself.
+        if !name.is_empty() {
+            push_line_safe(out, name);
+            out.push('=');
+        }
         push_scalar(out, value);
     }
     out.push('\n');
@@ -107,6 +110,8 @@ mod tests {
             render_tree(&json),
             "Cluster:: id=1\n\tNode:: id=3 URL=bin:127.0.0.1:1\n\tNode:: id=4 URL=\ncount:: 2\nlist:: 1\nlist:: b\n"
         );
+        let json = json!({"Cluster": [{"": 1, "Node": [{"": 3, "Enabled": 1}]}]});
+        assert_eq!(render_tree(&json), "Cluster:: 1\n\tNode:: 3 Enabled=1\n");
         assert_eq!(render_tree(&json!("OK")), "");
         assert_eq!(render_tree(&json!(["a", "b"])), "a\nb\n");
         assert_eq!(render_tree(&json!({"a": "two\nlines\t"})), "a:: two\\nlines\\t\n");

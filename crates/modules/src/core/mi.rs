@@ -275,7 +275,9 @@ fn level(node: NodeRef, request: &MiRequest, shown: &str, is_log: bool) -> MiRes
     if let Some(wanted) = request.int_opt("level")? {
         let wanted = i32::try_from(wanted).map_err(|_| MiError::bad("level"))?;
         level.store(wanted.clamp(-3, 4), Ordering::Relaxed);
-        return Ok(json!({ format!("New {}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
+        // Without a process it is that of all.
+        let scope = if is_log && request.param("pid").is_none() { "global " } else { "" };
+        return Ok(json!({ format!("New {scope}{}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
     }
     if is_log {
         let count = node.workers().map_or(0, |workers| workers.count());
