@@ -4,10 +4,10 @@
 use serde_json::Value as Json;
 use tandem_module::mi::{MiError, MiResult};
 
-/// A whole reply: `200 OK` and the tree, or the status of the error.
+/// A whole reply: `200 OK`, the tree and an empty line, or the status of the error (as 2.4.11 answers over both transports).
 pub fn render_reply(result: &MiResult) -> String {
     match result {
-        Ok(json) => format!("200 OK\n{}", render_tree(json)),
+        Ok(json) => format!("200 OK\n{}\n", render_tree(json)),
         Err(error) => render_error(error),
     }
 }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn replies_begin_with_a_status_line() {
-        assert_eq!(render_reply(&Ok(json!("OK"))), "200 OK\n");
+        assert_eq!(render_reply(&Ok(json!("OK"))), "200 OK\n\n");
         assert_eq!(render_reply(&Err(MiError::new(404, "No such\nnode"))), "404 No such\\nnode\n");
         assert_eq!(render_reply(&Err(MiError::new(-32601, "Method not found"))), "500 command not available\n");
         assert_eq!(render_reply(&Err(MiError::missing("x"))), "400 missing parameter: 'x'\n");

@@ -245,7 +245,7 @@ fn which(node: NodeRef, request: &MiRequest) -> MiResult {
 fn recipes(spec: &CommandSpec) -> Json {
     let names: Vec<&str> =
         spec.params.iter().map(|param| param.trim_end_matches("...").trim_end_matches('?')).collect();
-    let mandatory = spec.params.iter().take_while(|param| !param.ends_with('?')).count();
+    let mandatory = spec.params.iter().take_while(|param| !param.trim_end_matches("...").ends_with('?')).count();
     let ways = (mandatory..=names.len()).map(|count| names.iter().take(count).copied().collect());
     ways.collect::<Vec<Json>>().into()
 }
