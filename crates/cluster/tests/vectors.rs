@@ -419,7 +419,9 @@ fn addressed_packets_of_the_other_family_are_refused_and_never_taken_for_somethi
             let mut is_told = false;
             for output in outputs(&mut node) {
                 let Output::Event(event) = output else { continue };
-                let Event::Log(LogEvent::FamilyMismatch { node, .. }) = event else { panic!("{own} {name}: {event:?}") };
+                let Event::Log(LogEvent::FamilyMismatch { node, .. }) = event else {
+                    panic!("{own} {name}: {event:?}")
+                };
                 is_told |= node.0 == trailer.src_id;
             }
             assert!(is_told, "{own} {name}");
@@ -482,8 +484,7 @@ fn packets_survive_in_the_numbers_of_3_0_and_3_2() {
 /// too: an update that was overtaken, a capability that is not loaded here.
 #[test]
 fn the_recorded_starts_are_served_packet_by_packet() {
-    let starts =
-        [("join-4.0.jsonl", Family::V3_3), ("join-3.2.jsonl", Family::V3_2), ("join-2.4.jsonl", Family::V2_4)];
+    let starts = [("join-4.0.jsonl", Family::V3_3), ("join-3.2.jsonl", Family::V3_2), ("join-2.4.jsonl", Family::V2_4)];
     for (file, family) in starts {
         let lines = vectors(file);
         for own in 1..=3 {

@@ -165,8 +165,7 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
     // A script of 2.4 runs beside nodes of 2.4, and those understand no other family.
     let default_family = if setup.settings.is_v2_4 { Family::V2_4 } else { Family::default() };
     let shared_keys = shared_keys(params)?;
-    let mut configuration =
-        Configuration { core, database, families, default_family, tags, shared_keys, security };
+    let mut configuration = Configuration { core, database, families, default_family, tags, shared_keys, security };
     apply(&mut configuration);
     configuration.core.check().map_err(|error| SetupError::new(error.to_string()))?;
     Ok(configuration)
@@ -280,9 +279,9 @@ fn positive(params: &ParamValues, name: &'static str, default: i32) -> Result<u6
 fn families(params: &ParamValues) -> Result<Vec<(ClusterId, Family)>, SetupError> {
     let mut families = Vec::new();
     for (at, line) in params.all("cluster_family").iter().enumerate() {
-        let parsed = line.split_once('=').and_then(|(cluster, family)| {
-            Some((ClusterId(cluster.trim().parse().ok()?), family.trim().parse().ok()?))
-        });
+        let parsed = line
+            .split_once('=')
+            .and_then(|(cluster, family)| Some((ClusterId(cluster.trim().parse().ok()?), family.trim().parse().ok()?)));
         let wrong = || {
             SetupError::param_at("cluster_family", at, format!("\"{line}\" is not cluster_id=2.4 or cluster_id=3.3"))
         };
