@@ -104,7 +104,9 @@ impl JsonRpc {
             true => MiParams::None,
             false => MiParams::Positional(params.into_iter().map(Json::String).collect()),
         };
-        render_reply(&self.call(name, params).await).into_bytes()
+        let result = self.call(name, params).await;
+        let layout = self.mi.layout(name);
+        render_reply(&result.map(|json| layout.map_or(json.clone(), |layout| layout(&json)))).into_bytes()
     }
 
     fn parse(&self, body: &[u8]) -> Result<Json, MiError> {

@@ -1,13 +1,13 @@
 //! Results in the text form of OpenSIPS 2.4's FIFO: a status line and a tree of `Name:: value attribute=value` lines.
-//! Commands with a layout of their own render it themselves.
+//! Commands whose tree is another than their JSON bring a [`TextLayout`](tandem_module::mi::TextLayout).
 
 use serde_json::Value as Json;
 use tandem_module::mi::{MiError, MiResult};
 
-/// A whole reply: `200 OK` and the tree, or the status of the error.
+/// A whole reply: `200 OK`, the tree and an empty line, or the status of the error (as 2.4.11 answers over both transports).
 pub fn render_reply(result: &MiResult) -> String {
     match result {
-        Ok(json) => format!("200 OK\n{}", render_tree(json)),
+        Ok(json) => format!("200 OK\n{}\n", render_tree(json)),
         Err(error) => render_error(error),
     }
 }
@@ -65,8 +65,11 @@ fn node(out: &mut String, depth: usize, name: &str, value: &Json) {
     let is_nested = |value: &Json| matches!(value, Json::Array(_) | Json::Object(_));
     for (name, value) in members.iter().filter(|(_, value)| !is_nested(value)) {
         out.push(' ');
-        push_line_safe(out, name);
-        out.push('=');
+        // Without a name: the value of the line itself.
+        if !name.is_empty() {
+            push_line_safe(out, name);
+            out.push('=');
+        }
         push_scalar(out, value);
     }
     out.push('\n');
@@ -107,6 +110,8 @@ mod tests {
             render_tree(&json),
             "Cluster:: id=1\n\tNode:: id=3 URL=bin:127.0.0.1:1\n\tNode:: id=4 URL=\ncount:: 2\nlist:: 1\nlist:: b\n"
         );
+        let json = json!({"Cluster": [{"": 1, "Node": [{"": 3, "Enabled": 1}]}]});
+        assert_eq!(render_tree(&json), "Cluster:: 1\n\tNode:: 3 Enabled=1\n");
         assert_eq!(render_tree(&json!("OK")), "");
         assert_eq!(render_tree(&json!(["a", "b"])), "a\nb\n");
         assert_eq!(render_tree(&json!({"a": "two\nlines\t"})), "a:: two\\nlines\\t\n");
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn replies_begin_with_a_status_line() {
-        assert_eq!(render_reply(&Ok(json!("OK"))), "200 OK\n");
+        assert_eq!(render_reply(&Ok(json!("OK"))), "200 OK\n\n");
         assert_eq!(render_reply(&Err(MiError::new(404, "No such\nnode"))), "404 No such\\nnode\n");
         assert_eq!(render_reply(&Err(MiError::new(-32601, "Method not found"))), "500 command not available\n");
         assert_eq!(render_reply(&Err(MiError::missing("x"))), "400 missing parameter: 'x'\n");

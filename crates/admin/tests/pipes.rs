@@ -99,7 +99,7 @@ async fn a_request_in_the_old_format_is_answered_with_a_tree() {
     let server = start();
     let reply = server.reply_pipe("reply");
     server.send(b":echo:reply\nsip:bob@example.com\n3\n\n").await;
-    assert_eq!(read(reply).await, "200 OK\ntext:: sip:bob@example.com\ntimes:: 3\n");
+    assert_eq!(read(reply).await, "200 OK\ntext:: sip:bob@example.com\ntimes:: 3\n\n");
     let reply = server.reply_pipe("reply2");
     server.send(b":nothing:reply2\n\n").await;
     assert_eq!(read(reply).await, "500 command not available\n");

@@ -20,8 +20,10 @@ fn vectors(file: &str) -> Vec<(Value, Bytes)> {
     lines.collect()
 }
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "clusterer-4.0.jsonl",
+    "clusterer-3.2.jsonl",
+    "join-3.2.jsonl",
     "clusterer-2.4.jsonl",
     "join-4.0.jsonl",
     "join-2.4.jsonl",

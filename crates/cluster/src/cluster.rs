@@ -276,6 +276,10 @@ impl Cluster {
         let retries = node.record.no_ping_retries;
         let next = node.link.after_ping(now, retries, was_sent);
         self.set_link(ctx, id, next);
+        let timers = ctx.settings.timers;
+        if self.node_mut(id).is_some_and(|node| node.link.take_nudge(now, &timers)) {
+            self.send_internal(ctx, id, Internal::Pong { known_nodes: NodeIds::new() }, "PONG");
+        }
     }
 
     /// Pings now; a link that is not UP changes to RESTARTED.
@@ -302,6 +306,8 @@ impl Cluster {
         node.link.enter(to, now);
         node.link.note_change(now, ctx.now.unix_secs, from, to, node.record.is_enabled && own_enabled);
         if to == LinkState::Down {
+            // It may come back as another version.
+            node.is_foreign_family = false;
             let conns = node.link.take_conns();
             if let (Some(addr), true, true) = (node.record.addr, node.record.is_enabled, own_enabled) {
                 ctx.out.push(Output::CloseConnectionsTo { cluster, node: id, to: addr, conns });

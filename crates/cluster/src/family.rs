@@ -150,6 +150,31 @@ impl Family {
             Self::V3_2 | Self::V3_3 => number == 8,
         }
     }
+
+    /// The family of the other half of the families, when a packet of `clusterer-extra` with this number and body does not
+    /// fit the own one: the numbers 6 to 9 mean something else there. Whether it fits the other is for the decoder to say.
+    #[must_use]
+    pub(crate) fn suspect(self, number: i32, body: &[u8]) -> Option<Self> {
+        let begins_with_flag = matches!(body, [0 | 1, 0, 0, 0, ..]);
+        match self {
+            Self::V2_4 | Self::V3_0 => match number {
+                // REMOVE_NODE, one int, in place of a script message.
+                6 => body.len() == 4,
+                // A script message in place of a command.
+                7 => begins_with_flag,
+                8 => true,
+                _ => false,
+            }
+            .then_some(Self::V3_3),
+            Self::V3_2 | Self::V3_3 => match number {
+                6 => begins_with_flag && body.len() > 4,
+                7 => !begins_with_flag,
+                9 => true,
+                _ => false,
+            }
+            .then_some(Self::V2_4),
+        }
+    }
 }
 
 impl fmt::Display for Family {

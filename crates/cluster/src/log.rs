@@ -201,7 +201,8 @@ impl fmt::Display for LogEvent {
             }
             Self::FamilyMismatch { cluster, node, configured } => write!(
                 f,
-                "cluster {cluster}: node {node} does not speak family {configured}; only pings are sent to it"
+                "cluster {cluster}: node {node} does not speak family {configured}; only pings are sent to it. Set \
+                 cluster_family on this node, or take that node out of the cluster"
             ),
             Self::ForeignAddress { cluster, node, ip } => {
                 write!(f, "cluster {cluster}: packet of node {node} from {ip}, an address of no node; dropped")

@@ -195,7 +195,8 @@ impl Cluster {
             return Err(SendError::Disabled);
         }
         if destination == ctx.settings.node_id {
-            if self.family == Family::V2_4 {
+            // As nodes of 2.4.11 and 3.2.19; those of 3.6.8 and 4.0.1 raise the event.
+            if self.family != Family::V3_3 {
                 return Err(SendError::Failed);
             }
             self.local_message(ctx, msg, tag, is_request);

@@ -61,6 +61,8 @@ pub enum DropReason {
     Loop,
     /// A sync packet of the wrong version.
     SyncVersion,
+    /// The sender speaks another version family: its numbers mean something else.
+    ForeignFamily,
     /// A bridge packet that no configured peer may send.
     Bridge,
     /// The sender is parked: it sent too much that is malformed.

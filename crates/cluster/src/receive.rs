@@ -231,7 +231,8 @@ impl Cluster {
             NodeIds::new()
         };
         let was_sent = self.send_internal(ctx, source, Internal::Pong { known_nodes }, "PONG");
-        let Some(node) = self.node(source) else { return };
+        let Some(node) = self.node_mut(source) else { return };
+        node.link.pinged(ctx.now.mono);
         match node.link.state {
             LinkState::Down if was_sent => self.ping_now(ctx, source),
             LinkState::Down => self.set_link(ctx, source, LinkState::RestartPinging),
@@ -303,6 +304,9 @@ impl Cluster {
         if destination != ctx.settings.node_id {
             return self.pass_on(ctx, received, destination, is_extra);
         }
+        if is_extra && self.is_of_foreign_family(ctx, received, body, source) {
+            return Verdict::Dropped(DropReason::ForeignFamily);
+        }
         if is_extra {
             return self.serve_extra(ctx, received, source);
         }
@@ -353,6 +357,21 @@ impl Cluster {
             Ok(()) => Verdict::PassedOn,
             Err(_) => Verdict::Dropped(DropReason::NoRoute),
         }
+    }
+
+    /// Whether the source is one that speaks another family; its packets would be taken for something they are not.
+    fn is_of_foreign_family(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        received: &Received<'_>,
+        body: &[u8],
+        source: NodeId,
+    ) -> bool {
+        let other = self.family.suspect(received.packet.packet_type(), body);
+        if other.is_some_and(|other| matches!(decode_extra(&received.packet, other), Ok(Some(_)))) {
+            self.set_foreign_family(ctx, source);
+        }
+        self.node(source).is_some_and(|node| node.is_foreign_family)
     }
 
     fn serve_extra(&mut self, ctx: &mut Ctx<'_>, received: &Received<'_>, source: NodeId) -> Verdict {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use support::{CLUSTER, record};
 use tandem_bin::{BridgeTrailer, Packet, PacketWriter};
 use tandem_cluster::{
     BridgePeer, CapabilityOptions, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConfigError, ConnId,
-    DropReason, Event, NodeConfig, NodeId, Now, Output, Provisioning, SendClass, Verdict,
+    DropReason, Event, LinkState, NodeConfig, NodeId, Now, Output, Provisioning, SendClass, Verdict,
 };
 
 fn at(origin: Instant, ms: u64) -> Now {
@@ -161,4 +162,45 @@ fn tags_differ_and_use_the_alphabet_of_the_module() {
         assert!(random.iter().all(is_allowed), "{tag:?}");
         assert!(seen.insert(tag));
     }
+}
+
+/// A node of 2.4.11 can be left in `Probe` for ever by a pong that was too quick; it then sends no pings. It takes any pong
+/// as a reason to try again.
+#[test]
+fn a_peer_that_answers_but_never_pings_gets_a_pong_it_did_not_ask_for() {
+    let now = Instant::now();
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![record(2, 3)]);
+    let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
+    let peer: SocketAddr = "127.0.1.2:40000".parse().unwrap();
+    let mut pong = PacketWriter::new(b"clusterer-internal", 1, 1);
+    pong.int(1).int(2).int(0);
+    let pong = pong.finish().unwrap();
+    let mut ping = PacketWriter::new(b"clusterer-internal", 0, 1);
+    ping.int(1).int(2).int(0);
+    let ping = ping.finish().unwrap();
+    let mut nudges = |from_secs: u64, pings_too: bool| {
+        let mut count = 0;
+        for ms in (from_secs * 1_000..(from_secs + 40) * 1_000).step_by(500) {
+            node.handle_timeout(at(now, ms));
+            let sent = outputs(&mut node);
+            let types = |output: &Output| match output {
+                Output::Send(packet) => Some(Packet::parse(&packet.bytes).unwrap().packet_type()),
+                _ => None,
+            };
+            count += sent.iter().filter_map(types).filter(|number| *number == 1).count();
+            if !pings(&sent).is_empty() {
+                node.handle_packet(peer, ConnId(1), &pong, at(now, ms + 1));
+                if pings_too {
+                    node.handle_packet(peer, ConnId(1), &ping, at(now, ms + 2));
+                    assert_eq!(outputs(&mut node).iter().filter_map(types).filter(|number| *number == 1).count(), 1);
+                }
+            }
+        }
+        assert_eq!(node.list()[0].nodes[0].link_state, LinkState::Up);
+        count
+    };
+    assert!((2..=4).contains(&nudges(0, false)));
+    // The one that is due before the first ping came.
+    assert!(nudges(40, true) <= 1);
+    assert_eq!(nudges(80, true), 0);
 }

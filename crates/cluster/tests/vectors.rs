@@ -201,6 +201,12 @@ fn all_packets_of_2_4_are_read_and_written_byte_for_byte() {
     round_trip_file("join-2.4.jsonl", Family::V2_4, 9);
 }
 
+#[test]
+fn all_packets_of_3_2_are_read_and_written_byte_for_byte() {
+    round_trip_file("clusterer-3.2.jsonl", Family::V3_2, 14);
+    round_trip_file("join-3.2.jsonl", Family::V3_2, 13);
+}
+
 // ---- a node that receives them ----
 
 fn addr(node: i32) -> SocketAddr {
@@ -384,6 +390,49 @@ fn a_capability_update_of_the_other_family_is_taken_as_proof() {
     }
 }
 
+/// A node of 2.4 without capabilities shows its family with its first message only, and that would be read as REMOVE_NODE
+/// of node 1 (its flag) here.
+#[test]
+fn addressed_packets_of_the_other_family_are_refused_and_never_taken_for_something_else() {
+    let told = ["REMOVE_NODE", "GENERIC_MSG", "MI_CMD"];
+    for (own, file) in [
+        (Family::V3_3, "clusterer-2.4.jsonl"),
+        (Family::V3_2, "clusterer-2.4.jsonl"),
+        (Family::V2_4, "clusterer-4.0.jsonl"),
+        (Family::V3_0, "clusterer-4.0.jsonl"),
+    ] {
+        let mut seen = 0;
+        for (value, bytes) in vectors(file) {
+            let kind = value["decoded"]["type_name"].as_str().unwrap_or_default();
+            let is_request = kind == "SYNC_REQ" && own != Family::V2_4 && own != Family::V3_0;
+            if !told.contains(&kind) && !is_request {
+                continue;
+            }
+            seen += 1;
+            let packet = Packet::parse(&bytes).unwrap();
+            let (_, trailer) = packet.addressed().unwrap();
+            let others: Vec<i32> = (1..=3).filter(|id| *id != trailer.dst_id).collect();
+            let mut node = receiver(trailer.dst_id, &others, Provisioning::Script, own);
+            let name = value["name"].as_str().unwrap();
+            let verdict = node.handle_packet(addr(trailer.src_id), ConnId(1), &bytes, now());
+            assert_eq!(verdict, Verdict::Dropped(DropReason::ForeignFamily), "{own} {name}");
+            let mut is_told = false;
+            for output in outputs(&mut node) {
+                let Output::Event(event) = output else { continue };
+                let Event::Log(LogEvent::FamilyMismatch { node, .. }) = event else {
+                    panic!("{own} {name}: {event:?}")
+                };
+                is_told |= node.0 == trailer.src_id;
+            }
+            assert!(is_told, "{own} {name}");
+            assert_eq!(node.list()[0].nodes.len(), 2, "{own} {name}");
+            let again = node.handle_packet(addr(trailer.src_id), ConnId(1), &bytes, now());
+            assert_eq!(again, Verdict::Dropped(DropReason::ForeignFamily), "{own} {name}");
+        }
+        assert!(seen >= 10, "{own} {file}: {seen}");
+    }
+}
+
 #[test]
 fn family_numbers_and_names() {
     assert_eq!(Family::V2_4.number(PacketKind::GenericMsg), Some(6));
@@ -395,7 +444,7 @@ fn family_numbers_and_names() {
     assert!("5".parse::<Family>().is_err());
 }
 
-/// Families 3.0 and 3.2 have no recordings of their own: what 4.0 sent is written in their numbers and read back.
+/// Family 3.0 has no recordings of its own, 3.2 has no donor of all kinds: what 4.0 sent is written in their numbers and read back.
 #[test]
 fn packets_survive_in_the_numbers_of_3_0_and_3_2() {
     let mut kinds = std::collections::HashSet::new();
@@ -435,7 +484,8 @@ fn packets_survive_in_the_numbers_of_3_0_and_3_2() {
 /// too: an update that was overtaken, a capability that is not loaded here.
 #[test]
 fn the_recorded_starts_are_served_packet_by_packet() {
-    for (file, family) in [("join-4.0.jsonl", Family::V3_3), ("join-2.4.jsonl", Family::V2_4)] {
+    let starts = [("join-4.0.jsonl", Family::V3_3), ("join-3.2.jsonl", Family::V3_2), ("join-2.4.jsonl", Family::V2_4)];
+    for (file, family) in starts {
         let lines = vectors(file);
         for own in 1..=3 {
             let others: Vec<i32> = (1..=3).filter(|id| *id != own).collect();

@@ -150,10 +150,15 @@ impl From<MiResult> for MiReply {
 
 type Handler = Arc<dyn Fn(&MiRequest) -> MiReply + Send + Sync>;
 
+/// Turns a result into what the text form of 2.4 calls it: a tree of objects, in which the member with the empty name is
+/// the value of the line itself.
+pub type TextLayout = fn(&Json) -> Json;
+
 /// All commands of the process.
 #[derive(Default)]
 pub struct MiRegistry {
     commands: RwLock<HashMap<&'static str, (CommandSpec, Handler)>>,
+    layouts: RwLock<HashMap<&'static str, TextLayout>>,
 }
 
 impl MiRegistry {
@@ -167,6 +172,19 @@ impl MiRegistry {
         for name in std::iter::once(&spec.name).chain(spec.aliases) {
             commands.insert(name, (spec, handler.clone()));
         }
+    }
+
+    /// Gives a command a layout of its own for the text form of 2.4, where that differs from the JSON in more than form.
+    pub fn lay_out(&self, spec: CommandSpec, layout: TextLayout) {
+        let mut layouts = self.layouts.write();
+        for name in std::iter::once(&spec.name).chain(spec.aliases) {
+            layouts.insert(name, layout);
+        }
+    }
+
+    /// The layout of a command in the text form, if it has one of its own.
+    pub fn layout(&self, name: &str) -> Option<TextLayout> {
+        self.layouts.read().get(name).copied()
     }
 
     /// Runs a command. Unknown names give JSON-RPC error -32601.
@@ -193,7 +211,7 @@ impl MiRegistry {
 
 /// The name of a parameter without what says how often it may stand.
 fn bare(param: &str) -> &str {
-    param.strip_suffix("...").unwrap_or_else(|| param.trim_end_matches('?'))
+    param.trim_end_matches("...").trim_end_matches('?')
 }
 
 fn check_params(request: &MiRequest) -> Result<(), MiError> {
@@ -223,7 +241,7 @@ fn check_params(request: &MiRequest) -> Result<(), MiError> {
         }
     }
     for param in spec.params {
-        if !param.ends_with('?') && request.param(bare(param)).is_none() {
+        if !param.trim_end_matches("...").ends_with('?') && request.param(bare(param)).is_none() {
             return Err(MiError::missing(bare(param)));
         }
     }

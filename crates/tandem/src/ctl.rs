@@ -119,8 +119,9 @@ fn call(args: &CtlArgs) -> Result<String, Failure> {
 fn usage(name: &str, help: &Json) -> Option<String> {
     let mut line = format!("usage: tandem ctl {name}");
     for param in help.get("Parameters")?.as_array()?.iter().filter_map(Json::as_str) {
-        match param.strip_suffix('?') {
-            Some(optional) => line.push_str(&format!(" [{}]", optional.to_uppercase())),
+        let more = if param.ends_with("...") { "..." } else { "" };
+        match param.trim_end_matches("...").strip_suffix('?') {
+            Some(optional) => line.push_str(&format!(" [{}{more}]", optional.to_uppercase())),
             None => line.push_str(&format!(" {}", param.to_uppercase())),
         }
     }

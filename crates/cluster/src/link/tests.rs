@@ -149,3 +149,17 @@ fn connections_remembered_are_bounded() {
     assert!(link.has_conn(ConnId(99)) && !link.has_conn(ConnId(0)));
     assert_eq!(link.take_conns().len(), CONNS_PER_NODE_MAX);
 }
+
+#[test]
+fn a_node_that_does_not_ping_is_nudged_once_per_two_intervals() {
+    let now = Instant::now();
+    let mut link = link(LinkState::Up, now);
+    assert!(!link.take_nudge(now + 8_000 * MS, &timers()));
+    assert!(link.take_nudge(now + 8_001 * MS, &timers()));
+    assert!(!link.take_nudge(now + 16_001 * MS, &timers()));
+    link.pinged(now + 16_002 * MS);
+    assert!(!link.take_nudge(now + 24_000 * MS, &timers()));
+    assert!(link.take_nudge(now + 24_003 * MS, &timers()));
+    link.enter(LinkState::Retrying, now + 25_000 * MS);
+    assert!(!link.take_nudge(now + 60_000 * MS, &timers()), "only a link that is up");
+}

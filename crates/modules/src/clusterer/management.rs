@@ -11,6 +11,7 @@ use tandem_script::surface::CommandSpec;
 
 use super::database;
 use super::service::Clusterer;
+use super::text_form;
 use super::variable::parse_tag;
 
 const LIST: CommandSpec = CommandSpec {
@@ -52,13 +53,13 @@ const REMOVE_NODE: CommandSpec = CommandSpec {
 const SEND_MI: CommandSpec = CommandSpec {
     name: "clusterer:send_mi",
     aliases: &["cluster_send_mi"],
-    params: &["cluster_id", "destination", "cmd_name", "cmd_params?"],
+    params: &["cluster_id", "destination", "cmd_name", "cmd_params?..."],
     doc: "runs a command on another node; its result is only in that node's log",
 };
 const BROADCAST_MI: CommandSpec = CommandSpec {
     name: "clusterer:broadcast_mi",
     aliases: &["cluster_broadcast_mi"],
-    params: &["cluster_id", "cmd_name", "cmd_params?"],
+    params: &["cluster_id", "cmd_name", "cmd_params?..."],
     doc: "runs a command here and on all nodes; gives the local result",
 };
 const LIST_TAGS: CommandSpec = CommandSpec {
@@ -116,6 +117,9 @@ pub(super) fn register(node: NodeRef, clusterer: &'static Clusterer) {
     mi.register(TAG_SET_ACTIVE, move |request| set_tag(node, clusterer, request).into());
     mi.register(RELOAD, move |_| database::reload(node, clusterer));
     mi.register(REPORTS, move |_| Ok(reports_json(clusterer)).into());
+    mi.lay_out(LIST, |json| text_form::clusters(json, "Nodes", text_form::node));
+    mi.lay_out(TOPOLOGY, |json| text_form::clusters(json, "Nodes", text_form::neighbours));
+    mi.lay_out(CAPABILITIES, |json| text_form::clusters(json, "Capabilities", text_form::capability));
 }
 
 fn listing(clusters: Option<Vec<Json>>) -> MiResult {
@@ -258,20 +262,20 @@ fn remove_node(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiR
     }
 }
 
-/// The parameters for the other node, as text.
+/// The parameters for the other node, as text: an array, or, as in 2.4, all that follows by position.
 fn command_params(request: &MiRequest) -> Result<Vec<String>, MiError> {
-    match request.param("cmd_params") {
-        None => Ok(Vec::new()),
-        Some(Json::Array(list)) => {
-            let text = |value: &Json| match value {
-                Json::String(text) => Ok(text.clone()),
-                Json::Number(number) => Ok(number.to_string()),
-                _ => Err(MiError::bad("cmd_params")),
-            };
-            list.iter().map(text).collect()
-        }
-        Some(_) => Err(MiError::bad("cmd_params")),
-    }
+    let list = match (request.param("cmd_params"), &request.params) {
+        (None, _) => &[],
+        (Some(Json::Array(list)), _) => list.as_slice(),
+        (Some(_), MiParams::Positional(all)) => all.get(request.spec.params.len() - 1..).unwrap_or_default(),
+        (Some(_), _) => return Err(MiError::bad("cmd_params")),
+    };
+    let text = |value: &Json| match value {
+        Json::String(text) => Ok(text.clone()),
+        Json::Number(number) => Ok(number.to_string()),
+        _ => Err(MiError::bad("cmd_params")),
+    };
+    list.iter().map(text).collect()
 }
 
 fn may_send_commands(clusterer: &Clusterer, cluster: ClusterId) -> Result<(), MiError> {

@@ -13,6 +13,7 @@ mod query;
 mod report;
 mod security;
 mod service;
+mod text_form;
 mod variable;
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     list_param(
         "cluster_family",
         ParamType::Text,
-        "cluster_id=2.4 or =3.3: version family spoken in a cluster (Tandem only)",
+        "cluster_id=2.4, =3.0, =3.2 or =3.3: version family spoken in a cluster; as the script's dialect, 2.4 or 3.3, when not given (Tandem only)",
     ),
     int("ping_interval", "4", "seconds between pings"),
     int("ping_timeout", "1000", "milliseconds to wait for a pong"),
@@ -107,6 +107,8 @@ pub(super) struct Configuration {
     pub(super) core: ClusterNodeConfig,
     pub(super) database: Option<TableNames>,
     pub(super) families: Vec<(ClusterId, Family)>,
+    /// Spoken in clusters that `families` does not name: that of the script's dialect.
+    pub(super) default_family: Family,
     pub(super) tags: Vec<(ClusterId, SharingTagConfig)>,
     /// Clusters whose nodes share keys.
     pub(super) shared_keys: Vec<ClusterId>,
@@ -160,8 +162,10 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
         core.provisioning = Provisioning::Database;
         Some(database(setup)?)
     };
-    let mut configuration =
-        Configuration { core, database, families, tags, shared_keys: shared_keys(params)?, security };
+    // A script of 2.4 runs beside nodes of 2.4, and those understand no other family.
+    let default_family = if setup.settings.is_v2_4 { Family::V2_4 } else { Family::default() };
+    let shared_keys = shared_keys(params)?;
+    let mut configuration = Configuration { core, database, families, default_family, tags, shared_keys, security };
     apply(&mut configuration);
     configuration.core.check().map_err(|error| SetupError::new(error.to_string()))?;
     Ok(configuration)
@@ -170,9 +174,8 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
 /// Puts families and tags into the clusters they are meant for.
 pub(super) fn apply(configuration: &mut Configuration) {
     for cluster in &mut configuration.core.clusters {
-        if let Some((_, family)) = configuration.families.iter().find(|(id, _)| *id == cluster.cluster_id) {
-            cluster.family = *family;
-        }
+        let named = configuration.families.iter().find(|(id, _)| *id == cluster.cluster_id);
+        cluster.family = named.map_or(configuration.default_family, |(_, family)| *family);
         let tags = configuration.tags.iter().filter(|(id, _)| *id == cluster.cluster_id);
         cluster.sharing_tags = tags.map(|(_, tag)| tag.clone()).collect();
     }
@@ -276,16 +279,9 @@ fn positive(params: &ParamValues, name: &'static str, default: i32) -> Result<u6
 fn families(params: &ParamValues) -> Result<Vec<(ClusterId, Family)>, SetupError> {
     let mut families = Vec::new();
     for (at, line) in params.all("cluster_family").iter().enumerate() {
-        let parsed = line.split_once('=').and_then(|(cluster, family)| {
-            let family = match family.trim() {
-                "2.4" => Family::V2_4,
-                "3.0" | "3.1" => Family::V3_0,
-                "3.2" => Family::V3_2,
-                "3.3" | "3.4" | "3.5" | "3.6" | "4.0" => Family::V3_3,
-                _ => return None,
-            };
-            Some((ClusterId(cluster.trim().parse().ok()?), family))
-        });
+        let parsed = line
+            .split_once('=')
+            .and_then(|(cluster, family)| Some((ClusterId(cluster.trim().parse().ok()?), family.trim().parse().ok()?)));
         let wrong = || {
             SetupError::param_at("cluster_family", at, format!("\"{line}\" is not cluster_id=2.4 or cluster_id=3.3"))
         };

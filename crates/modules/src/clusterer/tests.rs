@@ -1,8 +1,9 @@
 //! Scripts and commands over a real peer core: what is asked is answered, early answers are kept, rights codes come back.
 
 use serde_json::json;
-use tandem_cluster::{ClusterId, Event, NodeId};
+use tandem_cluster::{ClusterId, Event, Family, NodeId};
 use tandem_module::mi::MiParams;
+use tandem_script::ast::Dialect;
 
 use super::peer::{Peer, head, pair};
 use crate::test_rig::Rig;
@@ -240,4 +241,84 @@ fn status_and_reports_have_the_form_operators_know() {
     let names = rig.mi("sr_list_identifiers", MiParams::None).unwrap();
     let own = json!({ "Group": "clusterer", "Identifiers": ["sharing_tags", "node_states"] });
     assert_eq!(names, json!([{ "Group": "core", "Identifiers": ["main"] }, own]));
+}
+
+/// The author's configuration names no family: beside nodes of 2.4 it has to speak theirs, or the two remove each other.
+#[test]
+fn a_script_of_2_4_speaks_the_family_of_2_4_unless_told_otherwise() {
+    let body = "route {
+            cluster_send_req(\"1\", \"2\", \"Q\", \"$avp(tag)\");
+            xlog(\"sent $rc\\n\");
+        }
+        event_route[E_CLUSTERER_REQ_RECEIVED] {
+            fetch_event_params(\"$avp(c);$avp(s);$avp(m);$avp(t)\");
+            xlog(\"heard $avp(m)\\n\");
+        }\n";
+    let newer = "modparam(\"clusterer\", \"cluster_family\", \"1=4.0\")\n";
+    for (named, own, other) in [("", Family::V2_4, Family::V3_3), (newer, Family::V3_3, Family::V2_4)] {
+        let modules = "loadmodule \"event_route.so\"\n";
+        let rig = Rig::script_in(Dialect::V2_4, &format!("{}{modules}{named}{body}", head(1, 2, "")));
+        let mut peer = Peer::with(2, 1, |config| config.clusters[0].family = own);
+        peer.exchange(&rig);
+        message(&rig, "a");
+        peer.exchange(&rig);
+        assert_eq!(&peer.request().1[..], b"Q", "{own}");
+        let now = peer.now();
+        peer.core.send_request(ClusterId(1), NodeId(1), b"ANYONE", now);
+        peer.exchange(&rig);
+        assert_eq!(rig.xlogs(), ["sent 1", "heard ANYONE"], "{own}");
+
+        let rig = Rig::script_in(Dialect::V2_4, &format!("{}{modules}{named}{body}", head(1, 2, "")));
+        let mut peer = Peer::with(2, 1, |config| {
+            config.clusters[0].family = other;
+            config.has_extensions = true;
+        });
+        peer.exchange(&rig);
+        let now = peer.now();
+        peer.core.send_request(ClusterId(1), NodeId(1), b"ANYONE", now);
+        peer.exchange(&rig);
+        message(&rig, "b");
+        peer.exchange(&rig);
+        assert_eq!(rig.xlogs(), ["sent -2"], "{other} beside {own}");
+        let text = explained(&rig, "node 2");
+        assert!(text.contains("another version family") && text.contains("cluster_family"), "{text}");
+    }
+}
+
+/// As real nodes of 2.4.11 answered.
+#[test]
+fn the_listings_have_the_text_form_of_2_4() {
+    let (rig, _peer) = pair("route { exit; }\n");
+    let text = |name: &str| {
+        let json = rig.mi(name, MiParams::None).unwrap();
+        rig.node.mi.layout(name).unwrap()(&json)
+    };
+    let node = json!({
+        "": 2, "DB_ID": -1, "URL": "bin:127.0.9.2:5555", "Enabled": 1, "Link_state": "Up     ", "Next_hop": "2",
+        "Description": "none",
+    });
+    assert_eq!(text("clusterer_list"), json!({ "Cluster": [{ "": 1, "Node": [node] }] }));
+    let rows = json!([{ "": 1, "Neighbours": "2 " }, { "": 2, "Neighbours": "1 " }]);
+    assert_eq!(text("clusterer_list_topology"), json!({ "Cluster": [{ "": 1, "Node": rows }] }));
+    assert_eq!(text("clusterer_list_cap"), json!({ "Cluster": [{ "": 1 }] }));
+}
+
+#[test]
+fn what_follows_the_name_of_a_forwarded_command_is_its_parameters() {
+    let (rig, mut peer) = pair("route { exit; }\n");
+    for params in [json!([1, 2, "log_level", ["3", "7"]]), json!(["1", "2", "log_level", "3", "7"])] {
+        peer.heard.clear();
+        let params = MiParams::Positional(params.as_array().unwrap().clone());
+        assert_eq!(rig.mi("cluster_send_mi", params).unwrap(), json!("OK"));
+        peer.exchange(&rig);
+        let heard = peer.heard.iter().find_map(|event| match event {
+            Event::MiCommand { command, params, .. } => Some((command.clone(), params.clone())),
+            _ => None,
+        });
+        let (command, params) = heard.unwrap();
+        assert_eq!((&command[..], params.len()), (&b"log_level"[..], 2));
+        assert_eq!((&params[0][..], &params[1][..]), (&b"3"[..], &b"7"[..]));
+    }
+    let wrong = json!({ "cluster_id": 1, "destination": 2, "cmd_name": "log_level", "cmd_params": "3" });
+    assert!(rig.mi("cluster_send_mi", MiParams::Named(wrong.as_object().unwrap().clone())).is_err());
 }

@@ -245,7 +245,7 @@ fn which(node: NodeRef, request: &MiRequest) -> MiResult {
 fn recipes(spec: &CommandSpec) -> Json {
     let names: Vec<&str> =
         spec.params.iter().map(|param| param.trim_end_matches("...").trim_end_matches('?')).collect();
-    let mandatory = spec.params.iter().take_while(|param| !param.ends_with('?')).count();
+    let mandatory = spec.params.iter().take_while(|param| !param.trim_end_matches("...").ends_with('?')).count();
     let ways = (mandatory..=names.len()).map(|count| names.iter().take(count).copied().collect());
     ways.collect::<Vec<Json>>().into()
 }
@@ -275,7 +275,9 @@ fn level(node: NodeRef, request: &MiRequest, shown: &str, is_log: bool) -> MiRes
     if let Some(wanted) = request.int_opt("level")? {
         let wanted = i32::try_from(wanted).map_err(|_| MiError::bad("level"))?;
         level.store(wanted.clamp(-3, 4), Ordering::Relaxed);
-        return Ok(json!({ format!("New {}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
+        // Without a process it is that of all.
+        let scope = if is_log && request.param("pid").is_none() { "global " } else { "" };
+        return Ok(json!({ format!("New {scope}{}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
     }
     if is_log {
         let count = node.workers().map_or(0, |workers| workers.count());

@@ -37,9 +37,9 @@ fn both_forms_are_answered_over_udp() {
     let answer: Json = serde_json::from_str(&ask(b"{\"jsonrpc\":\"2.0\",\"method\":\"version\",\"id\":7}")).unwrap();
     assert_eq!(answer["id"], json!(7));
     let version = answer["result"]["Server"].as_str().unwrap().to_owned();
-    assert_eq!(ask(b":version:\n"), format!("200 OK\nServer:: {version}\n"));
-    assert_eq!(ask(b":xlog_level:\n4\n"), "200 OK\nNew xlog level:: 4\n");
-    assert_eq!(ask(b":xlog_level:\nlevel::\"3\"\n\n"), "200 OK\nNew xlog level:: 3\n");
+    assert_eq!(ask(b":version:\n"), format!("200 OK\nServer:: {version}\n\n"));
+    assert_eq!(ask(b":xlog_level:\n4\n"), "200 OK\nNew xlog level:: 4\n\n");
+    assert_eq!(ask(b":xlog_level:\nlevel::\"3\"\n\n"), "200 OK\nNew xlog level:: 3\n\n");
     assert_eq!(ask(b":no_such:\nx\n"), "500 command not available\n");
     assert_eq!(ask(b":broken"), "400 the request is not understood\n");
     assert!(ask(b"garbage").contains("-32700"));
@@ -62,7 +62,7 @@ fn a_unix_socket_has_its_permissions_and_goes_away() {
     client.send_to(b":which:\nevent_subscribe\n", &path).unwrap();
     let mut buffer = [0; 1000];
     let count = client.recv(&mut buffer).unwrap();
-    assert_eq!(&buffer[..count], b"200 OK\nevent\nsocket\nevent\nsocket\nexpire\n");
+    assert_eq!(&buffer[..count], b"200 OK\nevent\nsocket\nevent\nsocket\nexpire\n\n");
     let taken = Rig::try_script(&script(&path.display().to_string(), ""), RigOptions::default());
     assert!(taken.err().expect("two servers on one socket").contains("in use"));
     for module in rig.node.modules() {
