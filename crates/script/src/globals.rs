@@ -217,7 +217,7 @@ fn set(globals: &mut Globals, global: &Global, notes: &mut Vec<Diagnostic>) -> R
     if let Some(instead) = spec.refused {
         let error =
             Diagnostic::error("obsolete-parameter", span, format!("the parameter `{name}` is gone since before 2.4"));
-        return Err(Box::new(error.with_suggestion(format!("use `{instead}`"))));
+        return Err(Box::new(error.with_suggestion(instead)));
     }
     match spec.since {
         Since::V2_4 => {

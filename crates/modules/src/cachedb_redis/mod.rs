@@ -47,6 +47,7 @@ static PARAMS: &[ParamSpec] = &[
     int("lazy_connect", "0", "1: connect at the first query and not at start"),
     int("use_tls", "0", "only 0: connections are not encrypted"),
     int("redis_keepalive", "10", "seconds of silence before TCP probes; 0 without"),
+    int("enable_raw_query_quoting", "1", "3.1 and 3.2, accepted: quotes in raw queries always keep words together"),
     text("ftsearch_index_name", "idx:usrloc", "accepted, no effect: contacts are not kept in RedisJSON"),
     text("ftsearch_json_prefix", "usrloc:", "accepted, no effect: contacts are not kept in RedisJSON"),
     int("ftsearch_max_results", "10000", "accepted, no effect: contacts are not kept in RedisJSON"),
