@@ -281,6 +281,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
     };
     let mut settings = Settings::from_globals(&globals, dialect);
     let script = Path::new(sources.name(FileId(0)));
+    settings.predates_v4_0 |= builder.modules().iter().any(|module| tandem_modules::known::is_gone(module.name));
     settings.script_dir = script.parent().map(Path::to_path_buf).unwrap_or_default();
     let surface = builder.surface().clone();
     let none = ParamValues::default();

@@ -2,7 +2,7 @@
 //! so a reference to it is `'static` and travels freely between threads.
 
 use std::any::{Any, TypeId};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -74,6 +74,11 @@ pub fn has_module(name: &str) -> bool {
     by_name().contains_key(name) || other(name).is_some()
 }
 
+/// Whether releases before 4.0 have a module of that name and 4.0 has not.
+pub fn is_gone(name: &str) -> bool {
+    other(name).is_some() && module(name).is_none()
+}
+
 /// Whether the module has such a parameter in some release.
 pub fn has_param(module: &str, param: &str) -> bool {
     let releases = [self::module(module), other(module)];
@@ -99,6 +104,7 @@ mod tests {
         assert!(super::has_param("dialog", "dlg_sharing_tag") && super::has_param("registrar", "pn_enable"));
         assert!(super::modules_with_function("uac_replace_to").contains(&"uac"));
         assert!(super::has_module("mi_xmlrpc_ng"));
+        assert!(super::is_gone("avpops") && super::is_gone("uri") && !super::is_gone("dialog") && !super::is_gone("none"));
         assert!(super::older_functions_of("uri").contains(&"db_check_from"));
     }
 }

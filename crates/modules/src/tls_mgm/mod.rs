@@ -98,20 +98,41 @@ fn load(params: &ParamValues, domain: Option<&str>) -> Result<Tls, SetupError> {
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let params = setup.params;
+    // Settings for SIP over TLS are no reason to stop a node that has no cluster links over TLS.
+    if setup.settings.protocols.iter().any(|proto| proto == "bins") {
+        let tls = links(setup.params)?;
+        setup.state(TlsManagement { tls });
+    }
+    Ok(())
+}
+
+/// The settings for cluster links.
+fn links(params: &ParamValues) -> Result<Tls, SetupError> {
     let (server, client) = (domain(params, "server_domain")?, domain(params, "client_domain")?);
     let server = load(params, server.as_deref().or(client.as_deref()))?;
-    let tls = match client {
+    Ok(match client {
         Some(client) => server.with_client_of(&load(params, Some(&client))?),
         None => server,
-    };
-    setup.state(TlsManagement { tls });
-    Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::split;
+    use crate::test_rig::{Rig, RigOptions};
+
+    #[test]
+    fn settings_that_no_cluster_link_uses_stop_nothing() {
+        let script = |listener: &str| {
+            format!(
+                "socket={listener}\nloadmodule \"tls_mgm.so\"\nmodparam(\"tls_mgm\", \"server_domain\", \"a\")\n\
+                 modparam(\"tls_mgm\", \"verify_cert\", \"[a]0\")\nroute {{ exit; }}\n"
+            )
+        };
+        Rig::script(&script("udp:127.0.3.1:5060"));
+        let refused = Rig::try_script(&script("bins:127.0.3.1:5556"), RigOptions::default()).err().unwrap_or_default();
+        assert!(refused.contains("verify_cert must be 1"), "{refused}");
+    }
 
     #[test]
     fn a_domain_stands_in_brackets_before_the_value() {
