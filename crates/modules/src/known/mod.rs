@@ -104,7 +104,9 @@ mod tests {
         assert!(super::has_param("dialog", "dlg_sharing_tag") && super::has_param("registrar", "pn_enable"));
         assert!(super::modules_with_function("uac_replace_to").contains(&"uac"));
         assert!(super::has_module("mi_xmlrpc_ng"));
-        assert!(super::is_gone("avpops") && super::is_gone("uri") && !super::is_gone("dialog") && !super::is_gone("none"));
+        assert!(
+            super::is_gone("avpops") && super::is_gone("uri") && !super::is_gone("dialog") && !super::is_gone("none")
+        );
         assert!(super::older_functions_of("uri").contains(&"db_check_from"));
     }
 }

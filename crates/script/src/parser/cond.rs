@@ -109,7 +109,9 @@ impl Parser<'_> {
             Kind::Word => {
                 let second = self.second();
                 let word = self.text(first);
-                if matches!(second.kind, Kind::Compare(_))
+                let is_length = word == "msg" && self.lexer.rest(first.end).starts_with(b":len");
+                if is_length
+                    || matches!(second.kind, Kind::Compare(_))
                     || word == "uri" && second.kind == Kind::Assign(AssignOp::Set)
                 {
                     return self.old_comparison(first, &word);

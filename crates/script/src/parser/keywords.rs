@@ -212,6 +212,7 @@ pub(super) fn variable_for(word: &str) -> Option<&'static str> {
         "proto" => "$socket_in(proto)",
         "af" => "$socket_in(af)",
         "retcode" => "$rc",
+        "msg" => "$ml",
         _ => return None,
     })
 }

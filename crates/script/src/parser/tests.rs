@@ -500,6 +500,7 @@ fn an_ipv6_address_to_compare_with_may_stand_in_brackets() {
 fn hints_name_what_was_meant() {
     for (text, message, hint) in [
         ("route{ if (uri==myself) exit; }", "`uri` is not a variable", "write `is_myself(\"$rd\")`"),
+        ("route{ if (msg:len > 2048) exit; }", "`msg` is not a variable", "write `$ml`"),
         ("route{ if (!uri =~ \"a\") exit; }", "`uri` is not a variable", "write `$ru`"),
         ("route{ if ($rd==myself) exit; }", "`myself` is no value to compare with", "write `is_myself(\"$rd\")`"),
         ("route{ if ($x) { break; } }", "`break` stands outside", "write `return;` to leave this route"),
