@@ -42,7 +42,12 @@ static PARAMS: &[ParamSpec] = &[
     param("hash_column_sha256", ParamType::Text, "ha1_sha256", "column with SHA-256 HA1"),
     param("hash_column_sha512t256", ParamType::Text, "ha1_sha512t256", "column with SHA-512-256 HA1"),
     param("calculate_ha1", ParamType::Int, "0", "1: password_column has the password; 0: the columns have HA1"),
-    param("use_domain", ParamType::Int, "1", "whether the domain selects the row, too; 0 for scripts of 2.4 and, where it can be seen, of 3.x"),
+    param(
+        "use_domain",
+        ParamType::Int,
+        "1",
+        "whether the domain selects the row, too; 0 for scripts of 2.4 and, where it can be seen, of 3.x",
+    ),
     param("load_credentials", ParamType::Text, "", "columns that go to AVPs on success: \"$avp(x)=col;col2\""),
     param(
         "skip_version_check",

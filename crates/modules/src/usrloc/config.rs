@@ -8,7 +8,11 @@ use tandem_script::surface::{ParamSpec, ParamType};
 use crate::core::table::{int, param, text};
 
 pub(super) const PARAMS: &[ParamSpec] = &[
-    int("use_domain", "1", "whether the domain is part of an address of record; 0 for scripts of 2.4 and, where it can be seen, of 3.x"),
+    int(
+        "use_domain",
+        "1",
+        "whether the domain is part of an address of record; 0 for scripts of 2.4 and, where it can be seen, of 3.x",
+    ),
     int("timer_interval", "60", "seconds between writes to the database in write-back mode"),
     int("hash_size", "9", "the table has 2^hash_size independently locked parts"),
     int("matching_mode", "0", "0: contacts match by URI; 1: by URI and Call-ID"),
