@@ -281,6 +281,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
     };
     let mut settings = Settings::from_globals(&globals, dialect);
     let script = Path::new(sources.name(FileId(0)));
+    settings.predates_v4_0 |= builder.modules().iter().any(|module| tandem_modules::known::is_gone(module.name));
     settings.script_dir = script.parent().map(Path::to_path_buf).unwrap_or_default();
     let surface = builder.surface().clone();
     let none = ParamValues::default();
@@ -464,11 +465,9 @@ fn apply_modparam(
 
 fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -> Diagnostic {
     let name = &param.name.node;
-    // What the parameters of a module were that 4.0 has no more is not known; nor is it an error with --permissive.
-    let is_older =
-        tandem_modules::known::is_older(module.name) || check::renamed_parameter(module.name, name).is_some();
-    let is_known = tandem_modules::known::has_param(module.name, name);
-    if is_known || is_older && options.permissive {
+    let advice = check::advice_on_parameter(module.name, name);
+    let is_known = tandem_modules::known::has_param(module.name, name) && advice.is_none();
+    if is_known || advice.is_some() && options.permissive {
         let text = format!("parameter '{name}' of module {} is known to OpenSIPS, not yet here", module.name);
         return if options.permissive {
             Diagnostic::warning("modparam-missing", param.name.span, text)
@@ -477,9 +476,8 @@ fn unknown_param(module: &ModuleDecl, param: &Modparam, options: &LoadOptions) -
         };
     }
     let text = format!("module {} has no parameter '{name}'", module.name);
-    if let Some(new) = check::renamed_parameter(module.name, name) {
-        let hint = format!("it was renamed: write `{new}`");
-        return Diagnostic::error("modparam-unknown", param.name.span, text).with_suggestion(hint);
+    if let Some(advice) = advice {
+        return Diagnostic::error("modparam-unknown", param.name.span, text).with_suggestion(advice);
     }
     let nearest = spelling::nearest(name, module.params.iter().map(|spec| spec.name));
     Diagnostic::error("modparam-unknown", param.name.span, text).with_nearest(nearest)

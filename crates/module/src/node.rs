@@ -2,7 +2,7 @@
 //! so a reference to it is `'static` and travels freely between threads.
 
 use std::any::{Any, TypeId};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -243,15 +243,20 @@ impl Node {
         let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
         let port = port.filter(|port| *port != 0);
         let Ok(host) = std::str::from_utf8(host) else { return false };
-        let ip = host.parse::<IpAddr>().ok();
-        let by_socket = self.sockets().iter().any(|socket| {
-            let bound = ip == Some(socket.addr.ip()) && port.is_none_or(|port| port == socket.addr.port());
-            let shown = socket.advertised.as_ref().is_some_and(|(shown, shown_port)| {
-                shown.eq_ignore_ascii_case(host) && port.is_none_or(|port| port == *shown_port)
-            });
-            bound || shown
-        });
+        let by_socket = self.sockets().iter().any(|socket| self.is_known_as(socket, host, port));
         by_socket || self.aliases.read().iter().any(|alias| alias.matches(host, port))
+    }
+
+    /// Whether a listener goes by that host and port: what it is bound to or what it advertises, which is the global
+    /// `advertised_address` and `advertised_port` when it has none of its own (OpenSIPS: grep_sock_info()).
+    pub fn is_known_as(&self, socket: &Socket, host: &str, port: Option<u16>) -> bool {
+        let (global_host, global_port) = &self.settings.advertised;
+        let own = socket.advertised.as_ref();
+        let shown_host = own.map(|(host, _)| host.as_str()).or(global_host.as_deref());
+        let shown_port = own.map(|(_, port)| *port).or(*global_port);
+        let is_host =
+            host.parse() == Ok(socket.addr.ip()) || shown_host.is_some_and(|shown| shown.eq_ignore_ascii_case(host));
+        is_host && port.is_none_or(|port| port == socket.addr.port() || Some(port) == shown_port)
     }
 
     /// Adds names that count as "myself".

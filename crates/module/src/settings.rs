@@ -41,10 +41,14 @@ pub struct Settings {
     pub accept_aliases: u8,
     /// `advertised_address` and `advertised_port`.
     pub advertised: (Option<String>, Option<u16>),
+    /// Protocols of the listeners as the script writes them, in its order.
+    pub protocols: Vec<String>,
     /// `db_default_url`.
     pub db_default_url: Option<String>,
     /// Whether the script is in the 2.4 dialect.
     pub is_v2_4: bool,
+    /// Whether the script is known to be older than 4.0, which changed defaults of some modules: 2.4, or 3.x by its words.
+    pub predates_v4_0: bool,
     /// Directory of the script: files that modules name without a full path are there. Empty for the working directory.
     pub script_dir: std::path::PathBuf,
 }
@@ -68,8 +72,10 @@ impl Default for Settings {
             is_multihomed: false,
             accept_aliases: 0,
             advertised: (None, None),
+            protocols: Vec::new(),
             db_default_url: None,
             is_v2_4: false,
+            predates_v4_0: false,
             script_dir: std::path::PathBuf::new(),
         }
     }
@@ -115,8 +121,10 @@ impl Settings {
             is_multihomed: globals.mhomed,
             accept_aliases: globals.tcp_accept_aliases,
             advertised: (globals.advertised_address.clone(), globals.advertised_port),
+            protocols: globals.sockets.iter().map(|socket| socket.node.proto.clone()).collect(),
             db_default_url: globals.db_default_url.clone(),
             is_v2_4: dialect == Dialect::V2_4,
+            predates_v4_0: globals.predates_v4_0,
             script_dir: std::path::PathBuf::new(),
         }
     }

@@ -15,7 +15,7 @@ pub(crate) mod visit;
 mod waits;
 mod warnings;
 
-pub use renames::renamed_parameter;
+pub use renames::advice_on_parameter;
 pub use silence::silence;
 
 use hashbrown::HashSet;

@@ -34,6 +34,8 @@ pub struct Globals {
     pub advertised_address: Option<String>,
     /// Port for Via and Record-Route.
     pub advertised_port: Option<u16>,
+    /// Whether the script is known to be older than 4.0: it is in the 2.4 dialect, or has a parameter that 4.0 has no more.
+    pub predates_v4_0: bool,
     /// Add reverse-DNS names of the sockets as aliases (2.4: default yes).
     pub auto_aliases: bool,
     /// Pick the outgoing interface by routing table.
@@ -145,6 +147,7 @@ impl Globals {
             scaling_profiles: Vec::new(),
             advertised_address: None,
             advertised_port: None,
+            predates_v4_0: is_old,
             auto_aliases: is_old,
             mhomed: false,
             udp_workers: 8,
@@ -217,10 +220,11 @@ fn set(globals: &mut Globals, global: &Global, notes: &mut Vec<Diagnostic>) -> R
     if let Some(instead) = spec.refused {
         let error =
             Diagnostic::error("obsolete-parameter", span, format!("the parameter `{name}` is gone since before 2.4"));
-        return Err(Box::new(error.with_suggestion(format!("use `{instead}`"))));
+        return Err(Box::new(error.with_suggestion(instead)));
     }
     match spec.since {
         Since::V2_4 => {
+            globals.predates_v4_0 = true;
             notes.push(Diagnostic::only(Dialect::V2_4, span, format!("the parameter `{name}` is gone in 4.0")))
         }
         Since::V4_0 => {

@@ -52,6 +52,8 @@ struct Loader<'a> {
 /// An include line.
 struct Include {
     path: String,
+    /// Written as `import_file`: 2.4 goes on without the file.
+    is_import: bool,
     /// Range of the quoted path in the file.
     start: usize,
     end: usize,
@@ -77,7 +79,7 @@ impl Loader<'_> {
                         start: (line_start + include.start) as u32,
                         end: (line_start + include.end) as u32,
                     };
-                    self.include(&include.path, span, path);
+                    self.include(&include, span, path);
                     piece_start = line_end;
                 }
                 None => state.advance(line),
@@ -89,7 +91,8 @@ impl Loader<'_> {
         self.stack.pop();
     }
 
-    fn include(&mut self, wanted: &str, span: Span, from: &Path) {
+    fn include(&mut self, include: &Include, span: Span, from: &Path) {
+        let wanted = include.path.as_str();
         self.count += 1;
         if wanted.len() > INCLUDE_PATH_MAX {
             return self.error(
@@ -123,6 +126,11 @@ impl Loader<'_> {
                 self.diagnostics.push(error);
             }
             Ok((file, path)) => self.splice(file, &path),
+            Err(error) if include.is_import && error.kind() == io::ErrorKind::NotFound => {
+                let text = format!("there is no file \"{wanted}\": the script goes on without it");
+                let note = "OpenSIPS 2.4 does so, 3.x and 4.0 refuse to start";
+                self.diagnostics.push(Diagnostic::warning("missing-import", span, text).with_note(note));
+            }
             Err(error) => {
                 self.error("missing-include", span, format!("cannot read the included file \"{wanted}\": {error}"))
             }
@@ -164,7 +172,7 @@ fn include_line(line: &[u8]) -> Option<Include> {
     }
     let len = line.get(open + 1..)?.iter().position(|byte| *byte == quote)?;
     let path = String::from_utf8_lossy(line.get(open + 1..open + 1 + len)?).into_owned();
-    Some(Include { path, start: open, end: open + len + 2 })
+    Some(Include { path, is_import: *word == WORDS[1], start: open, end: open + len + 2 })
 }
 
 #[cfg(test)]

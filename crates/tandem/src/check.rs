@@ -13,6 +13,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let options = LoadOptions {
         dialect: args.dialect.map(Into::into),
         permissive: args.permissive,
+        preprocessor: args.preprocessor.clone(),
         warnings: true,
         ..LoadOptions::default()
     };

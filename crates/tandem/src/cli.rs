@@ -218,6 +218,9 @@ pub(crate) struct CheckArgs {
     /// Missing functions and modules are warnings.
     #[arg(long)]
     pub(crate) permissive: bool,
+    /// Pipe the script through this command first (m4, for example).
+    #[arg(short = 'p', value_name = "COMMAND")]
+    pub(crate) preprocessor: Option<String>,
     /// Exit with 1 on warnings, too (for CI).
     #[arg(long, alias = "strict")]
     pub(crate) deny_warnings: bool,

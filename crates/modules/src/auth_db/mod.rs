@@ -42,7 +42,12 @@ static PARAMS: &[ParamSpec] = &[
     param("hash_column_sha256", ParamType::Text, "ha1_sha256", "column with SHA-256 HA1"),
     param("hash_column_sha512t256", ParamType::Text, "ha1_sha512t256", "column with SHA-512-256 HA1"),
     param("calculate_ha1", ParamType::Int, "0", "1: password_column has the password; 0: the columns have HA1"),
-    param("use_domain", ParamType::Int, "1", "whether the domain selects the row, too (2.4: 0)"),
+    param(
+        "use_domain",
+        ParamType::Int,
+        "1",
+        "whether the domain selects the row, too; 0 for scripts of 2.4 and, where it can be seen, of 3.x",
+    ),
     param("load_credentials", ParamType::Text, "", "columns that go to AVPs on success: \"$avp(x)=col;col2\""),
     param(
         "skip_version_check",
@@ -144,7 +149,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         sha256_column: params.text_or("hash_column_sha256", "ha1_sha256"),
         sha512_column: params.text_or("hash_column_sha512t256", "ha1_sha512t256"),
         has_passwords: params.int("calculate_ha1", 0) != 0,
-        uses_domain: params.int("use_domain", i32::from(!is_v2_4)) != 0,
+        uses_domain: params.int("use_domain", i32::from(!setup.settings.predates_v4_0)) != 0,
         loads,
         checks_version: params.int("skip_version_check", 0) == 0,
         uri_user_column: params.text_or("uri_user_column", "username"),

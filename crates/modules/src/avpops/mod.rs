@@ -152,4 +152,11 @@ static FUNCTIONS: &[Function] = &[
         "puts a value at a place, behind all others when the place is beyond",
         operations::insert,
     ),
+    function(
+        "avp_shuffle",
+        &[arg("name", Raw)],
+        Routes::ANY,
+        "puts the values in random order; false when there are none",
+        operations::shuffle,
+    ),
 ];

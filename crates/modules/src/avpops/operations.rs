@@ -9,6 +9,7 @@ use tandem_script::value::{Text, Value, int_text};
 use tandem_script::vm::Arg;
 
 use super::arguments::{avp, flagged, number, refuse, value, variable};
+use crate::cfgutils::shuffle_avps;
 use crate::core::table::done;
 
 fn values(avps: &AvpList, name: AvpName, is_all: bool) -> Vec<Value> {
@@ -63,6 +64,14 @@ pub(super) fn delete(context: &mut Context, args: &[Arg]) -> Called {
         context.avps.remove(name, 0);
     }
     done(is_there)
+}
+
+/// `avp_shuffle(name)` (3.x).
+pub(super) fn shuffle(context: &mut Context, args: &[Arg]) -> Called {
+    let Some(text) = arg_text(args, 0) else { return done(false) };
+    let Some(name) = avp(context, text.trim_ascii()) else { return refuse(context, "avp_shuffle", text) };
+    shuffle_avps(context, name);
+    done(context.avps.value(name, 0).is_some())
 }
 
 /// `avp_copy(old, new[/flags])`. With `g` the newest value is copied first, so that it ends below the others.

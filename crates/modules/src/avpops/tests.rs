@@ -56,10 +56,17 @@ fn avps_are_tested_copied_and_deleted() {
         avp_delete("$avp(m)/g");
         avp_delete("$avp(m)");
         xlog("L_ERR", "$retcode $avp(m)\n");
+        $avp(s) = "1";
+        $avp(s) = "2";
+        if (avp_shuffle("$avp(s)")) $var(sum) = $(avp(s)[0]{s.int}) + $(avp(s)[1]{s.int});
+        if (!avp_shuffle("$avp(missing)")) xlog("L_ERR", "sum $var(sum)\n");
         avp_delete("*");
         xlog("L_ERR", "$avp(t)$avp(n)\n");"#,
     );
-    assert_eq!(logs, ["t set", "t text", "n number", "1, 2 <null>", "i number 1", "2", "-1 <null>", "<null><null>"]);
+    assert_eq!(
+        logs,
+        ["t set", "t text", "n number", "1, 2 <null>", "i number 1", "2", "-1 <null>", "sum 3", "<null><null>"]
+    );
 }
 
 #[test]

@@ -48,6 +48,7 @@ static PARAMS: &[ParamSpec] = &[
     int("lazy_connect", "0", "1: connect at the first query and not at start"),
     int("use_tls", "0", "1: URLs with ?tls_domain=name use TLS, by that client_domain of module tls_mgm"),
     int("redis_keepalive", "10", "seconds of silence before TCP probes; 0 without"),
+    int("enable_raw_query_quoting", "1", "3.1 and 3.2, accepted: quotes in raw queries always keep words together"),
     text("ftsearch_index_name", "idx:usrloc", "accepted, no effect: contacts are not kept in RedisJSON"),
     text("ftsearch_json_prefix", "usrloc:", "accepted, no effect: contacts are not kept in RedisJSON"),
     int("ftsearch_max_results", "10000", "accepted, no effect: contacts are not kept in RedisJSON"),
@@ -145,7 +146,7 @@ fn options_of(node: NodeRef, own: &CachedbRedis, url: &RedisUrl) -> Result<Redis
     let known = node.state::<TlsManagement>().ok_or("tls_domain needs certificates: loadmodule \"tls_mgm.so\"")?;
     let tls = known.client(name).ok_or_else(|| {
         format!("there is no such client_domain: modparam(\"tls_mgm\", \"client_domain\", \"{name}\")")
-    })?;
+    })??;
     Ok(RedisOptions { tls: Some(tls.client()), ..own.options.clone() })
 }
 

@@ -11,6 +11,7 @@ use tandem_module::declare::{SetupError, arg_int, arg_var};
 use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
 use tandem_module::node::NodeRef;
 use tandem_module::run::Pending;
+use tandem_script::avp::AvpName;
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::{Arg, LogLevel};
 
@@ -141,13 +142,18 @@ pub(super) fn accurate_time(context: &mut Context, args: &[Arg]) -> Called {
 
 pub(super) fn shuffle(context: &mut Context, args: &[Arg]) -> Called {
     let Some(name) = arg_var(args, 0).and_then(|var| var.avp_name()) else { return done(false) };
+    shuffle_avps(context, name);
+    done(true)
+}
+
+/// Puts the values of an AVP in random order.
+pub(crate) fn shuffle_avps(context: &mut Context, name: AvpName) {
     let mut all: Vec<Value> = context.avps.values(name).cloned().collect();
     all.shuffle(&mut rand::rng());
     context.avps.remove_all(name);
     for value in all {
         context.avps.push(name, value);
     }
-    done(true)
 }
 
 pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {

@@ -7,6 +7,7 @@ mod tests;
 pub(crate) mod time_rec;
 mod variables;
 
+pub(crate) use functions::shuffle_avps;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tandem_module::ModuleDecl;

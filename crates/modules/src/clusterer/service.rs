@@ -424,9 +424,9 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     clusterer.security.set_node(node);
     if node.has_module("proto_bins")
-        && let Some(certificates) = node.state::<crate::tls_mgm::TlsManagement>()
+        && let Some(links) = node.state::<crate::tls_mgm::TlsManagement>().and_then(|all| all.mutual())
     {
-        clusterer.security.set_tls(certificates.mutual().clone());
+        clusterer.security.set_tls(links.clone());
     }
     if clusterer.security.is_protected() {
         node.set_link_layer(Arc::new(security::Layer(clusterer.security.clone())));

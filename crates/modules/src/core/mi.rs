@@ -123,7 +123,7 @@ fn now(node: NodeRef, name: &str, request: &MiRequest) -> MiResult {
         "help" => help(node, request),
         "ps" => Ok(processes(node)),
         "log_level" => level(node, request, "Log level", true),
-        "xlog_level" => level(node, request, "xLog level", false),
+        "xlog_level" => level(node, request, "xLog Level", false),
         "events_list" => Ok(events(node)),
         "event_subscribe" => subscriptions::subscribe(node, request),
         "subscribers_list" => subscriptions::subscribers(node, request),
@@ -275,9 +275,12 @@ fn level(node: NodeRef, request: &MiRequest, shown: &str, is_log: bool) -> MiRes
     if let Some(wanted) = request.int_opt("level")? {
         let wanted = i32::try_from(wanted).map_err(|_| MiError::bad("level"))?;
         level.store(wanted.clamp(-3, 4), Ordering::Relaxed);
-        // Without a process it is that of all.
-        let scope = if is_log && request.param("pid").is_none() { "global " } else { "" };
-        return Ok(json!({ format!("New {scope}{}", shown.to_lowercase()): level.load(Ordering::Relaxed) }));
+        let name = match (is_log, request.int_opt("pid")?) {
+            (true, None) => "New global log level",
+            (true, Some(_)) => "New log level",
+            (false, _) => "New xLog level",
+        };
+        return Ok(json!({ name: level.load(Ordering::Relaxed) }));
     }
     if is_log {
         let count = node.workers().map_or(0, |workers| workers.count());

@@ -65,8 +65,11 @@ fn event_parameters_reach_the_event_route_by_number_and_name() {
 #[test]
 fn management_tells_levels_commands_and_unknown_statistics() {
     let rig = Rig::script("log_level=3\nroute { exit; }");
-    assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog level": 2 }));
-    rig.mi("log_level", MiParams::Positional(vec![json!(4)])).unwrap();
+    assert_eq!(rig.mi("xlog_level", MiParams::None).unwrap(), json!({ "xLog Level": 2 }));
+    assert_eq!(rig.mi("xlog_level", MiParams::Positional(vec![json!(1)])).unwrap(), json!({ "New xLog level": 1 }));
+    let level = |params| rig.mi("log_level", MiParams::Positional(params)).unwrap();
+    assert_eq!(level(vec![json!(4)]), json!({ "New global log level": 4 }));
+    assert_eq!(level(vec![json!(4), json!(std::process::id())]), json!({ "New log level": 4 }));
     assert_eq!(rig.node.settings.log_level.load(std::sync::atomic::Ordering::Relaxed), 4);
     let all = rig.mi("which", MiParams::None).unwrap();
     for name in ["ps", "get_statistics", "statistics:get"] {

@@ -43,6 +43,7 @@ static PARAMS: &[ParamSpec] = &[
     text("domain_col", "domain", "column with the domain"),
     text("attrs_col", "attrs", "column with the attributes"),
     text("subdomain_col", "accept_subdomain", "column that is positive when names below the domain are ours, too"),
+    text("accept_subdomain_col", "accept_subdomain", "the same; subdomain_col goes first"),
 ];
 
 const WHERE_ASKED: Routes = Routes::REQUEST.or(Routes::FAILURE).or(Routes::BRANCH);
@@ -104,7 +105,9 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         table: params.text_or("domain_table", "domain"),
         domain_column: params.text_or("domain_col", "domain"),
         attrs_column: params.text_or("attrs_col", "attrs"),
-        subdomain_column: params.text_or("subdomain_col", "accept_subdomain"),
+        subdomain_column: params
+            .text("subdomain_col")
+            .unwrap_or_else(|| params.text_or("accept_subdomain_col", "accept_subdomain")),
         db: OnceLock::new(),
         has_subdomains: AtomicBool::new(false),
         cache: ArcSwapOption::empty(),

@@ -1,4 +1,4 @@
-//! What OpenSIPS 4.0 has: names of modules, parameters, functions and commands, as plain data, so that what is missing here
+//! What OpenSIPS has: names of modules, parameters, functions and commands, as plain data, so that what is missing here
 //! is reported as missing and not as unknown. No behaviour.
 
 use std::sync::OnceLock;
@@ -9,42 +9,8 @@ const TABLE: &str = include_str!("opensips-4.0.tsv");
 /// Module, tab, its variables.
 const VARIABLES: &str = include_str!("variables-4.0.tsv");
 
-/// Modules of older versions that scripts still load.
-const OLDER: &[&str] = &[
-    "avpops",
-    "event_route",
-    "uri",
-    "siptrace",
-    "mi_json",
-    "seas",
-    "sms",
-    "event_jsonrpc",
-    "mi_xmlrpc_ng",
-    "xmpp",
-    "textops",
-    "event_routing",
-    "memcached",
-    "db_cachedb",
-    "cachedb_cassandra",
-    "mi_xmlrpc",
-    "sip_i",
-    "lua",
-    "python",
-    "sst",
-];
-
-/// Functions that releases before 4.0 have, by module.
-const OLDER_FUNCTIONS: &[(&str, &[&str])] = &[
-    ("uri", &["db_check_to", "db_check_from", "db_does_uri_exist", "db_get_auth_id", "aaa_does_uri_exist", "is_user"]),
-    ("exec", &["exec_msg", "exec_avp", "exec_dset", "exec_getenv"]),
-    ("siptrace", &["sip_trace", "trace_dialog"]),
-    ("load_balancer", &["load_balance", "lb_next_dst", "lb_disable"]),
-    ("carrierroute", &["cr_route", "cr_user_carrier", "cr_next_domain"]),
-    ("registrar", &["registered"]),
-    ("acc", &["acc_rad_request"]),
-    ("seas", &["as_relay_t"]),
-    ("rtpproxy", &["unforce_rtp_proxy", "force_rtp_proxy", "engage_rtp_proxy"]),
-];
+/// Module, tab, parameters, tab, functions.
+const OTHER: &str = include_str!("opensips-other.tsv");
 
 /// What is known of one module.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +31,16 @@ pub fn modules() -> &'static [KnownModule] {
     ALL.get_or_init(|| TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(parse_line).collect())
 }
 
+/// What releases from 2.4 on have, and the documentation of 4.0 does not name, in order of module.
+fn others() -> &'static [KnownModule] {
+    static ALL: OnceLock<Vec<KnownModule>> = OnceLock::new();
+    ALL.get_or_init(|| OTHER.lines().filter(|line| !line.starts_with('#')).filter_map(parse_line).collect())
+}
+
+fn other(name: &str) -> Option<&'static KnownModule> {
+    others().iter().find(|module| module.name == name)
+}
+
 fn parse_line(line: &'static str) -> Option<KnownModule> {
     let mut fields = line.split('\t');
     let name = fields.next().filter(|name| !name.is_empty())?;
@@ -82,14 +58,9 @@ pub fn module(name: &str) -> Option<&'static KnownModule> {
     by_name().get(name).copied()
 }
 
-/// Functions that a module of that name has in releases before 4.0 and no more.
+/// Functions that a module of that name has in some release and that 4.0 does not name.
 pub fn older_functions_of(module: &str) -> &'static [&'static str] {
-    OLDER_FUNCTIONS.iter().find(|(name, _)| *name == module).map_or(&[], |(_, functions)| functions)
-}
-
-/// Whether OpenSIPS 4.0 has no such module, but older releases have: its parameters are not known here.
-pub fn is_older(name: &str) -> bool {
-    OLDER.contains(&name) && !by_name().contains_key(name)
+    other(module).map_or(&[], |module| &module.functions)
 }
 
 /// The variables that a module of that name has in OpenSIPS 4.0.
@@ -100,17 +71,24 @@ pub fn variables_of(module: &str) -> impl Iterator<Item = &'static str> {
 
 /// Whether OpenSIPS has or had such a module.
 pub fn has_module(name: &str) -> bool {
-    by_name().contains_key(name) || OLDER.contains(&name)
+    by_name().contains_key(name) || other(name).is_some()
 }
 
-/// Whether the module has such a parameter there.
+/// Whether releases before 4.0 have a module of that name and 4.0 has not.
+pub fn is_gone(name: &str) -> bool {
+    other(name).is_some() && module(name).is_none()
+}
+
+/// Whether the module has such a parameter in some release.
 pub fn has_param(module: &str, param: &str) -> bool {
-    by_name().get(module).is_some_and(|module| module.params.contains(&param))
+    let releases = [self::module(module), other(module)];
+    releases.into_iter().flatten().any(|module| module.params.contains(&param))
 }
 
-/// The modules that have a function of that name there.
+/// The modules that have a function of that name in some release.
 pub fn modules_with_function(function: &str) -> Vec<&'static str> {
-    modules().iter().filter(|module| module.functions.contains(&function)).map(|module| module.name).collect()
+    let all = modules().iter().chain(others());
+    all.filter(|module| module.functions.contains(&function)).map(|module| module.name).collect()
 }
 
 #[cfg(test)]
@@ -123,7 +101,12 @@ mod tests {
         assert!(!super::has_module("no_such_module"));
         assert!(super::variables_of("rtpengine").any(|name| name == "rtpquery"));
         assert_eq!(super::variables_of("maxfwd").count(), 0);
-        assert!(super::is_older("uri") && !super::is_older("tm"));
+        assert!(super::has_param("dialog", "dlg_sharing_tag") && super::has_param("registrar", "pn_enable"));
+        assert!(super::modules_with_function("uac_replace_to").contains(&"uac"));
+        assert!(super::has_module("mi_xmlrpc_ng"));
+        assert!(
+            super::is_gone("avpops") && super::is_gone("uri") && !super::is_gone("dialog") && !super::is_gone("none")
+        );
         assert!(super::older_functions_of("uri").contains(&"db_check_from"));
     }
 }

@@ -26,12 +26,14 @@ static PARAMS: &[ParamSpec] = &[
     param("root", ParamType::Text, "mi", "path of the interface"),
     param("mi_http_root", ParamType::Text, "mi", "2.4 name of root"),
     param("mi_http_method", ParamType::Int, "0", "accepted, no effect: requests come by POST"),
+    param("pretty_printing", ParamType::Int, "0", "1: JSON over several lines"),
     param("trace_destination", ParamType::Text, "", "accepted, no effect: commands are not traced"),
     param("trace_bwlist", ParamType::Text, "", "accepted, no effect: commands are not traced"),
 ];
 
 struct MiHttp {
     root: String,
+    is_pretty: bool,
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
@@ -41,7 +43,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
     if name.is_empty() || name.contains('/') {
         return Err(SetupError::param("root", format!("'{root}' is no path of one segment")));
     }
-    setup.state(MiHttp { root: name.to_owned() });
+    setup.state(MiHttp { root: name.to_owned(), is_pretty: params.int("pretty_printing", 0) != 0 });
     Ok(())
 }
 
@@ -50,7 +52,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(httpd) = node.state::<Httpd>() else {
         return Err(SetupError::new("module httpd is needed: loadmodule \"httpd.so\""));
     };
-    let rpc = Arc::new(JsonRpc::with_limits(node.mi.clone(), JsonRpcLimits::default()));
+    let rpc = Arc::new(JsonRpc::with_limits(node.mi.clone(), JsonRpcLimits::default()).pretty(own.is_pretty));
     if httpd.routes.add(&own.root, "mi_http", tandem_admin::http::mi_handler(rpc)) {
         return Ok(());
     }

@@ -157,6 +157,19 @@ fn an_old_cseq_is_refused_and_a_repeated_request_answered_again() {
 }
 
 #[test]
+fn a_script_of_3_x_keeps_the_default_of_its_release_for_domains() {
+    // `log_facility` is gone in 4.0, which made use_domain 1.
+    for (globals, status) in [("", "404"), ("log_facility=LOG_LOCAL0\n", "200")] {
+        let route = "if (is_method(\"REGISTER\")) { save(\"location\"); exit; } \
+                     if (lookup(\"location\")) sl_send_reply(200, \"here\"); else sl_send_reply(404, \"not here\");";
+        let rig = Rig::script_in(Dialect::V4_0, &format!("{globals}{}", script("", route)));
+        answer(&rig, register("alice", "a", 1, &[&contact("sip:alice@10.0.0.1")]));
+        let reply = answer(&rig, request("OPTIONS", "sip:alice@other.example.org"));
+        assert!(reply.starts_with(&format!("SIP/2.0 {status}")), "{globals}{reply}");
+    }
+}
+
+#[test]
 fn what_cannot_be_parsed_is_refused_and_stores_nothing() {
     let rig = saving("modparam(\"usrloc\", \"use_domain\", 0)");
     for bad in

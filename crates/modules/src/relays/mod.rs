@@ -140,7 +140,8 @@ impl Relays {
             socket_column: params.text_or(names.socket_column.0, names.socket_column.1),
             set_column: params.text_or(names.set_column.0, names.set_column.1),
         });
-        let text = params.text_or(names.timeout, "1");
+        // The old name is only in the table of rtpproxy.
+        let text = params.text(names.timeout).unwrap_or_else(|| params.int("rtpproxy_tout", 1).to_string());
         let timeout = text.trim().parse::<f64>().ok().filter(|secs| (0.01..=60.0).contains(secs));
         let timeout = timeout
             .ok_or_else(|| SetupError::param(names.timeout, format!("'{text}' is no time from 0.01 to 60 seconds")))?;

@@ -181,13 +181,11 @@ fn choose_socket(context: &mut Context, host: &[u8], port: Option<u16>, transpor
     let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
     let Ok(host) = std::str::from_utf8(host) else { return };
     let proto = transport.map_or("udp", |transport| std::str::from_utf8(transport).unwrap_or("udp"));
-    let found = context.node.sockets().iter().find(|socket| {
-        let port_of = |own: u16| port.unwrap_or(5060) == own;
-        let is_bound = host.parse() == Ok(socket.addr.ip()) && port_of(socket.addr.port());
-        let is_shown =
-            socket.advertised.as_ref().is_some_and(|(shown, own)| shown.eq_ignore_ascii_case(host) && port_of(*own));
-        socket.proto.name().eq_ignore_ascii_case(proto) && (is_bound || is_shown)
-    });
+    let port = Some(port.unwrap_or(5060));
+    let found =
+        context.node.sockets().iter().find(|socket| {
+            socket.proto.name().eq_ignore_ascii_case(proto) && context.node.is_known_as(socket, host, port)
+        });
     match found {
         Some(socket) => context.edits.target.socket = Some(socket.id),
         None => context.log(LogLevel::Warning, "loose_route(): no listener fits the second of a double Route"),

@@ -34,6 +34,18 @@ fn our_route_is_taken_off_and_the_next_one_is_the_next_hop() {
 }
 
 #[test]
+fn the_address_that_all_listeners_advertise_is_ours() {
+    let rig = Rig::script(&format!(
+        "socket=udp:127.0.3.1:5071\nadvertised_address=\"sip.example.net\"\nadvertised_port=5080\nloadmodule \"rr.so\"\n\
+         route {{ if (is_myself(\"SIP.example.net\", 5071)) xlog(\"myself\"); if (is_myself(\"sip.example.net\", 5999)) xlog(\"no\"); {ROUTE} }}"
+    ));
+    let headers = "Route: <sip:sip.example.net:5080;lr;ftag=fa>\r\nRoute: <sip:10.0.0.2;lr>\r\n";
+    let sent = rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", headers));
+    assert_eq!(rig.xlogs(), ["myself", "1 du=sip:10.0.0.2;lr ru=sip:b@10.0.0.9 p=lr;ftag=fa"]);
+    assert!(!sent[0].text().contains("sip.example.net:5080;lr;ftag"), "{}", sent[0].text());
+}
+
+#[test]
 fn the_last_route_of_ours_takes_the_whole_line_away() {
     let rig = rig(ROUTE);
     let sent = rig.receive(request("BYE sip:b@10.0.0.9", ";tag=tb", "Route: <sip:127.0.3.1:5071;lr;ftag=fa>\r\n"));

@@ -41,6 +41,7 @@ static PARAMS: &[ParamSpec] = &[
     list_param("rtpproxy_sock", ParamType::Text, "relays: \"[set ==] udp:host:port[|advertised][=weight] ...\""),
     int("rtpproxy_disable_tout", "60", "seconds a relay that did not answer is left alone"),
     text("rtpproxy_timeout", "1", "seconds to wait for an answer, such as 0.2"),
+    int("rtpproxy_tout", "1", "name of rtpproxy_timeout in old scripts, whole seconds"),
     int("rtpproxy_autobridge", "0", "1: the relay picks its interface by the address of the next hop"),
     int("rtpproxy_retr", "5", "repetitions of a request without answer"),
     int("default_set", "0", "set of relays when none is named"),

@@ -31,19 +31,24 @@ const PARAMS: &[ParamSpec] = &[
 /// State of the module.
 #[derive(Debug)]
 pub struct TlsManagement {
-    tls: Tls,
-    clients: Vec<(String, Tls)>,
+    /// For cluster links, when there is a listener for them.
+    links: Option<Tls>,
+    /// The client domains; what cannot be used is told to those who want it.
+    clients: Vec<(String, Result<Tls, String>)>,
 }
 
 impl TlsManagement {
     /// The settings for links on which both ends show certificates.
-    pub fn mutual(&self) -> &Tls {
-        &self.tls
+    pub fn mutual(&self) -> Option<&Tls> {
+        self.links.as_ref()
     }
 
     /// The settings of a client domain.
-    pub fn client(&self, domain: &str) -> Option<&Tls> {
-        self.clients.iter().find(|(name, _)| name == domain).map(|(_, tls)| tls)
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn client(&self, domain: &str) -> Option<Result<&Tls, &str>> {
+        self.clients.iter().find(|(name, _)| name == domain).map(|(_, tls)| tls.as_ref().map_err(String::as_str))
     }
 }
 
@@ -102,29 +107,53 @@ fn load(params: &ParamValues, domain: Option<&str>) -> Result<Tls, SetupError> {
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let params = setup.params;
+    let clients: Vec<(String, Result<Tls, SetupError>)> = domains(setup.params, "client_domain")
+        .into_iter()
+        .map(|name| {
+            let tls = load(setup.params, Some(&name));
+            (name, tls)
+        })
+        .collect();
+    // Settings for SIP over TLS are no reason to stop a node that has no cluster links over TLS.
+    let has_links = setup.settings.protocols.iter().any(|proto| proto == "bins");
+    let links = if has_links { Some(links(setup.params, clients.first())?) } else { None };
+    let clients = clients.into_iter().map(|(name, tls)| (name, tls.map_err(|error| error.message))).collect();
+    setup.state(TlsManagement { links, clients });
+    Ok(())
+}
+
+/// The settings for cluster links.
+fn links(params: &ParamValues, client: Option<&(String, Result<Tls, SetupError>)>) -> Result<Tls, SetupError> {
     let servers = domains(params, "server_domain");
     if servers.len() > 1 {
         let text = format!("only one server_domain is served; there are {}", servers.join(", "));
         return Err(SetupError::param("server_domain", text));
     }
-    let mut clients = Vec::new();
-    for name in domains(params, "client_domain") {
-        let tls = load(params, Some(&name))?;
-        clients.push((name, tls));
+    let client = client.map(|(_, tls)| tls.clone()).transpose()?;
+    match (servers.first(), client) {
+        (Some(server), Some(client)) => Ok(load(params, Some(server))?.with_client_of(&client)),
+        (None, Some(client)) => Ok(client),
+        (server, None) => load(params, server.map(String::as_str)),
     }
-    let tls = match (servers.first(), clients.first()) {
-        (Some(server), Some((_, client))) => load(params, Some(server))?.with_client_of(client),
-        (None, Some((_, client))) => client.clone(),
-        (server, None) => load(params, server.map(String::as_str))?,
-    };
-    setup.state(TlsManagement { tls, clients });
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::split;
+    use crate::test_rig::{Rig, RigOptions};
+
+    #[test]
+    fn settings_that_no_cluster_link_uses_stop_nothing() {
+        let script = |listener: &str| {
+            format!(
+                "socket={listener}\nloadmodule \"tls_mgm.so\"\nmodparam(\"tls_mgm\", \"server_domain\", \"a\")\n\
+                 modparam(\"tls_mgm\", \"verify_cert\", \"[a]0\")\nroute {{ exit; }}\n"
+            )
+        };
+        Rig::script(&script("udp:127.0.3.1:5060"));
+        let refused = Rig::try_script(&script("bins:127.0.3.1:5556"), RigOptions::default()).err().unwrap_or_default();
+        assert!(refused.contains("verify_cert must be 1"), "{refused}");
+    }
 
     #[test]
     fn a_domain_stands_in_brackets_before_the_value() {

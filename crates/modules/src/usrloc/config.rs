@@ -8,7 +8,11 @@ use tandem_script::surface::{ParamSpec, ParamType};
 use crate::core::table::{int, param, text};
 
 pub(super) const PARAMS: &[ParamSpec] = &[
-    int("use_domain", "1", "whether the domain is part of an address of record; 0 in the 2.4 dialect"),
+    int(
+        "use_domain",
+        "1",
+        "whether the domain is part of an address of record; 0 for scripts of 2.4 and, where it can be seen, of 3.x",
+    ),
     int("timer_interval", "60", "seconds between writes to the database in write-back mode"),
     int("hash_size", "9", "the table has 2^hash_size independently locked parts"),
     int("matching_mode", "0", "0: contacts match by URI; 1: by URI and Call-ID"),
@@ -140,7 +144,7 @@ impl Config {
         if write_mode != WriteMode::None && db_url.is_none() {
             return Err(SetupError::param("db_url", "the location table is to be kept in a database: set db_url"));
         }
-        let use_domain_default = i32::from(!settings.is_v2_4);
+        let use_domain_default = i32::from(!settings.predates_v4_0);
         Ok(Config {
             use_domain: params.int("use_domain", use_domain_default) != 0,
             desc_time_order: params.int("desc_time_order", 0) != 0,

@@ -2,6 +2,24 @@
 
 /// Old function, and what to write now.
 const FUNCTIONS: &[(&str, &str)] = &[
+    ("is_user_in", "write `db_is_user_in(source, group)`"),
+    ("get_user_group", "write `db_get_user_group(uri, $avp(group))`"),
+    ("check_from", "write `db_check_from()`, in 4.0 `db_is_from_authorized(table)` of module auth_db"),
+    ("check_to", "write `db_check_to()`, in 4.0 `db_is_to_authorized(table)` of module auth_db"),
+    ("does_uri_exist", "write `db_does_uri_exist(uri, table)` of module auth_db"),
+    ("get_auth_id", "write `db_get_auth_id(...)` of module auth_db"),
+    ("allow_trusted", "write `check_source_address(group)`"),
+    ("allow_address", "write `check_address(group, ip, port, proto)`"),
+    ("allow_source_address", "write `check_source_address(group)`"),
+    ("load_gws", "write `do_routing(group)` of module drouting"),
+    ("next_gw", "write `use_next_gw()` of module drouting"),
+    ("from_gw", "write `is_from_gw()` of module drouting"),
+    ("setsflag", "write `setflag(NAME)`"),
+    ("resetsflag", "write `resetflag(NAME)`"),
+    ("issflagset", "write `isflagset(NAME)`"),
+    ("send_tcp", "write `send(\"tcp:host:port\")`"),
+    ("setdebug", "write `$log_level = 3;`"),
+    ("xdbg", "write `xlog(\"L_DBG\", \"text\")`"),
     ("sl_reply", "write `sl_send_reply(code, reason)` or `send_reply(code, reason)`"),
     ("t_send_reply", "write `t_reply(code, reason)`"),
     ("exec_dset", "write `exec(command, , $var(out))` and set `$ru` from the output"),
@@ -81,11 +99,42 @@ const PARAMETERS: &[(&str, &str, &str)] = &[
     ("acc", "aaa_extra", "extra_fields"),
     ("acc", "evi_extra", "extra_fields"),
     ("acc", "multi_leg_info", "leg_fields"),
-    ("acc", "db_missed_flag", "do_accounting()"),
-    ("acc", "db_flag", "do_accounting()"),
-    ("acc", "log_flag", "do_accounting()"),
+    ("acc", "multi_leg_enabled", "leg_fields"),
+    ("permissions", "trusted_table", "address_table"),
+    ("permissions", "source_col", "ip_col"),
     ("tm", "fr_timer", "fr_timeout"),
     ("tm", "fr_inv_timer", "fr_inv_timeout"),
+];
+
+/// Module, old parameter, what to do instead.
+const GONE_PARAMETERS: &[(&str, &str, &str)] = &[
+    ("acc", "log_flag", "call `do_accounting(\"log\");` where the flag is set"),
+    ("acc", "log_missed_flag", "call `do_accounting(\"log\", \"missed\");` where the flag is set"),
+    ("acc", "db_flag", "call `do_accounting(\"db\");` where the flag is set"),
+    ("acc", "db_missed_flag", "call `do_accounting(\"db\", \"missed\");` where the flag is set"),
+    ("acc", "evi_flag", "call `do_accounting(\"evi\");` where the flag is set"),
+    ("acc", "evi_missed_flag", "call `do_accounting(\"evi\", \"missed\");` where the flag is set"),
+    ("acc", "aaa_flag", "call `do_accounting(\"aaa\");` where the flag is set"),
+    ("acc", "aaa_missed_flag", "call `do_accounting(\"aaa\", \"missed\");` where the flag is set"),
+    ("acc", "cdr_flag", "call `do_accounting(\"log\", \"cdr\");` where the flag is set"),
+    ("acc", "failed_transaction_flag", "call `do_accounting(\"log\", \"failed\");` where the flag is set"),
+    ("tm", "fr_timer_avp", "assign `$T_fr_timeout` in the route"),
+    ("tm", "fr_inv_timer_avp", "assign `$T_fr_inv_timeout` in the route"),
+    ("registrar", "use_domain", "set `use_domain` at module usrloc"),
+    ("registrar", "method_filtering", "give `lookup()` the flag `m`"),
+    ("registrar", "path_mode", "give `save()` the flag `p0`, `p1` or `p2`"),
+    ("registrar", "path_use_received", "give `save()` the flag `v`"),
+    ("alias_db", "use_domain", "give `alias_db_lookup()` the flag `d` to leave the domain out"),
+    ("nathelper", "rtpproxy_sock", "load module rtpproxy and set it there"),
+    ("nathelper", "rtpproxy_disable_tout", "load module rtpproxy and set it there"),
+    ("nathelper", "rtpproxy_tout", "load module rtpproxy and set it there"),
+    ("nathelper", "rtpproxy_retr", "load module rtpproxy and set it there"),
+    ("nathelper", "force_socket", "set `natping_socket`"),
+    ("db_mysql", "ping_interval", "remove the line: a lost connection is made anew"),
+    ("db_mysql", "auto_reconnect", "remove the line: a lost connection is made anew"),
+    ("presence_xml", "db_url", "remove the line: rules are read by module xcap, which has its own `db_url`"),
+    ("presence_xml", "integrated_xcap_server", "set it at module xcap"),
+    ("permissions", "db_mode", "remove the line: addresses are kept in memory"),
 ];
 
 /// What took the place of a function of an older release.
@@ -93,7 +142,11 @@ pub(super) fn renamed_function(name: &str) -> Option<&'static str> {
     FUNCTIONS.iter().find(|(old, _)| *old == name).map(|(_, hint)| *hint)
 }
 
-/// The present name of a module parameter of an older release.
-pub fn renamed_parameter(module: &str, name: &str) -> Option<&'static str> {
-    PARAMETERS.iter().find(|(of, old, _)| *of == module && *old == name).map(|(_, _, new)| *new)
+/// What to do about a module parameter of an older release.
+pub fn advice_on_parameter(module: &str, name: &str) -> Option<String> {
+    if let Some((_, _, new)) = PARAMETERS.iter().find(|(of, old, _)| *of == module && *old == name) {
+        return Some(format!("it was renamed: write `{new}`"));
+    }
+    let gone = GONE_PARAMETERS.iter().find(|(of, old, _)| *of == module && *old == name);
+    gone.map(|(_, _, advice)| (*advice).to_owned())
 }

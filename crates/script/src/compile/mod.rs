@@ -194,13 +194,8 @@ impl<'a> Compiler<'a> {
         }
         self.has_error_route |= route.kind == RouteKind::Error;
         let has_name = !(name.is_empty() || route.kind == RouteKind::Request && name == "0");
-        let shown = match route.kind {
-            _ if has_name => format!("{}[{name}]", head(route.kind)),
-            // The main route is shown by its head alone.
-            RouteKind::Request => head(route.kind).to_owned(),
-            kind => kind_name(kind).to_owned(),
-        };
-        let shown_type = if has_name { head(route.kind) } else { kind_name(route.kind) };
+        let shown_type = head(route.kind);
+        let shown = if has_name { format!("{shown_type}[{name}]") } else { shown_type.to_owned() };
         self.program.routes.push(RouteInfo {
             kind: route.kind,
             name: has_name.then(|| name.into()),

@@ -65,7 +65,7 @@ pub struct GlobalSpec {
     pub since: Since,
     /// Whether `use_auto_scaling_profile NAME` may follow the number.
     pub is_scalable: bool,
-    /// A name that is refused everywhere: what to use instead.
+    /// A name that is refused everywhere: what to do instead.
     pub refused: Option<&'static str>,
 }
 
@@ -201,9 +201,38 @@ static TABLE: &[GlobalSpec] = &[
     row("tcp_keepidle", COUNT, Both),
     row("tcp_keepinterval", COUNT, Both),
     row("mpath", Text, Both),
-    refused("debug", "log_level"),
-    refused("fork", "debug_mode"),
+    refused("debug", "use `log_level`"),
+    refused("fork", "use `debug_mode`"),
+    refused(
+        "port",
+        "write the port behind the address: `listen=udp:ADDRESS:PORT`, in 3.x and 4.0 `socket=udp:ADDRESS:PORT`",
+    ),
+    refused(
+        "disable_tcp",
+        "remove the line: TCP is spoken on the `tcp:` listeners alone, with `loadmodule \"proto_tcp.so\"`",
+    ),
+    refused("disable_tls", "remove the line: TLS is spoken on the `tls:` listeners alone"),
+    refused("tls_method", TLS),
+    refused("tls_certificate", TLS),
+    refused("tls_private_key", TLS),
+    refused("tls_ca_list", TLS),
+    refused("tls_ciphers_list", TLS),
+    refused("tls_verify_client", TLS),
+    refused("tls_verify_server", TLS),
+    refused("tls_require_certificate", TLS),
+    refused("tls_require_client_certificate", TLS),
+    refused("tls_handshake_timeout", TLS),
+    refused("tls_send_timeout", TLS),
+    refused("tcp_send_timeout", "remove the line: writing never waits here"),
+    refused("tcp_poll_method", "use `poll_method`"),
+    refused("user", "start with `-u USER`"),
+    refused("group", "start with `-g GROUP`"),
+    refused("avp_aliases", "write the AVP names themselves: `$avp(name)`"),
+    refused("reply_to_via", "remove the line: replies go where the Via says"),
+    refused("syn_branch", "remove the line"),
 ];
+
+const TLS: &str = "set it at module tls_mgm: modparam(\"tls_mgm\", ...)";
 
 /// The parameter of that name.
 pub fn find(name: &str) -> Option<&'static GlobalSpec> {

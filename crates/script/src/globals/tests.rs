@@ -123,5 +123,9 @@ fn wrong_names_types_and_ranges_say_what_is_right() {
     assert_eq!(errors("server_header=abc"), ["`server_header` takes a text in quotes | write `server_header=\"abc\"`"]);
     assert_eq!(errors("tcp_accept_aliases=3"), ["`tcp_accept_aliases` must be from 0 to 2"]);
     assert_eq!(errors("debug=3"), ["the parameter `debug` is gone since before 2.4 | use `log_level`"]);
+    for text in ["port=5060", "disable_tcp=yes", "tls_method=TLSv1", "tls_certificate=\"/c.pem\""] {
+        let found = errors(text);
+        assert!(found.len() == 1 && found[0].contains("is gone since before 2.4 | "), "{found:?}");
+    }
     assert_eq!(errors("fork=yes"), ["the parameter `fork` is gone since before 2.4 | use `debug_mode`"]);
 }

@@ -109,7 +109,9 @@ impl Parser<'_> {
             Kind::Word => {
                 let second = self.second();
                 let word = self.text(first);
-                if matches!(second.kind, Kind::Compare(_))
+                let is_length = word == "msg" && self.lexer.rest(first.end).starts_with(b":len");
+                if is_length
+                    || matches!(second.kind, Kind::Compare(_))
                     || word == "uri" && second.kind == Kind::Assign(AssignOp::Set)
                 {
                     return self.old_comparison(first, &word);
@@ -156,7 +158,10 @@ impl Parser<'_> {
     fn old_comparison(&mut self, at: Token, word: &str) -> Parsed<Cond> {
         let span = self.span(at);
         let error = Diagnostic::error("syntax", span, format!("`{word}` is not a variable: variables begin with `$`"));
+        let behind = self.second().end;
+        let is_myself = self.lexer.rest(behind).trim_ascii_start().starts_with(b"myself");
         let error = match keywords::variable_for(word) {
+            _ if is_myself => error.with_suggestion(format!("write `{}`", keywords::myself_for(word))),
             Some(variable) => error.with_suggestion(format!("write `{variable}`")),
             None => error,
         };

@@ -152,9 +152,8 @@ impl Parser<'_> {
     }
 
     fn compare_right(&mut self) -> Parsed<CompareRight> {
-        if let Some(end) = self.network_end() {
-            let token = self.take_raw(end);
-            return Some(CompareRight::Network(Spanned { node: self.text(token), span: self.span(token) }));
+        if let Some(network) = self.network()? {
+            return Some(CompareRight::Network(network));
         }
         let first = self.token;
         match first.kind {
@@ -180,6 +179,13 @@ impl Parser<'_> {
                         first,
                         format!("`{word}` is no constant: the words for numbers are lower case"),
                         format!("write `{lower}`"),
+                    );
+                }
+                if word == "myself" {
+                    return self.error_with(
+                        first,
+                        "`myself` is no value to compare with",
+                        "write `is_myself(\"$rd\")` instead of the comparison, with the variable that holds the host",
                     );
                 }
                 if self.second().kind == Kind::OpenParen {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Parsed, Parser};
+use crate::ast::Spanned;
 use crate::lexer::{Kind, unescape};
 
 impl Parser<'_> {
@@ -13,17 +14,28 @@ impl Parser<'_> {
         }
         let text = self.lexer.rest(self.token.start);
         let len = address_len(text)?;
-        let mut end = len;
-        if text.get(len) == Some(&b'/') {
-            let mask = text.get(len + 1..).unwrap_or(&[]);
-            let digits = mask.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            match address_len(mask) {
-                Some(mask_len) => end = len + 1 + mask_len,
-                None if digits > 0 => end = len + 1 + digits,
-                None => {}
-            }
+        Some(self.token.start + (len + mask_len(text.get(len..).unwrap_or(&[]))) as u32)
+    }
+
+    /// The address or network at the current token; an IPv6 address may stand in brackets, which are not part of it.
+    pub(super) fn network(&mut self) -> Parsed<Option<Spanned<String>>> {
+        let first = self.token;
+        if let Some(end) = self.network_end() {
+            let token = self.take_raw(end);
+            return Some(Some(Spanned { node: self.text(token), span: self.span(token) }));
         }
-        Some(self.token.start + end as u32)
+        if first.kind != Kind::OpenBracket {
+            return Some(None);
+        }
+        let text = self.lexer.rest(first.start);
+        let close = text.iter().position(|byte| *byte == b']').unwrap_or(0);
+        let mask = mask_len(text.get(close + 1..).unwrap_or(&[]));
+        let mut node = self.bracketed(text)?;
+        if mask > 0 {
+            let token = self.take_raw(first.start + (close + 1 + mask) as u32);
+            node += &self.text(token);
+        }
+        Some(Some(Spanned { node, span: self.span_from(first) }))
     }
 
     /// A host of a socket or alias: address, name, interface, `*`, or any of them in quotes. IPv6 comes without its brackets.
@@ -98,6 +110,17 @@ impl Parser<'_> {
             }
             _ => self.error(first, "expected an IPv6 address in the brackets"),
         }
+    }
+}
+
+/// Length of `/24` or `/255.255.255.0` at the beginning of `text`, 0 without.
+fn mask_len(text: &[u8]) -> usize {
+    let Some(mask) = text.strip_prefix(b"/") else { return 0 };
+    let digits = mask.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match address_len(mask) {
+        Some(len) => 1 + len,
+        None if digits > 0 => 1 + digits,
+        None => 0,
     }
 }
 

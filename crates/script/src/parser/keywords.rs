@@ -141,7 +141,9 @@ pub fn reserved(word: &str) -> Reserved {
     if ONLY_40.contains(&word) {
         return Reserved::In40;
     }
-    match globals::find(word).map(|spec| spec.since) {
+    // A parameter that was gone before 2.4 is no keyword any more; these two still are.
+    let is_keyword = |spec: &&globals::GlobalSpec| spec.refused.is_none() || matches!(spec.name, "debug" | "fork");
+    match globals::find(word).filter(is_keyword).map(|spec| spec.since) {
         Some(globals::Since::Both) => Reserved::Always,
         Some(globals::Since::V2_4) => Reserved::In24,
         Some(globals::Since::V4_0) => Reserved::In40,
@@ -185,6 +187,16 @@ pub(super) const BARE_CALLS: &[&str] = &[
     "isduriset",
 ];
 
+/// The call that replaced the comparison of a bare word with `myself`.
+pub(super) fn myself_for(word: &str) -> &'static str {
+    match word {
+        "from_uri" => "is_myself(\"$fd\")",
+        "to_uri" => "is_myself(\"$td\")",
+        "src_ip" => "is_myself(\"$si\")",
+        _ => "is_myself(\"$rd\")",
+    }
+}
+
 /// The variable that replaced a bare word of releases before 1.5.
 pub(super) fn variable_for(word: &str) -> Option<&'static str> {
     Some(match word {
@@ -200,6 +212,7 @@ pub(super) fn variable_for(word: &str) -> Option<&'static str> {
         "proto" => "$socket_in(proto)",
         "af" => "$socket_in(af)",
         "retcode" => "$rc",
+        "msg" => "$ml",
         _ => return None,
     })
 }

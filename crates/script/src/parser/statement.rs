@@ -89,8 +89,21 @@ impl Parser<'_> {
                 let at = self.token;
                 self.error(at, "a string begins no statement: is a closing quote missing on an earlier line?")
             }
+            Kind::Slash if self.lexer.rest(first.end).starts_with(b"/") => {
+                self.slashes();
+                Some(StmtKind::Null)
+            }
             _ => self.expected("a statement"),
         }
+    }
+
+    /// `//` where a statement or parameter could begin: a comment, as it was meant. The rest of its line is skipped.
+    pub(super) fn slashes(&mut self) {
+        let first = self.token;
+        let line = self.lexer.rest(first.start);
+        let len = memchr::memchr(b'\n', line).unwrap_or(line.len());
+        let token = self.take_raw(first.start + len as u32);
+        self.error_with::<()>(token, "`//` begins no comment", "write `#`, or `/* ... */` around it");
     }
 
     fn word_statement(&mut self, first: Token, is_case_level: bool) -> Parsed<StmtKind> {
@@ -433,7 +446,8 @@ impl Parser<'_> {
             self.only(Dialect::V2_4, word, "`esac`");
         }
         if self.loops == 0 && !self.has_stray_label {
-            self.error::<()>(word, "`break` stands outside of a `while`, `for` or `switch`");
+            let text = "`break` stands outside of a `while`, `for` or `switch`";
+            self.error_with::<()>(word, text, "write `return;` to leave this route, or `exit;` to end the script");
         }
         self.end_of_statement()?;
         let is_last = matches!(self.token.kind, Kind::CloseBrace) || self.at_word("case") || self.at_word("default");

@@ -478,9 +478,41 @@ error[open-block]: this `{` is never closed: expected `}`, found `route`
 }
 
 #[test]
+fn a_line_behind_two_slashes_is_one_error_and_no_more() {
+    let text = "// one\nlog_level=3\nroute { // two\n\texit; // three\n\tno_call;\n}\n// four";
+    let found = errors(text);
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found.iter().filter(|error| error.contains("`//`")).count(), 4);
+}
+
+#[test]
+fn an_ipv6_address_to_compare_with_may_stand_in_brackets() {
+    for (text, network) in
+        [("[::1]", "::1"), ("::1", "::1"), ("[2001:db8::]/32", "2001:db8::/32"), ("10.0.0.0/8", "10.0.0.0/8")]
+    {
+        let shown = shape_of_cond(&format!("$si == {text}"));
+        assert!(shown.contains(network) && !shown.contains('['), "{shown}");
+    }
+    assert_eq!(errors("route{ if ($si == [1]) exit; }").len(), 1);
+}
+
+#[test]
 fn hints_name_what_was_meant() {
     for (text, message, hint) in [
-        ("route{ if (uri==myself) exit; }", "`uri` is not a variable", "write `$ru`"),
+        ("route{ if (uri==myself) exit; }", "`uri` is not a variable", "write `is_myself(\"$rd\")`"),
+        ("route{ if (msg:len > 2048) exit; }", "`msg` is not a variable", "write `$ml`"),
+        ("route{ if (!uri =~ \"a\") exit; }", "`uri` is not a variable", "write `$ru`"),
+        (
+            "route{ if ($rd==myself) exit; }",
+            "`myself` is no value to compare with",
+            "write `is_myself(\"$rd\")` instead of the comparison, with the variable that holds the host",
+        ),
+        (
+            "route{ if ($x) { break; } }",
+            "`break` stands outside",
+            "write `return;` to leave this route, or `exit;` to end the script",
+        ),
+        ("route{ xlog(\"a\"); // b\n}", "`//` begins no comment", "write `#`, or `/* ... */` around it"),
         ("route{ if (method==\"INVITE\") exit; }", "`method` is not a variable", "write `$rm`"),
         ("route{ x = 1; }", "`x` is not a variable", "write `$var(x)`"),
         ("route{ if ($x == TRUE) exit; }", "`TRUE` is no constant", "write `true`"),

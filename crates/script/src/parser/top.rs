@@ -43,6 +43,10 @@ impl Parser<'_> {
                 self.error::<()>(first, "this `}` closes nothing: the route before it has ended already");
                 return Some(());
             }
+            Kind::Slash if self.lexer.rest(first.end).starts_with(b"/") => {
+                self.slashes();
+                return Some(());
+            }
             _ => return self.expected("a global parameter, `loadmodule`, `modparam` or a route"),
         }
         let route = match self.bytes(first) {
