@@ -58,7 +58,7 @@ pub(super) const RIDERS_PER_PACKET: usize = 6;
 /// Wait for more news before they are told.
 pub(super) const NEWS_DELAY: Duration = Duration::from_millis(10);
 /// Longest wait of an announcement for a packet it can ride on.
-pub(super) const HAVE_DELAY: Duration = Duration::from_millis(250);
+pub(super) const HAVE_DELAY: Duration = Duration::from_millis(500);
 /// Wait for an announced message itself before it is asked for.
 pub(super) const GRAFT_DELAY: Duration = Duration::from_millis(100);
 /// Wait for a message asked for before the next who has it is asked.

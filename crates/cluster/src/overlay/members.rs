@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use hashbrown::HashMap;
+
 use super::limits::OVERLAY_NODES_MAX;
 use super::rings::mix;
 use super::wire::{BUCKETS, Record, Status};
@@ -26,10 +28,12 @@ impl Member {
     }
 }
 
-/// All nodes, the own one included, ordered by id.
+/// All nodes, the own one included, in no order that means anything.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     list: Vec<Member>,
+    /// Where each is in the list: with many nodes a search through the list costs more than all else.
+    places: HashMap<NodeId, usize>,
     sums: [u64; BUCKETS],
     live: usize,
 }
@@ -39,12 +43,8 @@ pub(super) fn bucket(node: NodeId) -> usize {
 }
 
 impl Members {
-    fn at(&self, node: NodeId) -> Result<usize, usize> {
-        self.list.binary_search_by_key(&node, Member::id)
-    }
-
     pub(super) fn find(&self, node: NodeId) -> Option<&Member> {
-        self.at(node).ok().and_then(|at| self.list.get(at))
+        self.places.get(&node).and_then(|at| self.list.get(*at))
     }
 
     pub(super) fn is_live(&self, node: NodeId) -> bool {
@@ -91,19 +91,15 @@ impl Members {
 
     /// Adds or replaces a node; false when there is no room for it.
     pub(super) fn put(&mut self, member: Member) -> bool {
-        match self.at(member.id()) {
-            Ok(at) => {
-                let Some(place) = self.list.get_mut(at) else { return false };
-                let old = std::mem::replace(place, member);
-                self.count(&old, false);
+        if let Some(place) = self.places.get(&member.id()).and_then(|at| self.list.get_mut(*at)) {
+            let old = std::mem::replace(place, member);
+            self.count(&old, false);
+        } else {
+            if self.list.len() >= OVERLAY_NODES_MAX && !self.push_out() {
+                return false;
             }
-            Err(_) => {
-                if self.list.len() >= OVERLAY_NODES_MAX && !self.push_out() {
-                    return false;
-                }
-                let at = self.at(member.id()).unwrap_or_else(|at| at);
-                self.list.insert(at, member);
-            }
+            self.places.insert(member.id(), self.list.len());
+            self.list.push(member);
         }
         self.count(&member, true);
         true
@@ -113,12 +109,26 @@ impl Members {
     fn push_out(&mut self) -> bool {
         let dead = self.list.iter().enumerate().filter(|(_, member)| !member.is_live());
         let oldest = dead.min_by_key(|(_, member)| member.since).map(|(at, _)| at);
-        oldest.map(|at| self.list.remove(at)).is_some()
+        oldest.is_some_and(|at| self.remove(at))
+    }
+
+    fn remove(&mut self, at: usize) -> bool {
+        if at >= self.list.len() {
+            return false;
+        }
+        let gone = self.list.swap_remove(at);
+        self.places.remove(&gone.id());
+        if let Some(moved) = self.list.get(at) {
+            self.places.insert(moved.id(), at);
+        }
+        true
     }
 
     /// Forgets the dead for which `is_old` holds.
     pub(super) fn forget_dead(&mut self, is_old: impl Fn(&Member) -> bool) {
-        self.list.retain(|member| member.is_live() || !is_old(member));
+        while let Some(at) = self.list.iter().position(|member| !member.is_live() && is_old(member)) {
+            self.remove(at);
+        }
     }
 
     /// A node for which `fits` holds, the first from a random place on.
@@ -171,7 +181,10 @@ mod tests {
         assert!(members.put(member(9_000, 1, Status::Alive, now)) && members.find(NodeId(7)).is_none());
         assert!(!members.put(member(9_001, 1, Status::Alive, now)));
         assert_eq!(members.len(), OVERLAY_NODES_MAX);
-        assert_eq!(members.pick(5, |found| found.id() == NodeId(3)).map(Member::id), Some(NodeId(3)));
+        for id in [1, 3, 4_096, 9_000] {
+            assert_eq!(members.find(NodeId(id)).map(Member::id), Some(NodeId(id)));
+            assert_eq!(members.pick(5, |found| found.id() == NodeId(id)).map(Member::id), Some(NodeId(id)));
+        }
         assert!(members.pick(5, |_| false).is_none());
     }
 }

@@ -141,8 +141,11 @@ impl OverlayNode {
     }
 
     /// Nodes that are thought alive, the own one included, ordered by id.
-    pub fn live_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|member| member.is_live()).map(Member::id)
+    #[must_use]
+    pub fn live_nodes(&self) -> Vec<NodeId> {
+        let mut live: Vec<NodeId> = self.members.iter().filter(|member| member.is_live()).map(Member::id).collect();
+        live.sort_unstable();
+        live
     }
 
     /// How many [`OverlayNode::live_nodes`] there are.

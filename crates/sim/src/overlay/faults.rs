@@ -253,9 +253,8 @@ impl OverlayRun {
     /// Runs to the end, lets all come to rest, and tells what was found. `progress` is called every virtual minute.
     pub fn finish(mut self, mut progress: impl FnMut(&OverlayNet)) -> OverlayReport {
         let (before, begin) = (self.net.total_traffic(), self.net.elapsed());
-        let upkeep = [OverlayKind::Data, OverlayKind::Tree];
-        let of_tree = |net: &OverlayNet| upkeep.iter().map(|kind| net.traffic(*kind).packets).sum::<u64>();
-        let tree_before = of_tree(&self.net);
+        let per_kind = |net: &OverlayNet| OverlayKind::ALL.map(|kind| net.traffic(kind).packets);
+        let kinds_before = per_kind(&self.net);
         let mut minute = begin;
         // Running processes change all the time: their number is summed up step by step.
         let mut node_seconds = 0.0;
@@ -271,8 +270,13 @@ impl OverlayRun {
         self.measure.report.packets_per_second = (after.packets - before.packets) as f64 / node_seconds;
         self.measure.report.bytes_per_second = (after.bytes - before.bytes) as f64 / node_seconds;
         self.measure.report.busiest_second = self.net.take_busiest();
+        let kinds = per_kind(&self.net).into_iter().zip(kinds_before).map(|(after, before)| (after - before) as f64);
+        let kinds: Vec<(OverlayKind, f64)> = OverlayKind::ALL.into_iter().zip(kinds).collect();
+        let is_upkeep = |kind: &OverlayKind| [OverlayKind::Data, OverlayKind::Tree].contains(kind);
+        let of_tree: f64 = kinds.iter().filter(|(kind, _)| is_upkeep(kind)).map(|(_, packets)| packets).sum();
         let broadcasts = self.measure.report.broadcasts.max(1) as f64;
-        self.measure.report.packets_per_broadcast = (of_tree(&self.net) - tree_before) as f64 / broadcasts;
+        self.measure.report.packets_per_broadcast = of_tree / broadcasts;
+        self.measure.report.by_kind = kinds.into_iter().map(|(kind, packets)| (kind, packets / node_seconds)).collect();
         self.measure.report.measured = self.net.elapsed() - begin;
         self.come_to_rest();
         self.measure.report

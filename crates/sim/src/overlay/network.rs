@@ -441,7 +441,7 @@ impl OverlayNet {
         let view = self.running().next().and_then(|index| self.node(index)).map(OverlayNode::view);
         self.running().filter_map(|index| self.node(index)).enumerate().all(|(at, node)| {
             let is_same = Some(node.view()) == view && node.live_count() == truth.len();
-            is_same && (at > 0 || node.live_nodes().eq(truth.iter().copied()))
+            is_same && (at > 0 || node.live_nodes() == truth)
         })
     }
 }

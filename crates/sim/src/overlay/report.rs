@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use tandem_cluster::OverlayKind;
+
 /// Times, or other figures, of which the middle and the worst count.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spread(Vec<Duration>);
@@ -71,6 +73,8 @@ pub struct OverlayReport {
     pub unhealed: u64,
     /// Packets per node and second.
     pub packets_per_second: f64,
+    /// Those of each kind.
+    pub by_kind: Vec<(OverlayKind, f64)>,
     /// Bytes per node and second.
     pub bytes_per_second: f64,
     /// Most packets one node sent within one second.
@@ -133,7 +137,8 @@ impl fmt::Display for OverlayReport {
             self.false_alarms, self.false_alarms_by_loss
         )?;
         writeln!(f, "views equal after separations  {} ({} never)", self.healed, self.unhealed)?;
-        writeln!(f, "packets per node and second    {:.2}", self.packets_per_second)?;
+        let kinds: Vec<String> = self.by_kind.iter().map(|(kind, rate)| format!("{kind:?} {rate:.2}")).collect();
+        writeln!(f, "packets per node and second    {:.2} ({})", self.packets_per_second, kinds.join(", "))?;
         writeln!(f, "bytes per node and second      {:.0}", self.bytes_per_second)?;
         writeln!(f, "busiest node and second        {} packets", self.busiest_second)?;
         writeln!(f, "packets per broadcast          {:.0} ({} broadcasts)", self.packets_per_broadcast, self.broadcasts)?;
