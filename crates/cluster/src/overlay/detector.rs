@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::limits::{
-    ACCUSERS_MAX, ERRAND_WAIT, ERRANDS_MAX, HEALTH_MAX, HELPERS, PROBES_MAX, REMIND, SUSPICION_FALLBACK,
+    ACCUSERS_MAX, ERRAND_WAIT, ERRANDS_MAX, HEALTH_MAX, HELPERS, PROBES_MAX, REMIND, SENTENCE_WAIT, SUSPICION_FALLBACK,
 };
 use super::members::Member;
 use super::wire::{Item, Record, Status};
@@ -50,8 +50,9 @@ struct Suspicion {
     /// This node is one of the accusers.
     is_own: bool,
     is_closed: bool,
-    /// When it is over.
+    /// When it is over, and the latest time for that.
     due: Instant,
+    latest: Instant,
     /// When the node is told once more.
     remind_at: Option<Instant>,
 }
@@ -78,6 +79,20 @@ impl Detector {
     pub(super) fn settle(&mut self, node: NodeId) {
         self.probes.retain(|probe| probe.target != node);
         self.suspicions.retain(|suspicion| suspicion.node != node);
+    }
+
+    /// Whether a node was suspected long enough to be believed dead.
+    pub(super) fn has_suspected(&self, node: NodeId, now: Instant) -> bool {
+        let is_old = |one: &Suspicion| now.saturating_duration_since(one.since) >= SENTENCE_WAIT;
+        self.suspicions.iter().any(|one| one.node == node && is_old(one))
+    }
+
+    /// Others declared a suspected node dead: it has little time left.
+    pub(super) fn sentence(&mut self, node: NodeId, now: Instant) {
+        if let Some(suspicion) = self.suspicions.iter_mut().find(|one| one.node == node) {
+            suspicion.latest = suspicion.latest.min(now + SENTENCE_WAIT);
+            suspicion.due = suspicion.due.min(suspicion.latest);
+        }
     }
 
     pub(super) fn worsen(&mut self) {
@@ -114,7 +129,7 @@ impl OverlayNode {
     }
 
     /// Tells a node that it is suspected, so that it objects; not more often than needed.
-    fn remind(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn remind(&mut self, node: NodeId, now: Instant) {
         let Some(record) = self.members.find(node).map(|member| member.record) else { return };
         let own = self.config.node_id;
         let Some(suspicion) = self.detector.suspicions.iter_mut().find(|one| one.node == node) else { return };
@@ -220,6 +235,7 @@ impl OverlayNode {
             probe.due = now + wait;
         }
         for suspicion in &mut self.detector.suspicions {
+            suspicion.latest = suspicion.latest.max(now + least);
             suspicion.due = suspicion.due.max(now + least);
         }
         self.detector.worsen();
@@ -278,8 +294,9 @@ impl OverlayNode {
         let (node, by, own) = (record.node, record.by, self.config.node_id);
         let at = self.detector.suspicions.iter().position(|one| one.node == node).unwrap_or_else(|| {
             let accusers = SmallVec::new();
-            let (since, due) = (now, now + SUSPICION_FALLBACK);
-            let new = Suspicion { node, accusers, since, is_own: false, is_closed: false, due, remind_at: None };
+            let latest = now + SUSPICION_FALLBACK;
+            let (is_own, is_closed, remind_at) = (false, false, None);
+            let new = Suspicion { node, accusers, since: now, is_own, is_closed, due: latest, latest, remind_at };
             self.detector.suspicions.push(new);
             self.detector.suspicions.len() - 1
         });
@@ -315,7 +332,7 @@ impl OverlayNode {
             2 => (least + most) / 2,
             _ => least,
         };
-        suspicion.due = suspicion.since + span * (1 + health);
+        suspicion.due = (suspicion.since + span * (1 + health)).min(suspicion.latest);
     }
 
     fn run_suspicions(&mut self, now: Instant) {

@@ -69,6 +69,9 @@ pub(super) const REMIND: Duration = Duration::from_millis(150);
 pub(super) const ERRAND_WAIT: Duration = Duration::from_millis(150);
 /// How long a node that others suspect stays when none of them decides.
 pub(super) const SUSPICION_FALLBACK: Duration = Duration::from_secs(10);
+/// A node that others declare dead must have been suspected here for so long, or gets as long to object: what comes over from
+/// the other side of a separation is old.
+pub(super) const SENTENCE_WAIT: Duration = Duration::from_millis(200);
 /// Lateness of the own clock ticks after which time-outs begin anew: this process was held up, not the others.
 pub(super) const STALL: Duration = Duration::from_millis(400);
 /// How long views have to differ, in a quiet time, before they are compared.

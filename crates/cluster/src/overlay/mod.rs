@@ -208,10 +208,12 @@ impl OverlayNode {
         bytes: &Bytes,
         now: Instant,
     ) -> Verdict {
-        // What it says of itself comes first: it may introduce itself with this packet.
+        // What it says of itself and of this node is heard in any case: so strangers introduce themselves, and two nodes
+        // that think each other dead find out that they are not.
+        let own = self.config.node_id;
         for item in items {
             if let Item::News(record) = item
-                && record.node == src
+                && (record.node == src || record.node == own)
             {
                 self.take_record(src, record, true, now);
             }
@@ -222,7 +224,7 @@ impl OverlayNode {
                 return Verdict::Dropped(DropReason::UnknownNode);
             }
             Some((record, false)) => {
-                // It has to object itself; until then nothing is taken from it.
+                // It has to object itself; until then nothing more is taken from it.
                 self.send(src, OverlayKind::News, &[Item::News(record)]);
                 return Verdict::Dropped(DropReason::UnknownNode);
             }
@@ -251,14 +253,18 @@ impl OverlayNode {
             Item::PingFor { nonce, target } => self.run_errand(src, *nonce, *target, now),
             Item::Nack { nonce } => self.take_nack(*nonce),
             Item::News(record) => {
-                if record.node != src {
+                if record.node != src && record.node != self.config.node_id {
                     self.take_record(src, record, true, now);
                 }
             }
             Item::Entry(record) => self.take_record(src, record, false, now),
             Item::Join => self.tell_all(src, None),
             Item::Introduce => self.send(src, OverlayKind::News, &[Item::News(self.own_record())]),
-            Item::Sync { sums } => self.tell_all(src, Some(sums)),
+            Item::Sync { sums } => {
+                self.tell_all(src, Some(sums));
+                // The other one may be the only one who knows something newer.
+                self.ask_for_differences(src, now);
+            }
             Item::Have(id) => self.take_have(src, id, now),
             Item::Graft(id) => self.take_graft(src, id),
             Item::Prune => self.set_eager(src, false),

@@ -198,9 +198,18 @@ impl OverlayNode {
         if record.incarnation < member.record.incarnation {
             return;
         }
+        if is_news && record.by == record.node {
+            return self.bury(record, OverlayDown::Left, from, now);
+        }
         if is_news {
-            let reason = if record.by == record.node { OverlayDown::Left } else { OverlayDown::Failed };
-            return self.bury(record, reason, from, now);
+            if self.detector.has_suspected(record.node, now) {
+                return self.bury(record, OverlayDown::Failed, from, now);
+            }
+            let by = if record.by == self.config.node_id { from } else { record.by };
+            let accusation = Record { status: Status::Suspect, by, ..*record };
+            self.take_suspicion(from, &accusation, now);
+            self.detector.sentence(record.node, now);
+            return self.remind(record.node, now);
         }
         // An entry of a table: the other side of a separation thought so. The node may object, and is looked for.
         self.send(record.node, OverlayKind::News, &[Item::News(*record)]);
@@ -240,12 +249,18 @@ impl OverlayNode {
         }
         let since = *self.news.different_since.get_or_insert(now);
         let is_quiet = now.saturating_duration_since(self.news.changed_at) > SYNC_GAP;
-        let may_ask = now.saturating_duration_since(self.news.synced_at) > SYNC_GAP;
-        if may_ask && is_quiet && now.saturating_duration_since(since) > DIFFERENT_FOR {
+        if is_quiet && now.saturating_duration_since(since) > DIFFERENT_FOR {
+            self.ask_for_differences(src, now);
+        }
+    }
+
+    /// Sends the sums of the own table, not too often.
+    pub(super) fn ask_for_differences(&mut self, from: NodeId, now: Instant) {
+        if now.saturating_duration_since(self.news.synced_at) > SYNC_GAP {
             self.news.synced_at = now;
             self.news.different_since = None;
             let sums = self.members.sums();
-            self.send(src, OverlayKind::News, &[Item::Sync { sums: &sums }]);
+            self.send(from, OverlayKind::News, &[Item::Sync { sums: &sums }]);
         }
     }
 

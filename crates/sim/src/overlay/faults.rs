@@ -55,6 +55,8 @@ impl Default for OverlaySettings {
 /// How long a separation lasts, and for how long after it differing views are no fault.
 const SEPARATION: Duration = Duration::from_secs(20);
 const HEALING: Duration = Duration::from_secs(60);
+/// Lines about views that differ at the end.
+const DIFFERENCES_MAX: usize = 300;
 const STEP: Duration = Duration::from_millis(100);
 
 /// A run that goes on.
@@ -296,7 +298,7 @@ impl OverlayRun {
             }
             self.step();
         }
-        self.measure.report.is_converged = self.net.is_converged();
+        self.measure.report.differences = self.net.differences(DIFFERENCES_MAX);
         self.measure.report.fingerprint = self.net.fingerprint();
     }
 }

@@ -151,11 +151,10 @@ impl Measure {
             match event {
                 OverlayEvent::NodeDown { node, reason } => self.down(net, at, index, index_of(node), reason),
                 OverlayEvent::Objected => {
-                    self.report.false_alarms += 1;
+                    // After a separation everybody has to object to what the other side thought.
                     let is_quiet = self.disturbed_at.is_none_or(|then| at.saturating_sub(then) > DISTURBED);
-                    if is_quiet && self.is_whole(at) {
-                        self.report.false_alarms_by_loss += 1;
-                    }
+                    self.report.false_alarms += u64::from(self.is_whole(at));
+                    self.report.false_alarms_by_loss += u64::from(is_quiet && self.is_whole(at));
                 }
                 OverlayEvent::Message { msg, is_broadcast: true, .. } => self.got(at, index, &msg),
                 OverlayEvent::Message { msg, .. } => {

@@ -434,6 +434,18 @@ impl OverlayNet {
         self.run_until(self.now + span);
     }
 
+    /// Where the view of a process is not the truth, at most so many lines.
+    #[must_use]
+    pub fn differences(&self, most: usize) -> Vec<String> {
+        let wrong = self.running().filter_map(|index| self.node(index)).flat_map(|node| {
+            let all = (0..self.len()).map(|other| (node_id(other), self.is_running(other)));
+            let wrong = all.filter(|(id, runs)| node.is_live(*id) != *runs);
+            let line = |(id, runs)| format!("node {} thinks node {id} {}", node.node_id(), if runs { "dead" } else { "alive" });
+            wrong.map(line).chain([format!("node {} has view {:x}", node.node_id(), node.view())])
+        });
+        if self.is_converged() { Vec::new() } else { wrong.take(most).collect() }
+    }
+
     /// Whether all that run think exactly those alive that run.
     #[must_use]
     pub fn is_converged(&self) -> bool {

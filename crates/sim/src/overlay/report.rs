@@ -63,7 +63,7 @@ pub struct OverlayReport {
     pub unknown_failures: u64,
     /// A live node was thought dead by one that nothing separated from it.
     pub false_deaths: u64,
-    /// Live nodes that had to object to a suspicion.
+    /// Live nodes that had to object to a suspicion, but for those after a separation.
     pub false_alarms: u64,
     /// Of those, while no process was held up, no connection broken and nothing separated shortly before.
     pub false_alarms_by_loss: u64,
@@ -97,8 +97,8 @@ pub struct OverlayReport {
     pub letters_delivered: u64,
     /// See [`OverlayReport::letters`].
     pub letters_undelivered: u64,
-    /// Whether all views equalled the truth at the end.
-    pub is_converged: bool,
+    /// Where views did not equal the truth at the end, some of it.
+    pub differences: Vec<String>,
     /// The same for the same history.
     pub fingerprint: u64,
 }
@@ -116,7 +116,7 @@ impl OverlayReport {
             (self.delivered < self.wanted, format!("{} deliveries missing", self.wanted - self.delivered)),
             (self.doubles > 0, format!("{} messages came twice", self.doubles)),
             (self.unhealed > 0, format!("{} separations did not heal", self.unhealed)),
-            (!self.is_converged, "the views do not equal the truth at the end".to_owned()),
+            (!self.differences.is_empty(), format!("at the end {}", self.differences.join(", "))),
         ];
         checks.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, what)| what).collect()
     }
@@ -155,6 +155,6 @@ impl fmt::Display for OverlayReport {
             "messages to one node           {} of {} arrived, {} told as undelivered",
             self.letters_delivered, self.letters, self.letters_undelivered
         )?;
-        write!(f, "views equal the truth at last  {}, fingerprint {:016x}", self.is_converged, self.fingerprint)
+        write!(f, "views equal the truth at last  {}, fingerprint {:016x}", self.differences.is_empty(), self.fingerprint)
     }
 }
