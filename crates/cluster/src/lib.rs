@@ -78,7 +78,8 @@ pub use outbox::{Output, SendClass, SendPacket};
 pub use overlay::{
     CAPABILITY_OVERLAY, OVERLAY_BROADCASTS_PER_SECOND_MAX, OVERLAY_LETTERS_BYTES_MAX, OVERLAY_LETTERS_MAX,
     OVERLAY_LETTERS_PER_NODE_MAX, OVERLAY_MESSAGE_LEN_MAX, OVERLAY_NODES_MAX, OVERLAY_RINGS, OVERLAY_STORE_BYTES_MAX,
-    OVERLAY_STORE_MAX, OverlayConfig, OverlayDown, OverlayEvent, OverlayKind, OverlayNode, OverlayOutput, OverlayTimers,
+    OVERLAY_STORE_MAX, OverlayConfig, OverlayDown, OverlayEvent, OverlayKind, OverlayNode, OverlayOutput,
+    OverlayTimers,
 };
 pub use packet::{
     CapabilityEntry, CapabilityStateEntry, Chunks, Description, Extra, ExtraPacket, Internal, InternalPacket, NodeIds,

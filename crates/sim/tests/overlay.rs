@@ -44,9 +44,10 @@ fn a_message_to_all_arrives_once_at_every_other_node() {
         let sent = net.with(round, |node, now| node.broadcast(b"to all", now)).unwrap();
         assert_eq!(sent, Ok(39));
         net.run_for(SECOND * 3);
-        let got = seen(&mut net, |event| {
-            matches!(event, OverlayEvent::Message { src, msg, is_broadcast: true } if *src == node_id(round) && msg == "to all")
-        });
+        let got = seen(
+            &mut net,
+            |event| matches!(event, OverlayEvent::Message { src, msg, is_broadcast: true } if *src == node_id(round) && msg == "to all"),
+        );
         let others: Vec<usize> = (0..40).filter(|index| *index != round).collect();
         assert_eq!(got, others, "round {round}");
     }
@@ -55,7 +56,9 @@ fn a_message_to_all_arrives_once_at_every_other_node() {
 #[test]
 fn a_message_to_one_arrives_there_once_or_its_sender_is_told() {
     let mut net = cluster(2, 10);
-    let send = |net: &mut OverlayNet, to: usize| net.with(3, |node, now| node.send_message(node_id(to), b"hello", now)).unwrap();
+    let send = |net: &mut OverlayNet, to: usize| {
+        net.with(3, |node, now| node.send_message(node_id(to), b"hello", now)).unwrap()
+    };
     for to in 0..10 {
         assert_eq!(send(&mut net, to), Ok(()));
     }
@@ -72,7 +75,8 @@ fn a_message_to_one_arrives_there_once_or_its_sender_is_told() {
     assert_eq!(seen(&mut net, is_undelivered), [3]);
     assert_eq!((send(&mut net, 7), send(&mut net, 99)), (Err(SendError::Unreachable), Err(SendError::Failed)));
     let long = vec![b'x'; tandem_cluster::OVERLAY_MESSAGE_LEN_MAX + 1];
-    let result = net.with(3, |node, now| (node.broadcast(&long, now), node.send_message(node_id(1), &long, now))).unwrap();
+    let result =
+        net.with(3, |node, now| (node.broadcast(&long, now), node.send_message(node_id(1), &long, now))).unwrap();
     assert_eq!(result, (Err(SendError::Failed), Err(SendError::Failed)));
 }
 
@@ -83,7 +87,9 @@ fn what_is_too_much_is_refused_at_once_and_what_was_accepted_arrives() {
     let accepted = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(accepted, tandem_cluster::OVERLAY_BROADCASTS_PER_SECOND_MAX as usize);
     assert!(results.iter().skip(accepted).all(|result| *result == Err(SendError::QueueFull)));
-    let send = |node: &mut OverlayNode, now| (0..600).map(|_| node.send_message(node_id(1), b"l", now)).filter(Result::is_ok).count();
+    let send = |node: &mut OverlayNode, now| {
+        (0..600).map(|_| node.send_message(node_id(1), b"l", now)).filter(Result::is_ok).count()
+    };
     let letters = net.with(0, send).unwrap();
     assert_eq!(letters as u64, tandem_cluster::OVERLAY_LETTERS_PER_NODE_MAX);
     net.run_for(SECOND * 8);
@@ -152,7 +158,12 @@ fn a_node_alone_waits_for_others_and_wrong_configurations_are_refused() {
 }
 
 /// Two nodes that talk to each other; what goes from one to the other.
-fn talk(now: &mut Now, nodes: &mut [OverlayNode; 2], rounds: usize, mut pass: impl FnMut(&mut OverlayNode, &Bytes, Now)) {
+fn talk(
+    now: &mut Now,
+    nodes: &mut [OverlayNode; 2],
+    rounds: usize,
+    mut pass: impl FnMut(&mut OverlayNode, &Bytes, Now),
+) {
     for _ in 0..rounds {
         now.mono += Duration::from_millis(10);
         for at in [0, 1] {
@@ -176,15 +187,15 @@ fn mutated_packets_do_no_harm_and_cost_no_memory() {
         OverlayNode::new(config(0, Vec::new()), Box::new(SplitMix64::new(1)), now).unwrap(),
         OverlayNode::new(config(1, vec![(node_id(0), addr(1))]), Box::new(SplitMix64::new(2)), now).unwrap(),
     ];
-    let mut corpus: Vec<Bytes> = Vec::new();
-    talk(&mut now, &mut nodes, 300, |node, bytes, now| {
-        assert_eq!(node.handle_packet(addr(2), bytes, now) == Verdict::Handled, true);
+    let (mut corpus, mut handled): (Vec<Bytes>, usize) = (Vec::new(), 0);
+    talk(&mut now, &mut nodes, 3_000, |node, bytes, now| {
+        handled += usize::from(node.handle_packet(addr(2), bytes, now) == Verdict::Handled);
         corpus.push(bytes.clone());
         if corpus.len() % 10 == 0 {
             let _ = (node.broadcast(b"to all", now), node.send_message(node_id(corpus.len() / 10 % 2), b"to one", now));
         }
     });
-    assert!(nodes.iter().all(|node| node.live_count() == 2) && corpus.len() > 20);
+    assert!(nodes.iter().all(|node| node.live_count() == 2) && corpus.len() > 50 && handled > 50);
     for round in 0..40_000_u32 {
         let mut packet = corpus[rng.index(corpus.len())].to_vec();
         for _ in 0..=rng.below(3) {
@@ -207,7 +218,13 @@ fn mutated_packets_do_no_harm_and_cost_no_memory() {
 }
 
 fn small() -> OverlaySettings {
-    OverlaySettings { nodes: 50, span: SECOND * 60, kill_every: SECOND * 5, separate_every: SECOND * 100, ..OverlaySettings::default() }
+    OverlaySettings {
+        nodes: 50,
+        span: SECOND * 60,
+        kill_every: SECOND * 5,
+        separate_every: SECOND * 100,
+        ..OverlaySettings::default()
+    }
 }
 
 #[test]
@@ -226,7 +243,11 @@ fn the_checks_see_nodes_that_notice_failures_too_late() {
     settings.net.timers.suspicion_max = SECOND * 5;
     let report = run_overlay(7, settings, Instant::now(), |_| {});
     assert!(report.faults().iter().any(|fault| fault.contains("known everywhere")), "{report}");
-    settings.net.timers = OverlayTimers { suspicion_min: Duration::from_millis(1), suspicion_max: Duration::from_millis(1), ..OverlayTimers::default() };
+    settings.net.timers = OverlayTimers {
+        suspicion_min: Duration::from_millis(1),
+        suspicion_max: Duration::from_millis(1),
+        ..OverlayTimers::default()
+    };
     settings.net.loss_per_mille = 300;
     let report = run_overlay(7, settings, Instant::now(), |_| {});
     assert!(report.false_deaths > 0, "{report}");

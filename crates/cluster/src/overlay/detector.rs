@@ -248,7 +248,8 @@ impl OverlayNode {
         }
         self.run_probes(now);
         self.run_suspicions(now);
-        let due: SmallVec<[NodeId; 8]> = self.links.iter().filter(|link| link.due <= now).map(|link| link.node).collect();
+        let due: SmallVec<[NodeId; 8]> =
+            self.links.iter().filter(|link| link.due <= now).map(|link| link.node).collect();
         for node in due {
             let span = self.jitter(self.config.timers.probe_interval);
             if let Some(link) = self.link_mut(node) {

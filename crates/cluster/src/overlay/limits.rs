@@ -57,6 +57,10 @@ pub(super) const RIDES: u8 = 6;
 pub(super) const RIDERS_PER_PACKET: usize = 6;
 /// Wait for more news before they are told.
 pub(super) const NEWS_DELAY: Duration = Duration::from_millis(10);
+/// The same when some were told within [`NEWS_BUSY`]: much happens then, as when a whole cluster is started.
+pub(super) const NEWS_DELAY_BUSY: Duration = Duration::from_millis(60);
+/// See [`NEWS_DELAY_BUSY`].
+pub(super) const NEWS_BUSY: Duration = Duration::from_millis(150);
 /// Longest wait of an announcement for a packet it can ride on.
 pub(super) const HAVE_DELAY: Duration = Duration::from_millis(500);
 /// Wait for an announced message itself before it is asked for.

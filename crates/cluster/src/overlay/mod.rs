@@ -31,8 +31,8 @@ use tandem_bin::{Packet, Trailer};
 pub use config::{OverlayConfig, OverlayTimers};
 pub use limits::{
     CAPABILITY_OVERLAY, OVERLAY_BROADCASTS_PER_SECOND_MAX, OVERLAY_LETTERS_BYTES_MAX, OVERLAY_LETTERS_MAX,
-    OVERLAY_LETTERS_PER_NODE_MAX, OVERLAY_MESSAGE_LEN_MAX, OVERLAY_NODES_MAX,
-    OVERLAY_RINGS, OVERLAY_STORE_BYTES_MAX, OVERLAY_STORE_MAX,
+    OVERLAY_LETTERS_PER_NODE_MAX, OVERLAY_MESSAGE_LEN_MAX, OVERLAY_NODES_MAX, OVERLAY_RINGS, OVERLAY_STORE_BYTES_MAX,
+    OVERLAY_STORE_MAX,
 };
 pub use output::{OverlayDown, OverlayEvent, OverlayOutput};
 pub use wire::OverlayKind;
@@ -44,9 +44,7 @@ use crate::message::RngSource;
 use crate::node::{DropReason, Verdict};
 use detector::Detector;
 use letters::Letters;
-use limits::{
-    DEAD_KEPT, JOIN_GAP, JOIN_GAP_MAX, PACKET_BYTES, RECONNECT, RIDERS_PER_PACKET, STALL,
-};
+use limits::{DEAD_KEPT, JOIN_GAP, JOIN_GAP_MAX, PACKET_BYTES, RECONNECT, RIDERS_PER_PACKET, STALL};
 use members::{Member, Members};
 use news::News;
 use rings::Rings;
@@ -304,8 +302,13 @@ impl OverlayNode {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let links = self.links.iter().flat_map(|link| [Some(link.due), link.haves_due]).flatten();
-        let parts =
-            [self.join.as_ref().map(|join| join.at), self.detector.due(), self.tree.due(), self.letters.due(), self.news.due()];
+        let parts = [
+            self.join.as_ref().map(|join| join.at),
+            self.detector.due(),
+            self.tree.due(),
+            self.letters.due(),
+            self.news.due(),
+        ];
         links.chain(parts.into_iter().flatten()).chain([self.upkeep_at]).min()
     }
 
@@ -413,8 +416,7 @@ impl OverlayNode {
                 riders < RIDERS_PER_PACKET && packing.len() < PACKET_BYTES
             });
         }
-        let trailer =
-            Trailer { cluster_id: self.config.cluster.0, src_id: self.config.node_id.0, dst_id: to.0 };
+        let trailer = Trailer { cluster_id: self.config.cluster.0, src_id: self.config.node_id.0, dst_id: to.0 };
         // Everything is bounded so that it fits.
         if let Ok(bytes) = packing.finish(trailer) {
             self.out.push_back(OverlayOutput::Send { node: to, to: addr, kind, bytes });

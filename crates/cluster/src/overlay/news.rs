@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::limits::{
-    DIFFERENT_FOR, NEWCOMER, NEWS_DELAY, NEWS_MAX, PACKET_BYTES, REMIND, RIDERS_MAX, RIDES, SYNC_GAP,
+    DIFFERENT_FOR, NEWCOMER, NEWS_BUSY, NEWS_DELAY, NEWS_DELAY_BUSY, NEWS_MAX, PACKET_BYTES, REMIND, RIDERS_MAX, RIDES,
+    SYNC_GAP,
 };
 use super::members::{Member, bucket};
 use super::wire::{BUCKETS, Item, Record, Status};
@@ -17,6 +18,7 @@ pub(super) struct News {
     /// For all links but the one it came from.
     waiting: VecDeque<(Record, NodeId)>,
     flush_at: Option<Instant>,
+    flushed_at: Option<Instant>,
     /// Rides once more on probes, so often.
     riders: VecDeque<(Record, u8)>,
     /// Last change of a member.
@@ -32,6 +34,7 @@ impl News {
         Self {
             waiting: VecDeque::new(),
             flush_at: None,
+            flushed_at: None,
             riders: VecDeque::new(),
             changed_at: now,
             different_since: None,
@@ -78,11 +81,13 @@ impl OverlayNode {
             news.riders.pop_front();
         }
         news.riders.push_back((record, RIDES));
-        news.flush_at.get_or_insert(now + NEWS_DELAY);
+        let is_busy = news.flushed_at.is_some_and(|at| now.saturating_duration_since(at) < NEWS_BUSY);
+        news.flush_at.get_or_insert(now + if is_busy { NEWS_DELAY_BUSY } else { NEWS_DELAY });
     }
 
     pub(super) fn run_news(&mut self, now: Instant) {
         if self.news.flush_at.is_some_and(|at| at <= now) {
+            self.news.flushed_at = Some(now);
             self.flush_news();
         }
     }
@@ -92,9 +97,9 @@ impl OverlayNode {
         let waiting = std::mem::take(&mut self.news.waiting);
         let links: Vec<NodeId> = self.links.iter().map(|link| link.node).collect();
         for link in links {
-            let wanted = waiting.iter().filter(|(record, from)| {
-                *from != link && (record.node != link || record.status == Status::Suspect)
-            });
+            let wanted = waiting
+                .iter()
+                .filter(|(record, from)| *from != link && (record.node != link || record.status == Status::Suspect));
             self.send_records(link, None, wanted.map(|(record, _)| Item::News(*record)));
         }
     }

@@ -270,11 +270,7 @@ fn item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, DecodeError> {
 }
 
 /// Decodes a body, wholly or not at all; `None` for a type or version that is not known here.
-pub(super) fn decode(
-    packet_type: i32,
-    version: u16,
-    body: &[u8],
-) -> Result<Option<(Head, Items<'_>)>, DecodeError> {
+pub(super) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Option<(Head, Items<'_>)>, DecodeError> {
     if version > VERSION || OverlayKind::ALL.iter().all(|kind| kind.number() != packet_type) {
         return Ok(None);
     }
@@ -302,7 +298,14 @@ mod tests {
     fn all() -> Vec<Item<'static>> {
         let v4 = "192.0.2.1:5555".parse().unwrap();
         let v6 = "[2001:db8::1]:5556".parse().unwrap();
-        let one = Record { node: NodeId(4), incarnation: 1 << 40, start: 5, status: Status::Suspect, by: NodeId(2), addr: v4 };
+        let one = Record {
+            node: NodeId(4),
+            incarnation: 1 << 40,
+            start: 5,
+            status: Status::Suspect,
+            by: NodeId(2),
+            addr: v4,
+        };
         let two = Record { status: Status::Dead, addr: v6, ..one };
         let id = MessageId { origin: NodeId(3), start: u64::MAX, seq: 12 };
         vec![

@@ -285,7 +285,9 @@ impl OverlayRun {
     }
 
     fn come_to_rest(&mut self) {
-        for at in [&mut self.kill_at, &mut self.break_at, &mut self.hold_at, &mut self.separate_at, &mut self.message_at] {
+        for at in
+            [&mut self.kill_at, &mut self.break_at, &mut self.hold_at, &mut self.separate_at, &mut self.message_at]
+        {
             *at = Duration::MAX;
         }
         self.heal_at = self.heal_at.map(|_| self.net.elapsed());

@@ -45,10 +45,21 @@ impl Default for OverlayNetSettings {
 
 #[derive(Debug)]
 enum Step {
-    Arrive { to: usize, from: usize, bytes: Bytes },
-    Tick { at: usize, life: u32 },
+    Arrive {
+        to: usize,
+        from: usize,
+        bytes: Bytes,
+    },
+    Tick {
+        at: usize,
+        life: u32,
+    },
     /// The connection to a process that was killed closes.
-    Closed { at: usize, life: u32, peer: usize },
+    Closed {
+        at: usize,
+        life: u32,
+        peer: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -354,7 +365,8 @@ impl OverlayNet {
 
     /// Does what a core wants and plans its next tick.
     fn drain(&mut self, index: usize) {
-        while let Some(output) = self.processes.get_mut(index).and_then(|process| process.node.as_mut()?.poll_output()) {
+        while let Some(output) = self.processes.get_mut(index).and_then(|process| process.node.as_mut()?.poll_output())
+        {
             match output {
                 OverlayOutput::Send { node, kind, bytes, .. } => {
                     self.count(index, kind, bytes.len());
@@ -440,7 +452,9 @@ impl OverlayNet {
         let wrong = self.running().filter_map(|index| self.node(index)).flat_map(|node| {
             let all = (0..self.len()).map(|other| (node_id(other), self.is_running(other)));
             let wrong = all.filter(|(id, runs)| node.is_live(*id) != *runs);
-            let line = |(id, runs)| format!("node {} thinks node {id} {}", node.node_id(), if runs { "dead" } else { "alive" });
+            let line = |(id, runs)| {
+                format!("node {} thinks node {id} {}", node.node_id(), if runs { "dead" } else { "alive" })
+            };
             wrong.map(line).chain([format!("node {} has view {:x}", node.node_id(), node.view())])
         });
         if self.is_converged() { Vec::new() } else { wrong.take(most).collect() }

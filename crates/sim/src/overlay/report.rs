@@ -141,7 +141,11 @@ impl fmt::Display for OverlayReport {
         writeln!(f, "packets per node and second    {:.2} ({})", self.packets_per_second, kinds.join(", "))?;
         writeln!(f, "bytes per node and second      {:.0}", self.bytes_per_second)?;
         writeln!(f, "busiest node and second        {} packets", self.busiest_second)?;
-        writeln!(f, "packets per broadcast          {:.0} ({} broadcasts)", self.packets_per_broadcast, self.broadcasts)?;
+        writeln!(
+            f,
+            "packets per broadcast          {:.0} ({} broadcasts)",
+            self.packets_per_broadcast, self.broadcasts
+        )?;
         writeln!(
             f,
             "delivered                      {share:.4} % of {} ({} missing, {} twice)",
@@ -155,6 +159,11 @@ impl fmt::Display for OverlayReport {
             "messages to one node           {} of {} arrived, {} told as undelivered",
             self.letters_delivered, self.letters, self.letters_undelivered
         )?;
-        write!(f, "views equal the truth at last  {}, fingerprint {:016x}", self.differences.is_empty(), self.fingerprint)
+        write!(
+            f,
+            "views equal the truth at last  {}, fingerprint {:016x}",
+            self.differences.is_empty(),
+            self.fingerprint
+        )
     }
 }
