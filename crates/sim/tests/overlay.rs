@@ -191,7 +191,7 @@ fn mutated_packets_do_no_harm_and_cost_no_memory() {
     talk(&mut now, &mut nodes, 3_000, |node, bytes, now| {
         handled += usize::from(node.handle_packet(addr(2), bytes, now) == Verdict::Handled);
         corpus.push(bytes.clone());
-        if corpus.len() % 10 == 0 {
+        if corpus.len().is_multiple_of(10) {
             let _ = (node.broadcast(b"to all", now), node.send_message(node_id(corpus.len() / 10 % 2), b"to one", now));
         }
     });
@@ -203,7 +203,7 @@ fn mutated_packets_do_no_harm_and_cost_no_memory() {
             packet[at] = rng.next_bits().to_le_bytes()[0];
         }
         nodes[0].handle_packet(addr(3), &Bytes::from(packet), now);
-        if round % 100 == 0 {
+        if round.is_multiple_of(100) {
             now.mono += Duration::from_millis(10);
             nodes[0].handle_timeout(now);
         }

@@ -472,7 +472,7 @@ impl OverlayNode {
         let lost = self.config.contacts.iter().map(|(id, _)| *id).find(|id| !members.is_live(*id));
         let own = self.own_record();
         // A contact is tried for ever: so two halves find each other after any time.
-        let tried = if bits.count_ones() % 2 == 0 { lost.or(dead) } else { dead.or(lost) };
+        let tried = if bits.count_ones().is_multiple_of(2) { lost.or(dead) } else { dead.or(lost) };
         if let Some(tried) = tried.filter(|_| !self.has_left && self.join.is_none()) {
             self.send(tried, OverlayKind::News, &[Item::News(own)]);
         }

@@ -82,10 +82,10 @@ impl Measure {
     /// A process is about to be killed.
     pub(super) fn failing(&mut self, net: &OverlayNet, index: usize, has_closed: bool) {
         for failure in &mut self.failures {
-            forget(&mut failure.observers, &mut failure.left, index);
+            failure.left -= usize::from(take_off(&mut failure.observers, index));
         }
         for broadcast in self.broadcasts.values_mut() {
-            broadcast.wanted[index] = false;
+            take_off(&mut broadcast.wanted, index);
         }
         let knows = |other: usize| {
             other != index && net.node(other).is_some_and(|node: &OverlayNode| node.is_live(node_id(index)))
@@ -110,7 +110,9 @@ impl Measure {
 
     /// A process was started again.
     pub(super) fn restarted(&mut self, index: usize, at: Duration) {
-        self.started_at[index] = at;
+        if let Some(started) = self.started_at.get_mut(index) {
+            *started = at;
+        }
         let before = self.failures.len();
         self.failures.retain(|failure| failure.index != index);
         self.report.unknown_failures += (before - self.failures.len()) as u64;
@@ -173,21 +175,24 @@ impl Measure {
 
     fn got(&mut self, at: Duration, index: usize, msg: &Bytes) {
         let Some(broadcast) = self.broadcasts.get_mut(msg) else { return };
-        if std::mem::replace(&mut broadcast.got[index], true) {
+        let Some(got) = broadcast.got.get_mut(index) else { return };
+        if std::mem::replace(got, true) {
             self.report.doubles += 1;
-        } else if broadcast.wanted[index] {
+        } else if broadcast.wanted.get(index).is_some_and(|wanted| *wanted) {
             self.report.delivery.push(at.saturating_sub(broadcast.at));
         }
     }
 
     fn down(&mut self, net: &OverlayNet, at: Duration, observer: usize, node: usize, reason: OverlayDown) {
         for failure in self.failures.iter_mut().filter(|failure| failure.index == node) {
-            if forget(&mut failure.observers, &mut failure.left, observer) {
+            if take_off(&mut failure.observers, observer) {
+                failure.left -= 1;
                 failure.last = at;
             }
         }
-        let is_separated = !self.is_whole(at) && self.sides[observer] != self.sides[node];
-        let lives = net.is_running(node) && at.saturating_sub(self.started_at[node]) > SETTLING;
+        let is_separated = !self.is_whole(at) && self.sides.get(observer) != self.sides.get(node);
+        let started = self.started_at.get(node).copied().unwrap_or_default();
+        let lives = net.is_running(node) && at.saturating_sub(started) > SETTLING;
         if lives && !is_separated && reason == OverlayDown::Failed {
             self.report.false_deaths += 1;
         }
@@ -195,8 +200,6 @@ impl Measure {
 }
 
 /// Takes one off; true when it was on.
-fn forget(observers: &mut [bool], left: &mut usize, index: usize) -> bool {
-    let was = observers.get_mut(index).is_some_and(|observer| std::mem::replace(observer, false));
-    *left -= usize::from(was);
-    was
+fn take_off(flags: &mut [bool], index: usize) -> bool {
+    flags.get_mut(index).is_some_and(std::mem::take)
 }
