@@ -33,6 +33,7 @@ mod node;
 mod node_info;
 mod observe;
 mod outbox;
+mod overlay;
 mod packet;
 mod receive;
 mod recent_tags;
@@ -74,6 +75,12 @@ pub use node::{ClusterNode, DropReason, Verdict};
 pub use node_info::{NodeInfoError, parse_node_info};
 pub use observe::ObservedNode;
 pub use outbox::{Output, SendClass, SendPacket};
+pub use overlay::{
+    CAPABILITY_OVERLAY, OVERLAY_BROADCASTS_PER_SECOND_MAX, OVERLAY_LETTERS_BYTES_MAX, OVERLAY_LETTERS_MAX,
+    OVERLAY_LETTERS_PER_NODE_MAX, OVERLAY_MESSAGE_LEN_MAX, OVERLAY_NODES_MAX, OVERLAY_RINGS, OVERLAY_STORE_BYTES_MAX,
+    OVERLAY_STORE_MAX, OverlayConfig, OverlayDown, OverlayEvent, OverlayKind, OverlayNode, OverlayOutput,
+    OverlayTimers,
+};
 pub use packet::{
     CapabilityEntry, CapabilityStateEntry, Chunks, Description, Extra, ExtraPacket, Internal, InternalPacket, NodeIds,
     Stamp, TopologyEntry, decode_extra, decode_internal, encode_extra, encode_internal,

@@ -6,9 +6,14 @@
 mod check;
 mod history;
 mod network;
+mod overlay;
 mod rng;
 
 pub use check::Disagreement;
 pub use history::{Failure, History, HistorySettings, chain, run_history};
 pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
+pub use overlay::{
+    OverlayNet, OverlayNetSettings, OverlayReport, OverlayRun, OverlaySettings, Spread, Traffic, index_of, node_id,
+    run_overlay,
+};
 pub use rng::SplitMix64;

@@ -1,10 +1,13 @@
 //! `tandem-sim --seed N --nodes N --histories N [--faults N]`: runs random histories of real cluster
-//! cores and prints the seed of every one whose nodes do not agree at the end. Reads no network.
+//! cores and prints the seed of every one whose nodes do not agree at the end.
+//!
+//! `tandem-sim overlay --seed N --nodes N --hours N --loss PERCENT`: one long run of a large overlay, and its figures.
+//! Reads no network.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tandem_sim::{HistorySettings, run_history};
+use tandem_sim::{HistorySettings, OverlaySettings, run_history, run_overlay};
 
 struct Arguments {
     seed: u64,
@@ -33,8 +36,59 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(arguments)
 }
 
+const OVERLAY_USAGE: &str = "usage: tandem-sim overlay [--seed N] [--nodes N] [--hours N | --seconds N] [--loss PERCENT] \
+    [--kill-every SECONDS] [--separate-every SECONDS] [--message-every SECONDS]";
+
+fn parse_overlay(mut words: impl Iterator<Item = String>) -> Result<(u64, OverlaySettings), String> {
+    let (mut seed, mut settings) = (1, OverlaySettings::default());
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
+            let number = value.parse::<f64>().ok().filter(|number| (0.0..1e15).contains(number));
+            number.ok_or_else(|| format!("{word}: `{value}` is not a number of at least 0"))
+        };
+        match word.as_str() {
+            "--seed" => seed = number()? as u64,
+            "--nodes" => settings.nodes = (number()? as usize).clamp(2, tandem_cluster::OVERLAY_NODES_MAX),
+            "--hours" => settings.span = Duration::from_secs_f64(number()? * 3_600.0),
+            "--seconds" => settings.span = Duration::from_secs_f64(number()?),
+            "--loss" => settings.net.loss_per_mille = (number()? * 10.0).round() as u64,
+            "--kill-every" => settings.kill_every = Duration::from_secs_f64(number()?),
+            "--separate-every" => settings.separate_every = Duration::from_secs_f64(number()?),
+            "--message-every" => settings.message_every = Duration::from_secs_f64(number()?),
+            other => return Err(format!("unknown option {other}\n{OVERLAY_USAGE}")),
+        }
+    }
+    Ok((seed, settings))
+}
+
+fn overlay(words: impl Iterator<Item = String>) -> ExitCode {
+    let (seed, settings) = match parse_overlay(words) {
+        Ok(parsed) => parsed,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    let origin = Instant::now();
+    let report = run_overlay(seed, settings, origin, |net| {
+        eprint!("\r{:>6} s of virtual time in {:.1?} ", net.elapsed().as_secs(), origin.elapsed());
+    });
+    eprintln!();
+    println!("{report}\nwall clock                     {:.1?}", origin.elapsed());
+    let faults = report.faults();
+    for fault in &faults {
+        println!("  ! {fault}");
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
-    let arguments = match parse(std::env::args().skip(1)) {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "overlay").is_some() {
+        return overlay(words);
+    }
+    let arguments = match parse(words) {
         Ok(arguments) => arguments,
         Err(message) => {
             eprintln!("{message}");

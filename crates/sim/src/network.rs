@@ -133,7 +133,7 @@ pub struct Network {
 }
 
 /// Unix time at the start of every simulation, in seconds.
-const UNIX_START: i64 = 1_800_000_000;
+pub(crate) const UNIX_START: i64 = 1_800_000_000;
 
 impl Network {
     /// An empty network. `origin` is any moment; only differences to it matter.
