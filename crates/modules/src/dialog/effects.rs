@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::smallvec;
-use tandem_dialog::{DialogEvent, DialogId, DialogState, EndReason, Events, Party};
+use tandem_dialog::{Dialog, DialogEvent, DialogId, DialogState, EndReason, Events, Party, Routes};
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
 use tandem_module::event::Event;
@@ -16,6 +16,7 @@ use super::clock::{self, Now};
 use super::follow::Current;
 use super::requests::{self, Extras, Towards};
 use super::{Dialogs, STATE_CHANGED};
+use crate::tm::uac::send_request;
 
 /// What a listener is told.
 pub struct DialogNotice {
@@ -32,6 +33,30 @@ pub struct DialogNotice {
 /// Called for every event of every dialog; must return quickly.
 pub type DialogListener = fn(&DialogNotice);
 
+/// What a dialog has that its events need, read under one lock.
+#[derive(Default)]
+struct Bound {
+    flags: u32,
+    routes: Routes,
+}
+
+impl Bound {
+    fn of(dialog: &Dialog, events: &Events) -> Bound {
+        // Names are copied only for those that are about to run.
+        let name = |wanted: fn(&DialogEvent) -> bool, name: &str| {
+            if events.iter().any(wanted) { Box::from(name) } else { Box::default() }
+        };
+        Bound {
+            flags: dialog.flags,
+            routes: Routes {
+                on_answer: name(|event| matches!(event, DialogEvent::Answered), &dialog.routes.on_answer),
+                on_timeout: name(|event| matches!(event, DialogEvent::RunTimeoutRoute), &dialog.routes.on_timeout),
+                on_hangup: name(|event| matches!(event, DialogEvent::Terminated { .. }), &dialog.routes.on_hangup),
+            },
+        }
+    }
+}
+
 /// Carries out what a step asks for; `extra_headers` go into BYEs. No lock of the table may be held.
 pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, events: Events, extra_headers: &[u8]) {
     if events.is_empty() {
@@ -40,11 +65,12 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
     let at = clock::now();
     let listeners = dialogs.listeners.read().clone();
     dialogs.store.touch(node, dialogs, id);
+    let bound = dialogs.table.with_dialog(id, |dialog| Bound::of(dialog, &events)).unwrap_or_default();
     for event in events {
         match event {
             DialogEvent::StateChanged { old, new } => {
                 match new {
-                    DialogState::Confirmed => dialogs.pings.begin(dialogs, id),
+                    DialogState::Confirmed => dialogs.pings.begin(id, bound.flags),
                     DialogState::Deleted => {
                         dialogs.pings.forget(id);
                         dialogs.shared.count(node, dialogs, &dialogs.table.memberships(id), -1);
@@ -53,11 +79,11 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
                 }
                 raise(node, dialogs, id, old, new);
             }
-            DialogEvent::Answered => run_route(node, dialogs, id, |routes| &routes.on_answer, false),
-            DialogEvent::Terminated { .. } => run_route(node, dialogs, id, |routes| &routes.on_hangup, false),
+            DialogEvent::Answered => run_route(node, dialogs, id, &bound.routes.on_answer, false),
+            DialogEvent::Terminated { .. } => run_route(node, dialogs, id, &bound.routes.on_hangup, false),
             DialogEvent::SendBye(party) => send_bye(node, dialogs, id, party, extra_headers),
             DialogEvent::CancelInvite => cancel(node, dialogs, id),
-            DialogEvent::RunTimeoutRoute => run_route(node, dialogs, id, |routes| &routes.on_timeout, true),
+            DialogEvent::RunTimeoutRoute => run_route(node, dialogs, id, &bound.routes.on_timeout, true),
         }
         for listener in &listeners {
             listener(&DialogNotice { node, id, event, at });
@@ -104,13 +130,14 @@ fn run_route(
     node: NodeRef,
     dialogs: &'static Dialogs,
     id: DialogId,
-    which: fn(&tandem_dialog::Routes) -> &Box<str>,
+    name: &str,
     is_timeout: bool,
 ) {
-    let name = dialogs.table.with_dialog(id, |dialog| which(&dialog.routes).clone());
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+    if name.is_empty() {
+        return;
+    }
     let mut context = Context::dummy(node, RouteKind::Request);
-    let Some(route) = context.program().route(RouteKind::Request, &name) else {
+    let Some(route) = context.program().route(RouteKind::Request, name) else {
         context.recycle();
         tracing::error!("dialog: there is no route '{name}'");
         return if is_timeout {
@@ -136,7 +163,7 @@ fn send_bye(node: NodeRef, dialogs: &Dialogs, id: DialogId, to: Party, extra_hea
     let headers = [&dialogs.config.extra_headers, extra_headers].concat();
     let extras = Extras { headers, ..Extras::default() };
     let Some(spec) = requests::spec(node, dialogs, id, Towards::Party(to), b"BYE", extras) else { return };
-    if let Err(error) = requests::send(node, spec, None) {
+    if let Err(error) = send_request(node, spec, None) {
         let party = if to == Party::Caller { "caller" } else { "callee" };
         tracing::warn!("dialog {id}: BYE to the {party} was not sent: {error}");
     }

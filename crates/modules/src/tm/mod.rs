@@ -21,6 +21,7 @@ mod table;
 mod tests;
 mod tx;
 pub mod uac;
+mod uac_ack;
 mod variables;
 
 use std::sync::{Arc, OnceLock};
