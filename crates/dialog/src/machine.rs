@@ -204,7 +204,7 @@ impl Dialog {
 
     /// Notes the RSeq of a reliable provisional reply of a branch; false when it was seen before (RFC 3262 §4).
     pub fn note_rseq(&mut self, to_tag: &[u8], rseq: u32) -> bool {
-        let Some(leg) = self.legs.iter_mut().skip(1).find(|leg| *leg.tag == *to_tag) else { return false };
+        let Some(leg) = self.branch_mut(to_tag) else { return false };
         let is_new = rseq > leg.last_rseq;
         leg.last_rseq = leg.last_rseq.max(rseq);
         is_new

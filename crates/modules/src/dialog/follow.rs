@@ -232,6 +232,26 @@ impl Session {
         Some(Session { received, sent })
     }
 
+    /// Keeps what the INVITE offered, unless an UPDATE has come after it (RFC 3311).
+    fn note_offer(&self, dialog: &mut Dialog) {
+        for (party, said) in [(Party::Caller, &self.received), (Party::Callee, &self.sent)] {
+            let Some(leg) = dialog.leg_mut(party) else { continue };
+            let place = if party == Party::Caller { &mut leg.in_sdp } else { &mut leg.out_sdp };
+            if place.is_empty() {
+                *place = (&**said).into();
+            }
+        }
+    }
+
+    /// Keeps what a branch of the callee replied to the INVITE.
+    fn note_reply(&self, dialog: &mut Dialog, to_tag: &[u8]) {
+        let Some(leg) = dialog.branch_mut(to_tag) else { return };
+        leg.in_sdp = (&*self.received).into();
+        if let Some(leg) = dialog.leg_mut(Party::Caller) {
+            leg.out_sdp = (&*self.sent).into();
+        }
+    }
+
     /// Keeps it with the parties of a message of that direction.
     fn note(&self, dialog: &mut Dialog, direction: Direction) {
         let (from, to) = match direction {
@@ -261,18 +281,19 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
                 route_set: route_set.as_deref().unwrap_or_default(),
                 socket,
             };
+            // What a reliable provisional reply says need not be said again by the answer (RFC 6337 §2.2).
+            let says = event.reply.filter(|_| (101..=299).contains(&event.code));
+            let said = says.and_then(|reply| Session::of(reply, event.edits.as_deref()));
             // The callee is known only by its answer: what it was sent is noted late.
-            let is_answer = (200..=299).contains(&event.code);
-            let answer = event.reply.filter(|_| is_answer);
+            let answer = event.reply.filter(|_| (200..=299).contains(&event.code));
             let asked = answer.and_then(|_| Session::of(&event.request.message, Some(&event.request.edits)));
-            let answered = answer.and_then(|reply| Session::of(reply, event.edits.as_deref()));
             dialogs.table.with_dialog(id, |dialog| {
                 let events = dialog.on_reply(&reply, clock::now().moment());
                 if let Some(session) = asked {
-                    session.note(dialog, Direction::Downstream);
+                    session.note_offer(dialog);
                 }
-                if let Some(session) = answered {
-                    session.note(dialog, Direction::Upstream);
+                if let Some(session) = said {
+                    session.note_reply(dialog, reply.to_tag);
                 }
                 events
             })

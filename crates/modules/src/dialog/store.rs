@@ -134,6 +134,11 @@ impl Store {
         let _ = self.errors.set(node.stats.stat("dialog", "db_errors"));
     }
 
+    /// Calls whose last change the database may not have.
+    pub(super) fn pending(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.lock().dirty.len()).sum()
+    }
+
     fn is_loaded(&self) -> bool {
         self.version.load(Ordering::Acquire) != 0
     }

@@ -55,6 +55,12 @@ pub(crate) fn reply(sent: &Sent, code: u16) -> Vec<u8> {
     out
 }
 
+/// The message with a body.
+pub(crate) fn with_sdp(text: impl AsRef<str>, kind: &str, body: &str) -> String {
+    let head = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    text.as_ref().replace("Content-Length: 0\r\n\r\n", &head)
+}
+
 /// The Route line that leads a request within the dialog through us.
 pub(crate) fn route_line(invite: &Sent) -> String {
     let value = invite.message().value_of(HeaderKind::RecordRoute).expect("no Record-Route").to_vec();

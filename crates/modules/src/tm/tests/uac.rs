@@ -10,7 +10,7 @@ use tandem_module::transport::Proto;
 use super::{answer, lines, request, script, stat};
 use crate::tm::uac::{RequestSpec, UacDone, send_request};
 
-fn spec(uri: &str) -> RequestSpec {
+pub(super) fn spec(uri: &str) -> RequestSpec {
     RequestSpec {
         uri: uri.into(),
         from: b"<sip:us@example.org>".to_vec(),
@@ -19,9 +19,9 @@ fn spec(uri: &str) -> RequestSpec {
     }
 }
 
-type Codes = Arc<Mutex<Vec<(u16, bool)>>>;
+pub(super) type Codes = Arc<Mutex<Vec<(u16, bool)>>>;
 
-fn recorded() -> (Codes, Option<UacDone>) {
+pub(super) fn recorded() -> (Codes, Option<UacDone>) {
     let codes: Codes = Arc::default();
     let keep = codes.clone();
     (codes, Some(Box::new(move |outcome| keep.lock().push((outcome.code, outcome.reply.is_some())))))
