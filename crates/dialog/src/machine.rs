@@ -176,6 +176,10 @@ impl Dialog {
     fn on_answer(&mut self, reply: &InviteReply<'_>, now: Moment, events: &mut Events) {
         let has_bye = self.flags & dialog_flags::BYE_SEEN != 0;
         let is_late = self.state == DialogState::Deleted;
+        // A further branch that has answered is none of the call; its requests are known by its tag until its BYE.
+        if self.state.is_active() && self.branch_mut(reply.to_tag).is_none() {
+            self.learn_callee(reply);
+        }
         // A 200 may follow a failure already sent (two branches answering at once): the call is up after all.
         if self.state.is_active()
             || (is_late && (has_bye || !matches!(self.end_reason, Some(EndReason::SetupFailed(_)))))

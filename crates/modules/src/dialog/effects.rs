@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smallvec::smallvec;
+use smallvec::SmallVec;
 use tandem_dialog::{Dialog, DialogEvent, DialogId, DialogState, EndReason, Events, Party, Routes};
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
@@ -113,15 +113,23 @@ fn raise(node: NodeRef, dialogs: &Dialogs, id: DialogId, old: DialogState, new: 
         (Text::copy(dialog.call_id()), Text::copy(dialog.from_tag()), Text::copy(dialog.to_tag()))
     });
     let Some((call_id, from_tag, to_tag)) = names else { return };
-    let params = smallvec![
-        ("id", Value::Text(Text::from(id.to_string()))),
-        ("db_id", Value::Text(Text::from(id.db_id().to_string()))),
+    let (has_slot, has_ids) = dialogs.config.event_ids;
+    let number = |number: u32| Value::Text(Text::from(number.to_string()));
+    let mut params = SmallVec::new();
+    if has_slot {
+        params.extend([("hash_entry", number(id.entry)), ("hash_id", number(id.id))]);
+    }
+    if has_ids {
+        let db_id = Value::Text(Text::from(id.db_id().to_string()));
+        params.extend([("id", Value::Text(Text::from(id.to_string()))), ("db_id", db_id)]);
+    }
+    params.extend([
         ("callid", Value::Text(call_id)),
         ("from_tag", Value::Text(from_tag)),
         ("to_tag", Value::Text(to_tag)),
         ("old_state", Value::Int(old.number().into())),
         ("new_state", Value::Int(new.number().into())),
-    ];
+    ]);
     node.events.raise(node, Event { name: STATE_CHANGED, params }, None);
 }
 

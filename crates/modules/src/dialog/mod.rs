@@ -67,7 +67,7 @@ pub(super) const STATE_CHANGED: &str = "E_DLG_STATE_CHANGED";
 
 const EVENTS: &[EventSpec] = &[EventSpec {
     name: STATE_CHANGED,
-    params: &["id", "db_id", "callid", "from_tag", "to_tag", "old_state", "new_state"],
+    params: &["id", "db_id", "hash_entry", "hash_id", "callid", "from_tag", "to_tag", "old_state", "new_state"],
     doc: "the state of a dialog has changed",
 }];
 
@@ -138,7 +138,7 @@ pub fn text_value(node: NodeRef, id: DialogId, name: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let config = params::Config::read(setup.params)?;
+    let config = params::Config::read(setup.params, setup.settings)?;
     let table = DialogTable::new(
         DialogConfig {
             hash_size: config.hash_size,

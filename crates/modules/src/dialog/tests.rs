@@ -338,3 +338,22 @@ fn an_unknown_flag_creates_no_dialog() {
     rig.receive(request("INVITE", "a", 7, "", ""));
     assert_eq!(rig.xlogs(), ["refused <null>"]);
 }
+
+#[test]
+fn events_name_the_dialog_as_the_version_of_the_script_does() {
+    let route = "event_route[E_DLG_STATE_CHANGED] { xlog(\"$param(id)|$param(hash_entry)|$param(new_state)\\n\"); }";
+    for (dialect, params, slot, ids) in [
+        (Dialect::V4_0, "", false, true),
+        (Dialect::V4_0, "modparam(\"dialog\", \"event_id_format\", 2)", true, true),
+        (Dialect::V4_0, "modparam(\"dialog\", \"event_id_format\", 0)", true, false),
+    ] {
+        let text = format!("loadmodule \"event_route.so\"\n{}", script(params, "create_dialog();", route));
+        let rig = Rig::script_in(dialect, &text);
+        call(&rig);
+        let lines = rig.xlogs();
+        let parts: Vec<&str> = lines[0].split('|').collect();
+        assert_eq!((parts[0] != "<null>", parts[1] != "<null>", parts[2]), (ids, slot, "2"), "{lines:?}");
+    }
+    let wrong = script("modparam(\"dialog\", \"event_id_format\", 3)", "create_dialog();", "");
+    assert!(Rig::try_script(&wrong, RigOptions::default()).err().unwrap().contains("event_id_format"));
+}

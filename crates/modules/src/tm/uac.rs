@@ -404,6 +404,8 @@ pub(super) fn send_written(
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
     let mut config = tm.config;
     config.fr_timeout = routes.fr_timeout.unwrap_or(config.fr_timeout);
+    // A 2xx is repeated for 64*T1 while its ACK is lost (RFC 3261 §13.3.1.4).
+    config.timer_l = config.t1 * 64;
     let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &config, clock::now());
     let state = UacState {
         core,
@@ -579,6 +581,8 @@ impl Launch {
         let method = message.method();
         let routes = LocalRoutes::take(&mut context, fr_timeout);
         context.recycle();
-        send_written((node, tm, id), method, to, out.into(), routes, invite, done);
+        let request = Bytes::from(out);
+        tm.shown.request(node, &to, &request);
+        send_written((node, tm, id), method, to, request, routes, invite, done);
     }
 }

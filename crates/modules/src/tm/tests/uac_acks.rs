@@ -43,6 +43,8 @@ fn each_2xx_gets_its_ack_and_a_second_party_is_hung_up_on() {
     assert!(text.contains("Authorization: x\r\n") && text.contains(";tag=one\r\n") && text.contains("CSeq: 1 ACK\r\n"));
     let again = rig.receive(accepted(&invite, "one"));
     assert_eq!(again.iter().map(|sent| &sent.bytes).collect::<Vec<_>>(), [&acks[0].bytes]);
+    rig.advance(Duration::from_secs(25));
+    assert_eq!(rig.receive(accepted(&invite, "one"))[0].bytes, acks[0].bytes, "as long as a UA repeats its 2xx");
     let other = rig.receive(accepted(&invite, "two"));
     assert_eq!(lines(&other), ["ACK sip:phone@192.0.2.9:5062 SIP/2.0", "BYE sip:phone@192.0.2.9:5062 SIP/2.0"]);
     assert!(other.iter().all(|sent| sent.text().contains(";tag=two\r\n")));
