@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tandem_sip::{
     HeaderKind, Lumps, Message, Method, ParseError, ReplyOut, RequestBuilder, RequestOut, Span, TransactionKey,
-    Transport, ViaFix, ViaOut, annotate_top_via, build_ack_non2xx, build_cancel, build_reply, edited_body, write_reply_upstream,
-    write_request, write_via,
+    Transport, ViaFix, ViaOut, annotate_top_via, build_ack_non2xx, build_cancel, build_reply, edited_body,
+    write_reply_upstream, write_request, write_via,
 };
 
 const REQUEST: &str = "INVITE sip:bob@example.org SIP/2.0\r\n\

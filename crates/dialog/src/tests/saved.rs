@@ -3,8 +3,8 @@
 
 use super::{Bench, UNIX};
 use crate::{
-    DialogId, DialogState, DialogValue, Direction, Method, Party, RestoreError, SavedDialog, Values, ValuesForm, WithinRequest,
-    dialog_flags,
+    DialogId, DialogState, DialogValue, Direction, Method, Party, RestoreError, SavedDialog, Values, ValuesForm,
+    WithinRequest, dialog_flags,
 };
 
 fn saved_call(bench: &Bench) -> SavedDialog {

@@ -134,13 +134,7 @@ fn raise(node: NodeRef, dialogs: &Dialogs, id: DialogId, old: DialogState, new: 
 }
 
 /// Queues a script route on a message of its own that works in the dialog.
-fn run_route(
-    node: NodeRef,
-    dialogs: &'static Dialogs,
-    id: DialogId,
-    name: &str,
-    is_timeout: bool,
-) {
+fn run_route(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, name: &str, is_timeout: bool) {
     if name.is_empty() {
         return;
     }

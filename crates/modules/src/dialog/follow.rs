@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tandem_dialog::{
-    Dialog, DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party, WithinRequest,
+    Dialog, DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party,
+    WithinRequest,
 };
 use tandem_module::NodeRef;
 use tandem_module::context::Context;

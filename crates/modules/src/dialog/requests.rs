@@ -6,8 +6,8 @@ use tandem_dialog::{Dialog, DialogId, Direction, Party, SequentialRequest};
 use tandem_module::NodeRef;
 use tandem_sip::{CommaList, Method};
 
-use super::follow::Current;
 use super::Dialogs;
+use super::follow::Current;
 use crate::tm::uac::RequestSpec;
 
 /// Whom a request goes to.

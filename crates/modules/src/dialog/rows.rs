@@ -2,7 +2,9 @@
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
-use tandem_dialog::{DialogId, DialogState, Leg, ProfileMembership, Routes, SavedDialog, Values, ValuesForm, dialog_flags};
+use tandem_dialog::{
+    DialogId, DialogState, Leg, ProfileMembership, Routes, SavedDialog, Values, ValuesForm, dialog_flags,
+};
 use tandem_module::SetupError;
 use tandem_module::db::DbValue;
 use tandem_module::declare::ParamValues;

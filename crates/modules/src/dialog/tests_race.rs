@@ -188,7 +188,8 @@ fn an_update_before_the_answer_is_the_session_that_counts() {
     let out = rig.receive(with_sdp(request("INVITE", "a", 7, "", ""), "application/sdp", "v=0 first"));
     let invite = first(&out, "INVITE");
     rig.receive_from(PHONE, with_sdp(reliable(&invite, 183), "application/sdp", "v=0 early"));
-    let update = request("UPDATE", "u", 8, &route_line(&invite), ";tag=phone").replace("alice@127.0.3.9", "alice@127.0.3.8");
+    let update =
+        request("UPDATE", "u", 8, &route_line(&invite), ";tag=phone").replace("alice@127.0.3.9", "alice@127.0.3.8");
     let sent = rig.receive(with_sdp(update, "application/sdp", "v=0 second"));
     rig.receive_from(PHONE, reply(&first(&sent, "UPDATE"), 200));
     rig.receive_from(PHONE, reply(&invite, 200));

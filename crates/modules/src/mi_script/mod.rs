@@ -146,12 +146,15 @@ fn finish(context: &mut Context, out: Option<&CompiledVar>, result: MiResult) ->
     let (code, text) = match result {
         Ok(result) => {
             let is_pretty = context.node.state::<MiScript>().is_some_and(|own| own.is_pretty);
-            let written = if is_pretty { serde_json::to_string_pretty(&result) } else { serde_json::to_string(&result) };
+            let written =
+                if is_pretty { serde_json::to_string_pretty(&result) } else { serde_json::to_string(&result) };
             // Writing a Json value cannot fail: its keys are text and its numbers finite.
             (1, written.unwrap_or_default())
         }
         // 0 would end the script.
-        Err(error) => (i32::try_from(error.code.saturating_abs()).map_or(NO_ANSWER, |code| -code.max(1)), error.message),
+        Err(error) => {
+            (i32::try_from(error.code.saturating_abs()).map_or(NO_ANSWER, |code| -code.max(1)), error.message)
+        }
     };
     match out {
         Some(out) if !context.write_var(out, Value::from(text.as_str())) => Called::Done(NO_ANSWER),

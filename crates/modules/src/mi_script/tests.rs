@@ -50,10 +50,7 @@ fn errors_are_negative_codes_and_their_message() {
         mi("t_reply 200 OK 1234 tag", $var(ret)); xlog("$rc $var(ret)");
         $avp(n) = "name"; $avp(n) = "value"; $avp(v) = "x";
         mi("shv_set", $var(ret), $avp(n), $avp(v)); xlog("$rc");"#;
-    assert_eq!(
-        lines("", body),
-        ["-1 before", "-2", "-32602 Invalid params", "-404 Transaction not found", "-2"]
-    );
+    assert_eq!(lines("", body), ["-1 before", "-2", "-32602 Invalid params", "-404 Transaction not found", "-2"]);
 }
 
 #[test]

@@ -56,7 +56,11 @@ pub(super) const PARAMS: &[ParamSpec] = &[
         "parameters of a contact URI that make it the same UA, whatever else is in it",
     ),
     int("pn_pnsreg_interval", "130", "seconds before its expiry at which a UA that can wakes up by itself"),
-    int("pn_trigger_interval", "120", "seconds before its expiry at which a UA is woken (usrloc: contact_refresh_timer)"),
+    int(
+        "pn_trigger_interval",
+        "120",
+        "seconds before its expiry at which a UA is woken (usrloc: contact_refresh_timer)",
+    ),
     int("pn_skip_pn_interval", "0", "seconds after a registration during which the UA needs no waking"),
     int("pn_refresh_timeout", "6", "seconds a request waits for a UA that is being woken"),
     int("pn_enable_purr", "0", "1: registrations get a reference by which requests within calls wake their UA"),

@@ -11,13 +11,13 @@ mod remove;
 mod reply;
 mod request;
 mod save;
-mod wake;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_push;
 #[cfg(test)]
 mod torture;
+mod wake;
 
 use tandem_location::Aor;
 use tandem_module::context::{Called, Context};

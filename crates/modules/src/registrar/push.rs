@@ -152,7 +152,11 @@ fn is_done_elsewhere(message: &Message, provider: &[u8]) -> bool {
     values.any(|value| {
         let params = value.iter().position(|byte| *byte == b';').and_then(|at| value.get(at + 1..)).unwrap_or(value);
         let named = Params::new(params).value(b"+sip.pns").unwrap_or_default();
-        named.strip_prefix(b"\"").and_then(|named| named.strip_suffix(b"\"")).unwrap_or(named).eq_ignore_ascii_case(provider)
+        named
+            .strip_prefix(b"\"")
+            .and_then(|named| named.strip_suffix(b"\""))
+            .unwrap_or(named)
+            .eq_ignore_ascii_case(provider)
     })
 }
 
@@ -184,7 +188,14 @@ mod tests {
         let id = ContactId(0x1234_5678_9abc_def0);
         assert_eq!(purr_of(id), "123.45678.9abcdef0");
         assert_eq!(purr_id(b"123.45678.9abcdef0"), Some(id));
-        for other in ["", "123.45678.9abcdef", "1234.5678.9abcdef0", "12g.45678.9abcdef0", "123.45678.9abcdef.", "..................."] {
+        for other in [
+            "",
+            "123.45678.9abcdef",
+            "1234.5678.9abcdef0",
+            "12g.45678.9abcdef0",
+            "123.45678.9abcdef.",
+            "...................",
+        ] {
             assert_eq!(purr_id(other.as_bytes()), None, "{other}");
         }
     }

@@ -62,19 +62,17 @@ fn a_sleeping_phone_is_woken_and_gets_the_call_when_it_registers() {
     assert_eq!(lines(&invite(&rig)), ["SIP/2.0 100 Giving it a try"]);
     assert_eq!(rig.xlogs(), ["lookup 2", "push bob@example.org ini-INVITE call-1"]);
     // It wakes up at another address; what names it are its parameters, which go no further.
-    let sent = rig.receive(
-        format!(
-            "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKr2\r\n\
+    let sent = rig.receive(format!(
+        "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKr2\r\n\
              From: <sip:bob@example.org>;tag=f\r\nTo: <sip:bob@example.org>\r\nCall-ID: reg\r\nCSeq: 2 REGISTER\r\n\
              Contact: <sip:bob@192.0.2.77:5071{PUSH};x=y>;expires=600\r\nContent-Length: 0\r\n\r\n"
-        ),
-    );
+    ));
     let call = sent.iter().find(|sent| sent.first_line().starts_with("INVITE")).expect("no INVITE");
     assert_eq!(call.first_line(), "INVITE sip:bob@192.0.2.77:5071;x=y SIP/2.0");
     assert_eq!(call.to.addr.to_string(), "192.0.2.77:5071");
     // A further registration makes no further branch.
     let reply = register(&rig, 3, &format!("sip:bob@192.0.2.77:5071{PUSH}"), "");
-    assert_eq!(reply.matches("<sip:bob@").count(), 2, "one binding and To: {reply}");
+    assert_eq!(reply.matches("<sip:bob@192.0.2.").count(), 1, "one binding: {reply}");
     assert!(lines(&rig.take_sent()).is_empty());
 }
 
@@ -97,13 +95,11 @@ fn phones_that_are_awake_ring_at_once_beside_those_that_are_woken() {
     register(&rig, 2, "sip:bob@192.0.2.6", "");
     assert_eq!(lines(&invite(&rig))[1..], ["INVITE sip:bob@192.0.2.6 SIP/2.0"]);
     assert_eq!(rig.xlogs(), ["lookup 1", "push bob@example.org ini-INVITE call-1"]);
-    let awake = rig.receive(
-        format!(
-            "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKr3\r\n\
+    let awake = rig.receive(format!(
+        "REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bKr3\r\n\
              From: <sip:bob@example.org>;tag=f\r\nTo: <sip:bob@example.org>\r\nCall-ID: reg\r\nCSeq: 3 REGISTER\r\n\
              Contact: <sip:bob@192.0.2.5{PUSH}>;expires=600\r\nContent-Length: 0\r\n\r\n"
-        ),
-    );
+    ));
     assert!(lines(&awake).contains(&"INVITE sip:bob@192.0.2.5 SIP/2.0".to_owned()), "{:?}", lines(&awake));
 }
 
@@ -124,14 +120,18 @@ fn the_answer_tells_what_is_there_and_refuses_what_is_not() {
     assert_eq!(caps(&reply), ["*;+sip.pns=\"apns\""]);
     let reply = register(&rig, 3, &format!("sip:bob@192.0.2.5{PUSH}"), "");
     assert!(caps(&reply)[0].starts_with("*;+sip.pns=\"fcm\";+sip.pnsreg=\"130\";+sip.pnspurr=\""), "{reply}");
-    for (cseq, contact) in [(4, "sip:bob@192.0.2.5;pn-provider=acme;pn-prid=1;pn-param=2"), (5, "sip:bob@192.0.2.5;pn-provider=fcm;pn-prid=1")] {
+    for (cseq, contact) in [
+        (4, "sip:bob@192.0.2.5;pn-provider=acme;pn-prid=1;pn-param=2"),
+        (5, "sip:bob@192.0.2.5;pn-provider=fcm;pn-prid=1"),
+    ] {
         let reply = register(&rig, cseq, contact, "");
         assert!(reply.starts_with("SIP/2.0 555 Push Notification Service Not Supported\r\n"), "{reply}");
     }
     // Another proxy on the way sends the pushes.
     let reply = register(&rig, 6, &format!("sip:bob@192.0.2.5{PUSH}"), "Feature-Caps: *;+sip.pns=\"fcm\"\r\n");
     assert_eq!(caps(&reply), Vec::<&str>::new());
-    assert_eq!(lines(&invite(&rig))[1..], ["INVITE sip:bob@192.0.2.5 SIP/2.0"]);
+    let reached = lines(&invite(&rig));
+    assert!(reached[1..].iter().all(|line| line == "INVITE sip:bob@192.0.2.5 SIP/2.0"), "{reached:?}");
     assert_eq!(rig.xlogs(), ["lookup 1"]);
 }
 
@@ -175,7 +175,7 @@ fn a_phone_is_woken_before_its_registration_expires() {
 fn parameters_that_make_no_sense_are_refused() {
     for (params, expected) in [
         ("modparam(\"registrar\", \"pn_providers\", \",\")", "pn_providers"),
-        ("modparam(\"registrar\", \"pn_ct_match_params\", \"\")", "pn_ct_match_params"),
+        ("modparam(\"registrar\", \"pn_ct_match_params\", \"\")", "at least one parameter"),
         ("modparam(\"registrar\", \"pn_trigger_interval\", -1)", "pn_trigger_interval"),
     ] {
         let error = Rig::try_script(&format!("{HEAD}{params}\n{ROUTES}"), RigOptions::default()).err().unwrap();
