@@ -210,6 +210,11 @@ impl Dialog {
         self.legs.get_mut(index)
     }
 
+    /// The callee branch of that To tag.
+    pub fn branch_mut(&mut self, to_tag: &[u8]) -> Option<&mut Leg> {
+        self.legs.iter_mut().skip(1).find(|leg| *leg.tag == *to_tag)
+    }
+
     /// From tag.
     pub fn from_tag(&self) -> &[u8] {
         self.caller().map_or(b"", |leg| &leg.tag)

@@ -32,7 +32,7 @@ pub use table::{
     DialogConfig, DialogError, DialogMatch, DialogTable, DialogTotals, MatchMode, MatchRequest, Moment, PageCursor,
     TimedOut,
 };
-pub use value::{DialogValue, VALUES_MAX, ValueError, Values};
+pub use value::{DialogValue, VALUES_MAX, ValueError, Values, ValuesForm};
 
 #[cfg(test)]
 mod tests;

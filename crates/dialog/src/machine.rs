@@ -176,6 +176,10 @@ impl Dialog {
     fn on_answer(&mut self, reply: &InviteReply<'_>, now: Moment, events: &mut Events) {
         let has_bye = self.flags & dialog_flags::BYE_SEEN != 0;
         let is_late = self.state == DialogState::Deleted;
+        // A further branch that has answered is none of the call; its requests are known by its tag until its BYE.
+        if self.state.is_active() && self.branch_mut(reply.to_tag).is_none() {
+            self.learn_callee(reply);
+        }
         // A 200 may follow a failure already sent (two branches answering at once): the call is up after all.
         if self.state.is_active()
             || (is_late && (has_bye || !matches!(self.end_reason, Some(EndReason::SetupFailed(_)))))
@@ -204,7 +208,7 @@ impl Dialog {
 
     /// Notes the RSeq of a reliable provisional reply of a branch; false when it was seen before (RFC 3262 §4).
     pub fn note_rseq(&mut self, to_tag: &[u8], rseq: u32) -> bool {
-        let Some(leg) = self.legs.iter_mut().skip(1).find(|leg| *leg.tag == *to_tag) else { return false };
+        let Some(leg) = self.branch_mut(to_tag) else { return false };
         let is_new = rseq > leg.last_rseq;
         leg.last_rseq = leg.last_rseq.max(rseq);
         is_new

@@ -1,5 +1,7 @@
 //! Named values of a dialog (`$dlg_val(name)`) and the text form databases and peers use. It knows no well-known names.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 /// Most values of one dialog; setting one more is refused.
@@ -15,6 +17,25 @@ pub enum DialogValue {
     Text(Box<[u8]>),
     /// An integer.
     Int(i32),
+}
+
+impl DialogValue {
+    /// The text, or the decimal digits.
+    pub fn to_text(&self) -> Cow<'_, [u8]> {
+        match self {
+            DialogValue::Text(text) => Cow::Borrowed(text),
+            DialogValue::Int(int) => Cow::Owned(int.to_string().into_bytes()),
+        }
+    }
+}
+
+/// How a list of values is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValuesForm {
+    /// The form of the database column `vars` from 3.4 on, and of replication: each value with its type.
+    Typed,
+    /// What 2.4 to 3.3 keep in the database: numbers as texts.
+    Untyped,
 }
 
 impl From<&[u8]> for DialogValue {
@@ -107,37 +128,19 @@ impl Values {
         self.entries.is_empty()
     }
 
-    /// The form of the database column `vars` and of replication: `name#type#value|` repeated; type 1 = text, 2 =
-    /// integer; `|`, `#` and `\` escaped with a backslash.
-    pub fn to_text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        for (name, value) in &self.entries {
-            push_escaped(&mut text, name);
-            match value {
-                DialogValue::Text(value) => {
-                    text.extend_from_slice(b"#1#");
-                    push_escaped(&mut text, value);
-                }
-                DialogValue::Int(value) => {
-                    text.extend_from_slice(b"#2#");
-                    text.extend_from_slice(value.to_string().as_bytes());
-                }
-            }
-            text.push(b'|');
-        }
-        text
-    }
-
-    /// The form that 2.4 to 3.3 keep in the database: `name#value|` repeated, numbers as texts.
-    pub fn to_untyped_text(&self) -> Vec<u8> {
+    /// The text of all values: `name#type#value|` repeated, without `type#` in the untyped form; type 1 = text, 2 = integer;
+    /// `|`, `#` and `\` escaped with a backslash.
+    pub fn to_text(&self, form: ValuesForm) -> Vec<u8> {
         let mut text = Vec::new();
         for (name, value) in &self.entries {
             push_escaped(&mut text, name);
             text.push(b'#');
-            match value {
-                DialogValue::Text(value) => push_escaped(&mut text, value),
-                DialogValue::Int(value) => text.extend_from_slice(value.to_string().as_bytes()),
+            match (form, value) {
+                (ValuesForm::Typed, DialogValue::Text(_)) => text.extend_from_slice(b"1#"),
+                (ValuesForm::Typed, DialogValue::Int(_)) => text.extend_from_slice(b"2#"),
+                (ValuesForm::Untyped, _) => {}
             }
+            push_escaped(&mut text, &value.to_text());
             text.push(b'|');
         }
         text

@@ -170,7 +170,7 @@ impl Front {
 
     fn on_request(&self, mut context: Box<Context>) {
         self.counters.requests.inc();
-        if tandem_module::reply::is_local_ack(&context.message) {
+        if tandem_module::reply::absorbs_local_ack(&context) {
             self.counters.absorbed.inc();
             return context.recycle();
         }

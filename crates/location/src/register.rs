@@ -30,6 +30,8 @@ pub enum Matching {
     ContactAndCallId,
     /// Equal values of these URI parameters; one that is missing on either side counts as equal (mode 2).
     Params(Vec<Vec<u8>>),
+    /// Equal values of all of these URI parameters; a contact that lacks one of them is compared by its URI (RFC 8599).
+    EachParam(Vec<Vec<u8>>),
 }
 
 /// Settings of the registrar for one `save()`.
@@ -318,6 +320,15 @@ pub(crate) fn find_match(bindings: &[Arc<Binding>], uri: &[u8], call_id: &[u8], 
                     _ => true,
                 }),
                 _ => uris_match(binding.contact(), uri),
+            })
+        }
+        Matching::EachParam(names) => {
+            let is_complete = parsed.is_some_and(|new| names.iter().all(|name| new.param(name).is_some()));
+            bindings.iter().position(|binding| match (parsed, ContactUri::parse(binding.contact())) {
+                (Some(new), Some(old)) if is_complete => names.iter().all(|name| {
+                    new.param(name).zip(old.param(name)).is_some_and(|(new, old)| param_values_match(new, old))
+                }),
+                _ => same_uri(binding),
             })
         }
     }

@@ -187,6 +187,11 @@ impl MiRegistry {
         self.layouts.read().get(name).copied()
     }
 
+    /// Whether there is a command of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.commands.read().contains_key(name)
+    }
+
     /// Runs a command. Unknown names give JSON-RPC error -32601.
     pub fn run(&self, name: &str, params: MiParams) -> MiReply {
         let found = self.commands.read().get(name).cloned();

@@ -204,6 +204,14 @@ impl Node {
         let _ = self.sockets.set(sockets);
     }
 
+    /// The listener with the address that the system would send from to that peer, where `mhomed` is on (OpenSIPS: core,
+    /// get_out_socket()).
+    pub fn socket_by_route(&self, proto: Proto, to: SocketAddr) -> Option<&Socket> {
+        let transport = self.transport().filter(|_| self.settings.is_multihomed)?;
+        let ip = transport.local_address(to)?;
+        self.sockets().iter().find(|socket| socket.proto == proto && socket.addr.ip() == ip)
+    }
+
     /// The listener to send from to a peer of that family: `preferred` when it fits, else the first that does.
     pub fn socket_towards(&self, proto: Proto, to: SocketAddr, preferred: Option<SocketId>) -> Option<&Socket> {
         let fits = |socket: &&Socket| socket.proto == proto && socket.addr.is_ipv4() == to.is_ipv4();
@@ -211,10 +219,7 @@ impl Node {
         if let Some(socket) = preferred.as_ref().filter(|socket| fits(socket)) {
             return Some(socket);
         }
-        if self.settings.is_multihomed
-            && let Some(ip) = self.transport().and_then(|transport| transport.local_address(to))
-            && let Some(socket) = self.sockets().iter().find(|socket| fits(socket) && socket.addr.ip() == ip)
-        {
+        if let Some(socket) = self.socket_by_route(proto, to) {
             return Some(socket);
         }
         // Same address as the preferred one, another protocol: keeps multi-address hosts consistent.

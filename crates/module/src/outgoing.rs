@@ -87,7 +87,8 @@ pub fn next_hop_uri<'a>(message: &'a Message, target: &'a Target) -> &'a [u8] {
     }
 }
 
-/// The destination for an address: the listener forced by the script, else the receiving one when it fits, else the first that does.
+/// The destination for an address: the listener forced by the script, else with `mhomed` the one the system would choose,
+/// else the receiving one when it fits, else the first that does.
 ///
 /// # Errors
 /// [`RouteError::NoSocket`].
@@ -97,8 +98,9 @@ pub fn destination(
     forced: Option<SocketId>,
     (proto, addr): (Proto, SocketAddr),
 ) -> Result<Destination, RouteError> {
-    let preferred = forced.or(Some(source.socket));
-    let socket = node.socket_towards(proto, addr, preferred).ok_or(RouteError::NoSocket(proto.name()))?;
+    let by_route = if forced.is_none() { node.socket_by_route(proto, addr) } else { None };
+    let chosen = by_route.or_else(|| node.socket_towards(proto, addr, forced.or(Some(source.socket))));
+    let socket = chosen.ok_or(RouteError::NoSocket(proto.name()))?;
     Ok(Destination { proto, addr, socket: socket.id, conn: None })
 }
 

@@ -51,6 +51,15 @@ pub fn is_local_ack(message: &Message) -> bool {
             .is_some_and(|tag| tag.len() == TO_TAG_BYTES && tag == to_tag(message))
 }
 
+/// Takes an ACK to a stateless reply: nobody else wants it. False for any other message.
+pub fn absorbs_local_ack(context: &Context) -> bool {
+    let is_local = is_local_ack(&context.message);
+    if is_local && context.node.has_module("sl") {
+        context.node.stats.stat("sl", "received_ACKs").inc();
+    }
+    is_local
+}
+
 /// What has to be written into the topmost Via of a received request; `None` when nothing.
 pub fn via_fix(message: &Message, source: &Source, force_rport: bool) -> Option<ViaFix> {
     let via = message.top_via().ok()?;

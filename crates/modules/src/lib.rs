@@ -31,6 +31,7 @@ pub mod maxfwd;
 pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
+pub mod mi_script;
 pub mod nathelper;
 pub mod permissions;
 pub mod presence;
@@ -110,6 +111,7 @@ pub static ALL: &[&ModuleDecl] = &[
     &mi_datagram::MODULE,
     &mi_fifo::MODULE,
     &mi_http::MODULE,
+    &mi_script::MODULE,
     &json::MODULE,
     &statistics::MODULE,
     &domain::MODULE,

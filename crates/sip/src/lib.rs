@@ -49,4 +49,4 @@ pub use transaction_key::{MAGIC_COOKIE, TransactionKey};
 pub use uri::{Scheme, Uri, UriEdit, edit_uri, edit_uri_into, uri_eq};
 pub use validate::{Violation, validate_reply, validate_request};
 pub use via::{Rport, Transport, Via, ViaFix, ViaOut, write_via};
-pub use writer::{RequestOut, annotate_top_via, write_reply_upstream, write_request};
+pub use writer::{RequestOut, annotate_top_via, edited_body, write_reply_upstream, write_request};

@@ -187,6 +187,21 @@ fn write_planned(message: &Message, lumps: &Lumps, plan: &Plan<'_>, out: &mut Ve
     }
 }
 
+/// The body as it will be written; that of the message, shared, when nothing in it is changed.
+pub fn edited_body(message: &Message, lumps: &Lumps) -> Bytes {
+    if let Some(body) = lumps.body() {
+        return body.clone();
+    }
+    let plan = plan_of(lumps);
+    let (_, edits) = plan.split(message);
+    if edits.is_empty() {
+        return message.slice(message.body_span());
+    }
+    let mut out = Vec::with_capacity(message.body().len() + 256);
+    apply(message.buffer(), edits, message.body_span(), &mut out);
+    out.into()
+}
+
 /// Corrects Content-Length in the plan, then writes.
 fn write_edited(message: &Message, lumps: &Lumps, plan: &Plan<'_>, is_stream: bool, out: &mut Vec<u8>) {
     let fix = length_fix(message, lumps, plan, is_stream);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tandem_sip::{
     HeaderKind, Lumps, Message, Method, ParseError, ReplyOut, RequestBuilder, RequestOut, Span, TransactionKey,
-    Transport, ViaFix, ViaOut, annotate_top_via, build_ack_non2xx, build_cancel, build_reply, write_reply_upstream,
-    write_request, write_via,
+    Transport, ViaFix, ViaOut, annotate_top_via, build_ack_non2xx, build_cancel, build_reply, edited_body,
+    write_reply_upstream, write_request, write_via,
 };
 
 const REQUEST: &str = "INVITE sip:bob@example.org SIP/2.0\r\n\
@@ -144,6 +144,19 @@ fn a_new_body_corrects_the_length() {
     assert_eq!(got, REQUEST.replace("Length: 5", "Length: 0").replace("hello", ""));
     let got = edited(|message, lumps| lumps.insert_after(message.body_span().end, "!"));
     assert_eq!(got, REQUEST.replace("Length: 5", "Length: 6").replace("hello", "hello!"));
+}
+
+#[test]
+fn the_body_with_its_edits_is_there_before_it_is_written() {
+    let message = parse(REQUEST);
+    let mut lumps = Lumps::new();
+    lumps.append_header(&message, "X: y\r\n");
+    assert_eq!(edited_body(&message, &lumps), "hello");
+    lumps.insert_before(message.body_start() + 1, "xx");
+    lumps.insert_after(message.body_span().end, "!");
+    assert_eq!(edited_body(&message, &lumps), "hxxello!");
+    lumps.set_body("whole");
+    assert_eq!(edited_body(&message, &lumps), "whole");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use super::{Bench, UNIX};
 use crate::{
-    DialogId, DialogState, DialogValue, Direction, Method, Party, RestoreError, SavedDialog, Values, WithinRequest,
-    dialog_flags,
+    DialogId, DialogState, DialogValue, Direction, Method, Party, RestoreError, SavedDialog, Values, ValuesForm,
+    WithinRequest, dialog_flags,
 };
 
 fn saved_call(bench: &Bench) -> SavedDialog {
@@ -61,9 +61,9 @@ fn values_are_read_in_both_forms() {
     let mut values = Values::default();
     values.set(b"a#b", "x|y").unwrap();
     values.set(b"n", -3).unwrap();
-    assert_eq!(values.to_untyped_text(), br"a\#b#x\|y|n#-3|");
+    assert_eq!(values.to_text(ValuesForm::Untyped), br"a\#b#x\|y|n#-3|");
     let mut old = Values::default();
-    old.merge_text(&values.to_untyped_text()).unwrap();
+    old.merge_text(&values.to_text(ValuesForm::Untyped)).unwrap();
     assert_eq!(old.get(b"n"), Some(&DialogValue::from("-3")));
     assert_eq!(old.get(b"a#b"), Some(&DialogValue::from("x|y")));
 }

@@ -1,6 +1,6 @@
 //! Values of a dialog and their text form.
 
-use crate::{DialogValue, VALUES_MAX, ValueError, Values};
+use crate::{DialogValue, VALUES_MAX, ValueError, Values, ValuesForm};
 
 #[test]
 fn values_are_set_replaced_and_removed() {
@@ -22,7 +22,7 @@ fn the_text_form_is_that_of_the_peers() {
     values.set(b"note", "a|b#c").unwrap();
     values.set(b"acked", 5).unwrap();
     values.set(b"dlgX_shtag", "vip").unwrap();
-    let text = values.to_text();
+    let text = values.to_text(ValuesForm::Typed);
     assert_eq!(String::from_utf8_lossy(&text), r"note#1#a\|b\#c|acked#2#5|dlgX_shtag#1#vip|");
     let mut read = Values::default();
     read.merge_text(&text).unwrap();
@@ -42,7 +42,7 @@ fn any_bytes_survive_the_text_form() {
         }
     }
     let mut read = Values::default();
-    read.merge_text(&values.to_text()).unwrap();
+    read.merge_text(&values.to_text(ValuesForm::Typed)).unwrap();
     assert_eq!(read, values);
 }
 

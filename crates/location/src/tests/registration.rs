@@ -234,6 +234,16 @@ fn contacts_match_by_uri_by_call_id_or_by_parameter() {
     assert_eq!(save(&table, &by_instance, "c2", "sip:a@10.0.0.2:2;rinstance=one"), ["~sip:a@10.0.0.2:2;rinstance=one"]);
     assert_eq!(save(&table, &by_instance, "c3", "sip:a@10.0.0.3:3;rinstance=two"), ["+sip:a@10.0.0.3:3;rinstance=two"]);
     assert_eq!(lookup(&table, NOW), ["sip:a@10.0.0.3:3;rinstance=two", "sip:a@10.0.0.2:2;rinstance=one"]);
+
+    // All of them have to be on both sides; else the URI counts.
+    let table = new_table();
+    let by_both = Matching::EachParam(vec![b"pn-prid".to_vec(), b"pn-param".to_vec()]);
+    save(&table, &by_both, "c1", "sip:a@10.0.0.1");
+    assert_eq!(save(&table, &by_both, "c2", "sip:a@h1;pn-prid=1;pn-param=x"), ["+sip:a@h1;pn-prid=1;pn-param=x"]);
+    assert_eq!(save(&table, &by_both, "c3", "sip:a@h2;pn-param=x;pn-prid=1"), ["~sip:a@h2;pn-param=x;pn-prid=1"]);
+    assert_eq!(save(&table, &by_both, "c4", "sip:a@h2;pn-prid=2;pn-param=x"), ["+sip:a@h2;pn-prid=2;pn-param=x"]);
+    assert_eq!(save(&table, &by_both, "c5", "sip:a@h3;pn-prid=1"), ["+sip:a@h3;pn-prid=1"]);
+    assert_eq!(save(&table, &by_both, "c6", "sip:a@10.0.0.1"), ["~sip:a@10.0.0.1"]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use smallvec::smallvec;
-use tandem_dialog::{DialogEvent, DialogId, DialogState, EndReason, Events, Party};
+use smallvec::SmallVec;
+use tandem_dialog::{Dialog, DialogEvent, DialogId, DialogState, EndReason, Events, Party, Routes};
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
 use tandem_module::event::Event;
@@ -16,6 +16,7 @@ use super::clock::{self, Now};
 use super::follow::Current;
 use super::requests::{self, Extras, Towards};
 use super::{Dialogs, STATE_CHANGED};
+use crate::tm::uac::send_request;
 
 /// What a listener is told.
 pub struct DialogNotice {
@@ -32,6 +33,30 @@ pub struct DialogNotice {
 /// Called for every event of every dialog; must return quickly.
 pub type DialogListener = fn(&DialogNotice);
 
+/// What a dialog has that its events need, read under one lock.
+#[derive(Default)]
+struct Bound {
+    flags: u32,
+    routes: Routes,
+}
+
+impl Bound {
+    fn of(dialog: &Dialog, events: &Events) -> Bound {
+        // Names are copied only for those that are about to run.
+        let name = |wanted: fn(&DialogEvent) -> bool, name: &str| {
+            if events.iter().any(wanted) { Box::from(name) } else { Box::default() }
+        };
+        Bound {
+            flags: dialog.flags,
+            routes: Routes {
+                on_answer: name(|event| matches!(event, DialogEvent::Answered), &dialog.routes.on_answer),
+                on_timeout: name(|event| matches!(event, DialogEvent::RunTimeoutRoute), &dialog.routes.on_timeout),
+                on_hangup: name(|event| matches!(event, DialogEvent::Terminated { .. }), &dialog.routes.on_hangup),
+            },
+        }
+    }
+}
+
 /// Carries out what a step asks for; `extra_headers` go into BYEs. No lock of the table may be held.
 pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, events: Events, extra_headers: &[u8]) {
     if events.is_empty() {
@@ -40,11 +65,12 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
     let at = clock::now();
     let listeners = dialogs.listeners.read().clone();
     dialogs.store.touch(node, dialogs, id);
+    let bound = dialogs.table.with_dialog(id, |dialog| Bound::of(dialog, &events)).unwrap_or_default();
     for event in events {
         match event {
             DialogEvent::StateChanged { old, new } => {
                 match new {
-                    DialogState::Confirmed => dialogs.pings.begin(dialogs, id),
+                    DialogState::Confirmed => dialogs.pings.begin(id, bound.flags),
                     DialogState::Deleted => {
                         dialogs.pings.forget(id);
                         dialogs.shared.count(node, dialogs, &dialogs.table.memberships(id), -1);
@@ -53,11 +79,11 @@ pub(super) fn apply(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, even
                 }
                 raise(node, dialogs, id, old, new);
             }
-            DialogEvent::Answered => run_route(node, dialogs, id, |routes| &routes.on_answer, false),
-            DialogEvent::Terminated { .. } => run_route(node, dialogs, id, |routes| &routes.on_hangup, false),
+            DialogEvent::Answered => run_route(node, dialogs, id, &bound.routes.on_answer, false),
+            DialogEvent::Terminated { .. } => run_route(node, dialogs, id, &bound.routes.on_hangup, false),
             DialogEvent::SendBye(party) => send_bye(node, dialogs, id, party, extra_headers),
             DialogEvent::CancelInvite => cancel(node, dialogs, id),
-            DialogEvent::RunTimeoutRoute => run_route(node, dialogs, id, |routes| &routes.on_timeout, true),
+            DialogEvent::RunTimeoutRoute => run_route(node, dialogs, id, &bound.routes.on_timeout, true),
         }
         for listener in &listeners {
             listener(&DialogNotice { node, id, event, at });
@@ -87,30 +113,33 @@ fn raise(node: NodeRef, dialogs: &Dialogs, id: DialogId, old: DialogState, new: 
         (Text::copy(dialog.call_id()), Text::copy(dialog.from_tag()), Text::copy(dialog.to_tag()))
     });
     let Some((call_id, from_tag, to_tag)) = names else { return };
-    let params = smallvec![
-        ("id", Value::Text(Text::from(id.to_string()))),
-        ("db_id", Value::Text(Text::from(id.db_id().to_string()))),
+    let (has_slot, has_ids) = dialogs.config.event_ids;
+    let number = |number: u32| Value::Text(Text::from(number.to_string()));
+    let mut params = SmallVec::new();
+    if has_slot {
+        params.extend([("hash_entry", number(id.entry)), ("hash_id", number(id.id))]);
+    }
+    if has_ids {
+        let db_id = Value::Text(Text::from(id.db_id().to_string()));
+        params.extend([("id", Value::Text(Text::from(id.to_string()))), ("db_id", db_id)]);
+    }
+    params.extend([
         ("callid", Value::Text(call_id)),
         ("from_tag", Value::Text(from_tag)),
         ("to_tag", Value::Text(to_tag)),
         ("old_state", Value::Int(old.number().into())),
         ("new_state", Value::Int(new.number().into())),
-    ];
+    ]);
     node.events.raise(node, Event { name: STATE_CHANGED, params }, None);
 }
 
 /// Queues a script route on a message of its own that works in the dialog.
-fn run_route(
-    node: NodeRef,
-    dialogs: &'static Dialogs,
-    id: DialogId,
-    which: fn(&tandem_dialog::Routes) -> &Box<str>,
-    is_timeout: bool,
-) {
-    let name = dialogs.table.with_dialog(id, |dialog| which(&dialog.routes).clone());
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+fn run_route(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, name: &str, is_timeout: bool) {
+    if name.is_empty() {
+        return;
+    }
     let mut context = Context::dummy(node, RouteKind::Request);
-    let Some(route) = context.program().route(RouteKind::Request, &name) else {
+    let Some(route) = context.program().route(RouteKind::Request, name) else {
         context.recycle();
         tracing::error!("dialog: there is no route '{name}'");
         return if is_timeout {
@@ -136,7 +165,7 @@ fn send_bye(node: NodeRef, dialogs: &Dialogs, id: DialogId, to: Party, extra_hea
     let headers = [&dialogs.config.extra_headers, extra_headers].concat();
     let extras = Extras { headers, ..Extras::default() };
     let Some(spec) = requests::spec(node, dialogs, id, Towards::Party(to), b"BYE", extras) else { return };
-    if let Err(error) = requests::send(node, spec, None) {
+    if let Err(error) = send_request(node, spec, None) {
         let party = if to == Party::Caller { "caller" } else { "callee" };
         tracing::warn!("dialog {id}: BYE to the {party} was not sent: {error}");
     }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tandem_dialog::{
-    DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party, WithinRequest,
+    Dialog, DialogId, Direction, InviteReply, MatchMode, MatchRequest, Method as DialogMethod, NewDialog, Party,
+    WithinRequest,
 };
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
@@ -14,6 +16,7 @@ use tandem_sip::{HeaderKind, Message, Method, NameAddr, Params, Uri};
 
 use super::pings::{PingKind, Pings, WantedIntervals};
 use super::{Dialogs, clock, effects, prack};
+use crate::sipmsgops::{received_sdp, sent_sdp};
 
 /// Which dialog a run works in; kept in [`Context::dialog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,16 +177,21 @@ fn on_within(
 ) {
     let refreshes = matches!(event.transaction.method(), Method::Invite | Method::Update);
     if event.moment == TmMoment::RequestOut && refreshes {
-        let body = changed_body(event.edits.as_deref());
-        note_session(dialogs, id, direction, event.request.message.body(), body.as_deref());
+        if let Some(session) = Session::of(&event.request.message, event.edits.as_deref()) {
+            dialogs.table.with_dialog(id, |dialog| session.note(dialog, direction));
+        }
         return;
     }
     let (TmMoment::ReplyOut, Some(reply)) = (event.moment, event.reply) else { return };
     if refreshes && (200..300).contains(&event.code) {
         let contact = contact(reply);
-        dialogs.table.with_dialog(id, |dialog| dialog.on_target_refresh_reply(direction, contact));
-        let body = changed_body(event.edits.as_deref());
-        note_session(dialogs, id, reverse(direction), reply.body(), body.as_deref());
+        let session = Session::of(reply, event.edits.as_deref());
+        dialogs.table.with_dialog(id, |dialog| {
+            dialog.on_target_refresh_reply(direction, contact);
+            if let Some(session) = session {
+                session.note(dialog, reverse(direction));
+            }
+        });
         dialogs.store.touch(event.node, dialogs, id);
     }
     if let (Some(number), Some(edits)) = (received_cseq, event.edits.as_deref_mut()) {
@@ -207,28 +215,57 @@ fn set_cseq(message: &Message, number: u32, edits: &mut Edits) {
     }
 }
 
-/// The body that goes on: `None` when it is that received.
-fn changed_body(edits: Option<&Edits>) -> Option<Vec<u8>> {
-    edits.and_then(|edits| edits.lumps.body()).map(|body| body.to_vec())
+/// The session description that a message carries, as received and as passed on.
+struct Session {
+    received: Bytes,
+    sent: Bytes,
 }
 
-/// A message of that direction carries a session description; `sent` when another one goes on.
-fn note_session(dialogs: &Dialogs, id: DialogId, direction: Direction, received: &[u8], sent: Option<&[u8]>) {
-    if received.is_empty() {
-        return;
+impl Session {
+    /// `None` for a message without one; a body of another kind is none.
+    fn of(message: &Message, edits: Option<&Edits>) -> Option<Session> {
+        let (body, range) = received_sdp(message)?;
+        let received = body.slice(range);
+        let sent = match edits.map(|edits| &edits.lumps).filter(|lumps| !lumps.is_empty()) {
+            Some(lumps) => sent_sdp(message, lumps)?,
+            None => received.clone(),
+        };
+        Some(Session { received, sent })
     }
-    let (from, to) = match direction {
-        Direction::Downstream => (Party::Caller, Party::Callee),
-        Direction::Upstream => (Party::Callee, Party::Caller),
-    };
-    dialogs.table.with_dialog(id, |dialog| {
+
+    /// Keeps what the INVITE offered, unless an UPDATE has come after it (RFC 3311).
+    fn note_offer(&self, dialog: &mut Dialog) {
+        for (party, said) in [(Party::Caller, &self.received), (Party::Callee, &self.sent)] {
+            let Some(leg) = dialog.leg_mut(party) else { continue };
+            let place = if party == Party::Caller { &mut leg.in_sdp } else { &mut leg.out_sdp };
+            if place.is_empty() {
+                *place = (&**said).into();
+            }
+        }
+    }
+
+    /// Keeps what a branch of the callee replied to the INVITE.
+    fn note_reply(&self, dialog: &mut Dialog, to_tag: &[u8]) {
+        let Some(leg) = dialog.branch_mut(to_tag) else { return };
+        leg.in_sdp = (&*self.received).into();
+        if let Some(leg) = dialog.leg_mut(Party::Caller) {
+            leg.out_sdp = (&*self.sent).into();
+        }
+    }
+
+    /// Keeps it with the parties of a message of that direction.
+    fn note(&self, dialog: &mut Dialog, direction: Direction) {
+        let (from, to) = match direction {
+            Direction::Downstream => (Party::Caller, Party::Callee),
+            Direction::Upstream => (Party::Callee, Party::Caller),
+        };
         if let Some(leg) = dialog.leg_mut(from) {
-            leg.in_sdp = received.into();
+            leg.in_sdp = (&*self.received).into();
         }
         if let Some(leg) = dialog.leg_mut(to) {
-            leg.out_sdp = sent.unwrap_or(received).into();
+            leg.out_sdp = (&*self.sent).into();
         }
-    });
+    }
 }
 
 /// What happens to the INVITE that began a dialog.
@@ -245,15 +282,22 @@ fn on_invite(dialogs: &'static Dialogs, id: DialogId, event: &mut TmEvent<'_>) {
                 route_set: route_set.as_deref().unwrap_or_default(),
                 socket,
             };
-            let events = dialogs.table.with_dialog(id, |dialog| dialog.on_reply(&reply, clock::now().moment()));
-            if let (200..=299, Some(reply)) = (event.code, event.reply) {
-                // The callee is known only now: what it was sent is noted late.
-                let asked = event.request.edits.lumps.body().cloned();
-                note_session(dialogs, id, Direction::Downstream, event.request.message.body(), asked.as_deref());
-                let body = changed_body(event.edits.as_deref());
-                note_session(dialogs, id, Direction::Upstream, reply.body(), body.as_deref());
-            }
-            events
+            // What a reliable provisional reply says need not be said again by the answer (RFC 6337 §2.2).
+            let says = event.reply.filter(|_| (101..=299).contains(&event.code));
+            let said = says.and_then(|reply| Session::of(reply, event.edits.as_deref()));
+            // The callee is known only by its answer: what it was sent is noted late.
+            let answer = event.reply.filter(|_| (200..=299).contains(&event.code));
+            let asked = answer.and_then(|_| Session::of(&event.request.message, Some(&event.request.edits)));
+            dialogs.table.with_dialog(id, |dialog| {
+                let events = dialog.on_reply(&reply, clock::now().moment());
+                if let Some(session) = asked {
+                    session.note_offer(dialog);
+                }
+                if let Some(session) = said {
+                    session.note_reply(dialog, reply.to_tag);
+                }
+                events
+            })
         }
         TmMoment::AckIn => {
             let ack = WithinRequest {

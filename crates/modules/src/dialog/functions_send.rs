@@ -12,6 +12,7 @@ use super::functions::any;
 use super::requests::{self, Extras, Towards};
 use super::{Dialogs, clock, current, follow, prack};
 use crate::core::table::done;
+use crate::tm::uac::send_request;
 
 /// `fix_route_dialog()`.
 pub(super) fn fix_route(context: &mut Context, _: &[Arg]) -> Called {
@@ -85,8 +86,8 @@ pub(super) fn send_sequential(context: &mut Context, args: &[Arg]) -> Called {
         context.log(LogLevel::Error, "dlg_send_sequential(): this party of the dialog is not known yet");
         return done(false);
     };
-    match requests::send(node, spec, None) {
-        Ok(()) => done(true),
+    match send_request(node, spec, None) {
+        Ok(_) => done(true),
         Err(error) => {
             context.log(LogLevel::Error, &format!("dlg_send_sequential(): {error}"));
             done(false)

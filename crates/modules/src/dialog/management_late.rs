@@ -12,7 +12,8 @@ use super::management::{named, not_found};
 use super::requests::{self, Extras, SessionBody, Towards};
 use super::store::DbMode;
 use crate::core::table::renamed_command;
-use crate::tm::uac::{UacDone, UacReply};
+use crate::sipmsgops::received_sdp;
+use crate::tm::uac::{UacDone, UacReply, send_request};
 
 pub(super) const DB_SYNC: CommandSpec =
     renamed_command("dialog:db_sync", &["dlg_db_sync"], &[], "takes in the calls that the database has");
@@ -123,11 +124,12 @@ async fn send(
             || tandem_sip::default_reason(outcome.code).to_owned(),
             |reason| String::from_utf8_lossy(reason).into_owned(),
         );
-        let body = outcome.reply.map_or_else(Vec::new, |reply| reply.body().to_vec());
+        let session = outcome.reply.and_then(received_sdp);
+        let body = session.and_then(|(body, range)| body.get(range).map(<[u8]>::to_vec)).unwrap_or_default();
         // Nobody waits any more when the client has gone.
         let _ = sender.send(Outcome { code: outcome.code, reason, body });
     });
-    requests::send(node, spec, Some(done)).map_err(|error| MiError::new(500, error.to_string()))?;
+    send_request(node, spec, Some(done)).map_err(|error| MiError::new(500, error.to_string()))?;
     receiver.await.map_err(|_| MiError::new(500, "the request was given up"))
 }
 

@@ -21,6 +21,8 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
+mod tests_race;
+#[cfg(test)]
 mod tests_send;
 #[cfg(test)]
 mod tests_store;
@@ -65,7 +67,7 @@ pub(super) const STATE_CHANGED: &str = "E_DLG_STATE_CHANGED";
 
 const EVENTS: &[EventSpec] = &[EventSpec {
     name: STATE_CHANGED,
-    params: &["id", "db_id", "callid", "from_tag", "to_tag", "old_state", "new_state"],
+    params: &["id", "db_id", "hash_entry", "hash_id", "callid", "from_tag", "to_tag", "old_state", "new_state"],
     doc: "the state of a dialog has changed",
 }];
 
@@ -76,6 +78,7 @@ const STATS: &[StatSpec] = &[
     stat("expired_dialogs", "calls ended by their lifetime"),
     stat("failed_dialogs", "calls that were never established"),
     stat("db_errors", "statements that the database refused or did not answer"),
+    stat("db_pending", "calls whose last change the database may not have"),
 ];
 
 /// Locks over which pending INVITEs are spread.
@@ -135,7 +138,7 @@ pub fn text_value(node: NodeRef, id: DialogId, name: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
-    let config = params::Config::read(setup.params)?;
+    let config = params::Config::read(setup.params, setup.settings)?;
     let table = DialogTable::new(
         DialogConfig {
             hash_size: config.hash_size,
@@ -173,6 +176,8 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     computed("processed_dialogs", |totals| totals.processed);
     computed("expired_dialogs", |totals| totals.expired);
     computed("failed_dialogs", |totals| totals.failed);
+    let pending = || i64::try_from(dialogs.store.pending()).unwrap_or(i64::MAX);
+    node.stats.computed("dialog", "db_pending", pending);
     if !crate::tm::add_request_hook(node, follow::on_new_transaction) {
         return Err(SetupError::new("module dialog needs module tm: loadmodule \"tm.so\" before it"));
     }

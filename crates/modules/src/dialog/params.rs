@@ -74,6 +74,12 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     text("profile_no_value_prefix", "dlg_noval_", "prefix of the keys of profiles without values"),
     text("profile_size_prefix", "dlg_size_", "prefix of the keys of sizes of profiles with values"),
     int("profile_timeout", "86400", "seconds a counter in the key-value store lives after its last change"),
+    int(
+        "event_id_format",
+        "1",
+        "ids in E_DLG_STATE_CHANGED: 0 hash_entry and hash_id (2.4), 1 id and db_id, 2 all four; 0 in the 2.4 dialect",
+    ),
+    ParamSpec { is_repeatable: true, ..text("dlg_sharing_tag", "", NOT_SHARED) },
     int("dialog_replication_cluster", "0", NOT_SHARED),
     int("profile_replication_cluster", "0", NOT_SHARED),
     int("replicate_profiles_buffer", "1400", NOT_SHARED),
@@ -98,6 +104,8 @@ pub(super) struct Config {
     pub(super) ping_intervals: [Duration; 2],
     pub(super) prack_timeout: Duration,
     pub(super) hangs_up_without_prack: bool,
+    /// `event_id_format`: whether events have the numbers of the slot, and the ids of later versions.
+    pub(super) event_ids: (bool, bool),
     /// Warnings for the log at start.
     pub(super) notes: Vec<&'static str>,
 }
@@ -158,7 +166,13 @@ fn profiles(params: &ParamValues) -> Result<Vec<ProfileInfo>, SetupError> {
 }
 
 impl Config {
-    pub(super) fn read(params: &ParamValues) -> Result<Config, SetupError> {
+    pub(super) fn read(params: &ParamValues, settings: &Settings) -> Result<Config, SetupError> {
+        let event_ids = match params.int("event_id_format", i32::from(!settings.is_v2_4)) {
+            0 => (true, false),
+            1 => (false, true),
+            2 => (true, true),
+            other => return Err(SetupError::param("event_id_format", format!("{other} is not 0, 1 or 2"))),
+        };
         let match_mode = params.int("dlg_match_mode", 1);
         let rr_param = params.text_or("rr_param", "did");
         let is_token = |text: &str| {
@@ -200,6 +214,7 @@ impl Config {
             ],
             prack_timeout: Duration::from_secs(positive(params, "auto_prack_fr_timeout", 3)?.into()),
             hangs_up_without_prack: params.int("auto_prack_hangup_on_failure", 0) != 0,
+            event_ids,
             profiles,
             notes,
         })

@@ -11,7 +11,7 @@ use tandem_module::NodeRef;
 
 use super::requests::{self, Extras, SessionBody, Towards};
 use super::{Dialogs, clock, effects};
-use crate::tm::uac::{UacDone, UacReply};
+use crate::tm::uac::{UacDone, UacReply, send_request};
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,8 +131,7 @@ impl Pings {
     }
 
     /// The call is up: pings begin one interval from now.
-    pub(super) fn begin(&self, dialogs: &Dialogs, id: DialogId) {
-        let flags = dialogs.table.with_dialog(id, |dialog| dialog.flags).unwrap_or(0);
+    pub(super) fn begin(&self, id: DialogId, flags: u32) {
         for kind in PingKind::ALL.into_iter().filter(|kind| Pings::is_wanted(flags, *kind)) {
             self.reschedule(id, kind, clock::now().monotonic);
         }
@@ -253,7 +252,7 @@ fn send(node: NodeRef, dialogs: &'static Dialogs, id: DialogId, kind: PingKind, 
             effects::end(node, dialogs, id, kind.reason(), &[]);
         }
     });
-    if let Err(error) = requests::send(node, spec, Some(done)) {
+    if let Err(error) = send_request(node, spec, Some(done)) {
         dialogs.pings.answered(id, kind, party);
         tracing::warn!("dialog {id}: ping was not sent: {error}");
     }

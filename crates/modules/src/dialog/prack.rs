@@ -12,7 +12,7 @@ use tandem_sip::{HeaderKind, Message};
 use super::functions_send::invite_reply;
 use super::requests::{self, Extras, Towards};
 use super::{Dialogs, follow};
-use crate::tm::uac::{UacDone, UacReply};
+use crate::tm::uac::{UacDone, UacReply, send_request};
 
 /// A reliable provisional reply.
 pub(super) struct Reliable {
@@ -74,7 +74,7 @@ pub(super) fn on_reply(dialogs: &'static Dialogs, id: DialogId, event: &TmEvent<
     let Some(mut spec) = spec else { return };
     spec.fr_timeout = Some(dialogs.config.prack_timeout);
     let done: UacDone = Box::new(move |outcome| on_outcome(dialogs, id, outcome));
-    if let Err(error) = requests::send(event.node, spec, Some(done)) {
+    if let Err(error) = send_request(event.node, spec, Some(done)) {
         tracing::warn!("dialog {id}: PRACK was not sent: {error}");
     }
 }

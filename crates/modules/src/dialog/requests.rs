@@ -1,18 +1,14 @@
-//! Requests within a dialog made here: BYE, pings, PRACK and what a script sends; and the ACK to an INVITE of ours. When they
-//! are sent is decided elsewhere.
+//! Requests within a dialog made here: BYE, pings, PRACK and what a script sends. When they are sent is decided elsewhere.
 
 use std::sync::Arc;
 
 use tandem_dialog::{Dialog, DialogId, Direction, Party, SequentialRequest};
 use tandem_module::NodeRef;
-use tandem_module::edits::{Edits, Target};
-use tandem_module::outgoing::{self, NextHop};
-use tandem_module::transport::{Proto, Source};
-use tandem_sip::{CommaList, HeaderKind, Message, Method, RequestBuilder};
+use tandem_sip::{CommaList, Method};
 
+use super::Dialogs;
 use super::follow::Current;
-use super::{Dialogs, clock};
-use crate::tm::uac::{RequestSpec, UacDone, UacError, UacReply, send_request};
+use crate::tm::uac::RequestSpec;
 
 /// Whom a request goes to.
 #[derive(Clone, Copy, Debug)]
@@ -135,80 +131,6 @@ pub(super) fn session_body(dialog: &mut Dialog, to: Party, which: SessionBody) -
         SessionBody::Outbound => dialog.leg_mut(to)?.out_sdp.to_vec(),
     };
     (!body.is_empty()).then_some(body)
-}
-
-/// Sends a request within the dialog. The 2xx of an INVITE is acknowledged here; `done` is told every outcome.
-///
-/// # Errors
-/// When it is refused at once.
-pub(super) fn send(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> Result<(), UacError> {
-    if spec.method != b"INVITE" {
-        return send_request(node, spec, done).map(|_| ());
-    }
-    let invite = spec.clone();
-    let with_ack: UacDone = Box::new(move |outcome: &UacReply<'_>| {
-        if let (200..=299, Some(reply)) = (outcome.code, outcome.reply) {
-            acknowledge(node, &invite, reply);
-        }
-        if let Some(done) = done {
-            done(outcome);
-        }
-    });
-    send_request(node, spec, Some(with_ack)).map(|_| ())
-}
-
-/// Sends the ACK to a 2xx of an INVITE of ours (RFC 3261 §13.2.2.4). It is not repeated.
-fn acknowledge(node: NodeRef, invite: &RequestSpec, reply: &Message) {
-    let contact = reply.name_addrs(HeaderKind::Contact).next().and_then(Result::ok).map(|contact| contact.uri);
-    let uri = contact.unwrap_or(&invite.uri);
-    let routes: Vec<&[u8]> = invite.routes.iter().map(Vec::as_slice).collect();
-    let ack = RequestBuilder {
-        method: b"ACK",
-        uri,
-        from: &invite.from,
-        to: &invite.to,
-        call_id: &invite.call_id,
-        cseq: invite.cseq,
-        routes: &routes,
-        ..RequestBuilder::default()
-    };
-    let Ok(ack) = Message::parse(ack.build().into()) else { return };
-    let first = invite.routes.first().and_then(|route| tandem_sip::NameAddr::parse(route).ok());
-    let hop = first.map_or_else(|| uri.to_vec(), |route| route.uri.to_vec());
-    let forced = invite.socket;
-    match outgoing::next_hop(node, &hop, forced) {
-        Ok(NextHop::Known(addresses)) => send_ack(node, &ack, forced, &addresses),
-        Ok(NextHop::Lookup(query)) => {
-            let (Some(workers), Some(resolver)) = (node.workers(), node.resolver().cloned()) else { return };
-            workers.spawn(Box::pin(async move {
-                let addresses = resolver.lookup(query).await;
-                send_ack(node, &ack, forced, &addresses);
-            }));
-        }
-        Err(error) => tracing::warn!("dialog: ACK was not sent: {error}"),
-    }
-}
-
-fn send_ack(
-    node: NodeRef,
-    ack: &Message,
-    forced: Option<tandem_module::transport::SocketId>,
-    addresses: &[(Proto, std::net::SocketAddr)],
-) {
-    let Some(first) = addresses.first() else { return };
-    let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    let preferred = forced.unwrap_or(tandem_module::transport::SocketId(0));
-    let at = clock::now().monotonic;
-    let mut source = Source { src: nobody, dst: nobody, proto: first.0, socket: preferred, conn: None, at };
-    let to = addresses.iter().find_map(|address| outgoing::destination(node, &source, forced, *address).ok());
-    let (Some(to), Some(transport)) = (to, node.transport()) else { return };
-    source.socket = to.socket;
-    let branch = format!("z9hG4bK{:032x}", rand::random::<u128>());
-    let mut out = Vec::with_capacity(ack.buffer().len() + 256);
-    outgoing::write_branch(node, ack, &source, &Edits::default(), &Target::default(), &to, branch.as_bytes(), &mut out);
-    if let Err(error) = transport.send(&to, &out) {
-        tracing::warn!("dialog: ACK was not sent: {error}");
-    }
 }
 
 /// Whether a request may be made within a dialog by this name: a method that is a token and begins no dialog or transaction

@@ -2,7 +2,9 @@
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
-use tandem_dialog::{DialogId, DialogState, Leg, ProfileMembership, Routes, SavedDialog, Values, dialog_flags};
+use tandem_dialog::{
+    DialogId, DialogState, Leg, ProfileMembership, Routes, SavedDialog, Values, ValuesForm, dialog_flags,
+};
 use tandem_module::SetupError;
 use tandem_module::db::DbValue;
 use tandem_module::declare::ParamValues;
@@ -109,14 +111,14 @@ pub(super) fn write(
 ) -> Vec<DbValue> {
     let number = |value: u32| DbValue::Int(value.into());
     let is_typed = version >= VERSIONS[2];
-    let list = |values: &Values| if is_typed { values.to_text() } else { values.to_untyped_text() };
+    let form = if is_typed { ValuesForm::Typed } else { ValuesForm::Untyped };
     let SavedDialog { caller, callee, .. } = saved;
     let script_flags = if is_typed {
         optional(flag_names(program, saved.script_flags).as_bytes())
     } else {
         number(saved.script_flags)
     };
-    let vars = list(&saved.values);
+    let vars = saved.values.to_text(form);
     let mut row = vec![
         id_value(saved.id),
         DbValue::text(&saved.call_id),
@@ -140,7 +142,7 @@ pub(super) fn write(
         DbValue::Int(saved.started_at),
         DbValue::Int(saved.expires_at),
         if vars.is_empty() { DbValue::Null } else { DbValue::Blob(vars) },
-        optional(&profiles_text(profiles, declared, is_typed)),
+        optional(&profiles_text(profiles, declared, form)),
         script_flags,
         DbValue::Int(0),
         number(saved.flags & !LOCAL_FLAGS),
@@ -202,7 +204,7 @@ fn flag_mask(program: &Program, text: &[u8], version: i64) -> u32 {
 }
 
 /// Profiles as values: the name with its sharing suffix. A profile without values has an empty one.
-fn profiles_text(profiles: &[ProfileMembership], declared: impl Fn(&str) -> Option<char>, is_typed: bool) -> Vec<u8> {
+fn profiles_text(profiles: &[ProfileMembership], declared: impl Fn(&str) -> Option<char>, form: ValuesForm) -> Vec<u8> {
     let mut out = Vec::new();
     for membership in profiles {
         // A dialog may have several values of one profile, which a list of values does not hold.
@@ -212,7 +214,7 @@ fn profiles_text(profiles: &[ProfileMembership], declared: impl Fn(&str) -> Opti
             None => membership.profile.clone(),
         };
         if one.set(name.as_bytes(), &*membership.value).is_ok() {
-            out.extend_from_slice(&if is_typed { one.to_text() } else { one.to_untyped_text() });
+            out.extend_from_slice(&one.to_text(form));
         }
     }
     out
@@ -285,11 +287,7 @@ fn read_profiles(text: &[u8]) -> Vec<(String, Vec<u8>)> {
         let Some((name, value)) = one.iter().next().filter(|_| is_read) else { break };
         let name = String::from_utf8_lossy(name);
         let name = name.strip_suffix("/s").or_else(|| name.strip_suffix("/b")).unwrap_or(&name).to_owned();
-        let value = match value {
-            tandem_dialog::DialogValue::Text(text) => text.to_vec(),
-            tandem_dialog::DialogValue::Int(int) => int.to_string().into_bytes(),
-        };
-        found.push((name, value));
+        found.push((name, value.to_text().into_owned()));
     }
     found
 }

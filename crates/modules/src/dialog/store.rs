@@ -134,6 +134,11 @@ impl Store {
         let _ = self.errors.set(node.stats.stat("dialog", "db_errors"));
     }
 
+    /// Calls whose last change the database may not have.
+    pub(super) fn pending(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.lock().dirty.len()).sum()
+    }
+
     fn is_loaded(&self) -> bool {
         self.version.load(Ordering::Acquire) != 0
     }
@@ -156,9 +161,22 @@ impl Store {
         if self.config.mode != DbMode::Realtime {
             return;
         }
-        let lane = self.lane(id);
-        lane.lock().dirty.insert(id);
-        self.spawn(node, dialogs, lane);
+        self.mark(dialogs, id);
+        self.spawn(node, dialogs, self.lane(id));
+    }
+
+    /// Notes that a call has to be looked at.
+    fn mark(&self, dialogs: &Dialogs, id: DialogId) {
+        // A call that has come and gone while the database was away needs no row: what waits is bounded by the calls that are
+        // up and the rows that may be there.
+        let is_up = dialogs.table.with_dialog(id, |dialog| dialog.state().is_active()) == Some(true);
+        let mut lane = self.lane(id).lock();
+        let Lane { written, dirty, .. } = &mut *lane;
+        if is_up || written.contains_key(&id) {
+            dirty.insert(id);
+        } else {
+            dirty.remove(&id);
+        }
     }
 
     /// Looks at all calls, those in the database included, and writes what has changed.
@@ -218,9 +236,10 @@ impl Store {
             };
             if let Err(error) = self.write_batch(node, dialogs, lane, &batch).await {
                 self.report(&error);
-                let mut lane = lane.lock();
-                lane.dirty.extend(batch);
-                lane.is_running = false;
+                for id in batch {
+                    self.mark(dialogs, id);
+                }
+                lane.lock().is_running = false;
                 return false;
             }
         }
@@ -256,6 +275,8 @@ impl Store {
             if known.is_some_and(|known| known.is_same(print)) {
                 continue;
             }
+            // Should the call end meanwhile, or the answer get lost, there may be a row to delete.
+            lane.lock().written.entry(*id).or_default();
             match db.run(self.replace(row)).await {
                 Err(error) if error.is_away() => return Err(error),
                 Err(error) => self.report(&error),
@@ -347,7 +368,7 @@ impl Store {
             loaded.foreign += 1;
             return;
         }
-        let (id, is_confirmed) = (read.saved.id, read.saved.state == DialogState::Confirmed);
+        let (id, flags, is_confirmed) = (read.saved.id, read.saved.flags, read.saved.state == DialogState::Confirmed);
         match dialogs.table.restore(read.saved, clock::now().moment()) {
             Ok(()) => {}
             Err(RestoreError::Known) => return,
@@ -364,7 +385,7 @@ impl Store {
         }
         self.lane(id).lock().written.insert(id, Fingerprint::of(row));
         if is_confirmed {
-            dialogs.pings.begin(dialogs, id);
+            dialogs.pings.begin(id, flags);
         }
     }
 

@@ -55,6 +55,12 @@ pub(crate) fn reply(sent: &Sent, code: u16) -> Vec<u8> {
     out
 }
 
+/// The message with a body.
+pub(crate) fn with_sdp(text: impl AsRef<str>, kind: &str, body: &str) -> String {
+    let head = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    text.as_ref().replace("Content-Length: 0\r\n\r\n", &head)
+}
+
 /// The Route line that leads a request within the dialog through us.
 pub(crate) fn route_line(invite: &Sent) -> String {
     let value = invite.message().value_of(HeaderKind::RecordRoute).expect("no Record-Route").to_vec();
@@ -331,4 +337,23 @@ fn an_unknown_flag_creates_no_dialog() {
     let rig = Rig::script(&script("", "if (!create_dialog(\"BQ\")) xlog(\"refused $DLG_status\\n\");", ""));
     rig.receive(request("INVITE", "a", 7, "", ""));
     assert_eq!(rig.xlogs(), ["refused <null>"]);
+}
+
+#[test]
+fn events_name_the_dialog_as_the_version_of_the_script_does() {
+    let route = "event_route[E_DLG_STATE_CHANGED] { xlog(\"$param(id)|$param(hash_entry)|$param(new_state)\\n\"); }";
+    for (dialect, params, slot, ids) in [
+        (Dialect::V4_0, "", false, true),
+        (Dialect::V4_0, "modparam(\"dialog\", \"event_id_format\", 2)", true, true),
+        (Dialect::V4_0, "modparam(\"dialog\", \"event_id_format\", 0)", true, false),
+    ] {
+        let text = format!("loadmodule \"event_route.so\"\n{}", script(params, "create_dialog();", route));
+        let rig = Rig::script_in(dialect, &text);
+        call(&rig);
+        let lines = rig.xlogs();
+        let parts: Vec<&str> = lines[0].split('|').collect();
+        assert_eq!((parts[0] != "<null>", parts[1] != "<null>", parts[2]), (ids, slot, "2"), "{lines:?}");
+    }
+    let wrong = script("modparam(\"dialog\", \"event_id_format\", 3)", "create_dialog();", "");
+    assert!(Rig::try_script(&wrong, RigOptions::default()).err().unwrap().contains("3 is not 0, 1 or 2"));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tandem_module::mi::{MiParams, MiReply};
 
-use super::tests::{MODULES, PHONE, acknowledge, byes, call, reply, request, route_line, script, stats};
+use super::tests::{MODULES, PHONE, acknowledge, byes, call, reply, request, route_line, script, stats, with_sdp};
 use crate::test_rig::{PEER, Rig, RigOptions, Sent};
 
 /// `METHOD receiver CSeq` of requests that were sent, without repetitions.
@@ -94,14 +94,10 @@ fn re_invites_carry_the_session_and_are_acknowledged() {
         "create_dialog(\"reinvite-ping-callee\"); xlog(\"$DLG_reinvite_ping_interval $DLG_options_ping_interval\\n\");",
         "",
     ));
-    let with_sdp = |text: String, sdp: &str| {
-        let length = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len());
-        text.replace("Content-Length: 0\r\n\r\n", &length)
-    };
-    let out = rig.receive(with_sdp(request("INVITE", "a", 7, "", ""), "v=0 caller"));
+    let out = rig.receive(with_sdp(request("INVITE", "a", 7, "", ""), "application/sdp", "v=0 caller"));
     let invite = out.into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
     assert_eq!(rig.xlogs(), ["5 <null>"]);
-    rig.receive_from(PHONE, with_sdp(String::from_utf8(reply(&invite, 200)).unwrap(), "v=0 callee"));
+    rig.receive_from(PHONE, with_sdp(String::from_utf8(reply(&invite, 200)).unwrap(), "application/sdp", "v=0 callee"));
     acknowledge(&rig, &invite);
     let pings = rig.advance(Duration::from_secs(7));
     assert_eq!(requests(&pings), [format!("INVITE {PHONE} 8")]);

@@ -1,14 +1,20 @@
 //! Calls in a real SQLite database: written, loaded by another node, deleted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tandem_module::db::DbDriver as _;
+use tandem_module::db::{BoxFuture, Db, DbDriver as _, DbError, DbRows, Statement};
+use tandem_module::declare::ParamValues;
 use tandem_module::mi::MiParams;
 use tandem_store::{SqliteDriver, schema};
 
-use super::tests::{MODULES, acknowledge, byes, call, request, route_line, stats};
+use super::Dialogs;
+use super::rows::Columns;
+use super::store::{DbMode, LoadError, Store, StoreConfig};
+use super::tests::{MODULES, PHONE, acknowledge, byes, call, reply, request, route_line, script, stats};
 use crate::sqlops::tests::TestDb;
 use crate::test_rig::{Rig, take_logs};
 
@@ -138,6 +144,72 @@ fn realtime_follows_every_change() {
     rig.receive(request("BYE", "c", 8, &route_line(&invite), ";tag=phone"));
     wait_for_rows(&rig, &db, 0);
     assert_eq!(rig.node.stats.value("dialog:db_errors"), Some(0));
+}
+
+/// A database that can be switched off.
+struct Switched {
+    db: Arc<dyn Db>,
+    is_away: AtomicBool,
+}
+
+impl Db for Switched {
+    fn run(&self, statement: Statement) -> BoxFuture<Result<DbRows, DbError>> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Box::pin(async { Err(DbError::Unavailable("switched off".to_owned())) }),
+            false => self.db.run(statement),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.db.name()
+    }
+}
+
+#[test]
+fn calls_that_come_and_go_while_the_database_is_away_leave_nothing_to_write() {
+    let db = database();
+    let _entered = db.handle().enter();
+    let rig = Rig::script(&script("", "create_dialog();", ""));
+    let dialogs = rig.node.state::<Dialogs>().unwrap();
+    let columns = Columns::read(&ParamValues::default()).unwrap();
+    let period = Duration::from_secs(60);
+    let config =
+        StoreConfig { mode: DbMode::Realtime, url: db.url(), table: "dialog".to_owned(), columns, period, bulk: 1 };
+    let store: &'static Store = Box::leak(Box::new(Store::new(config)));
+    let driver = SqliteDriver::new(db.handle().clone()).open(&db.url()).unwrap();
+    let switched = Arc::new(Switched { db: driver, is_away: AtomicBool::new(false) });
+    store.attach(rig.node, switched.clone());
+    let node = rig.node;
+    let load = async move { store.load(node, dialogs).await.map(|loaded| loaded.calls).map_err(LoadError::into_text) };
+    assert_eq!(rig.workers.wait_for(Box::pin(load)), Ok(0));
+    let touch_all = || {
+        let mut ids = Vec::new();
+        dialogs.table.for_each(|dialog| ids.push(dialog.id()));
+        ids.into_iter().for_each(|id| store.touch(rig.node, dialogs, id));
+        rig.settle();
+    };
+    switched.is_away.store(true, Ordering::Relaxed);
+    for number in 0..40 {
+        let of = |text: String| text.replace("Call-ID: call-1", &format!("Call-ID: call-{number}"));
+        let out = rig.receive(of(request("INVITE", &format!("a{number}"), 7, "", "")));
+        let invite = out.into_iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+        rig.receive_from(PHONE, reply(&invite, 200));
+        // One writer at a time tries, in vain; the others are only noted.
+        if number < 2 {
+            touch_all();
+        }
+        rig.receive(of(request("ACK", &format!("b{number}"), 7, &route_line(&invite), ";tag=phone")));
+        if number != 7 {
+            rig.receive(of(request("BYE", &format!("c{number}"), 8, &route_line(&invite), ";tag=phone")));
+        }
+    }
+    touch_all();
+    // The call that is up, and the two of which nobody knows whether their row was written.
+    assert_eq!(store.pending(), 3);
+    switched.is_away.store(false, Ordering::Relaxed);
+    touch_all();
+    wait_for_rows(&rig, &db, 1);
+    assert_eq!((rows(&db, "callid"), store.pending()), (vec!["call-7".to_owned()], 0));
 }
 
 #[test]

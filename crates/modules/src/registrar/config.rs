@@ -48,6 +48,22 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     ),
     text("gruu_secret", "", "secret of temporary GRUUs, the same on all nodes; random when unset"),
     int("disable_gruu", "1", "0: UAs that support GRUU get public and temporary ones, and lookup() finds them"),
+    int("pn_enable", "0", "1: serves push notifications (RFC 8599)"),
+    text("pn_providers", "", "services by commas, such as apns, fcm"),
+    text(
+        "pn_ct_match_params",
+        "pn-provider, pn-prid, pn-param",
+        "parameters of a contact URI that make it the same UA, whatever else is in it",
+    ),
+    int("pn_pnsreg_interval", "130", "seconds before its expiry at which a UA that can wakes up by itself"),
+    int(
+        "pn_trigger_interval",
+        "120",
+        "seconds before its expiry at which a UA is woken (usrloc: contact_refresh_timer)",
+    ),
+    int("pn_skip_pn_interval", "0", "seconds after a registration during which the UA needs no waking"),
+    int("pn_refresh_timeout", "6", "seconds a request waits for a UA that is being woken"),
+    int("pn_enable_purr", "0", "1: registrations get a reference by which requests within calls wake their UA"),
     int("append_branches", "1", "accepted, no effect: lookup() adds branches unless its flags say otherwise (1.x)"),
 ];
 
@@ -89,6 +105,8 @@ pub(super) struct Registrar {
     pub(super) persistent_flag: Option<u8>,
     /// Unless `disable_gruu`.
     pub(super) gruu: Option<super::gruu::Gruu>,
+    /// With `pn_enable`.
+    pub(super) push: Option<super::push::Push>,
     pub(super) accepted: std::sync::OnceLock<Arc<Stat>>,
     pub(super) rejected: std::sync::OnceLock<Arc<Stat>>,
     patterns: Mutex<Patterns>,
@@ -141,6 +159,7 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
             0 => super::gruu::Gruu::new(params.text_or("gruu_secret", "").as_bytes()),
             _ => None,
         },
+        push: super::push::Push::read(params)?,
         accepted: std::sync::OnceLock::new(),
         rejected: std::sync::OnceLock::new(),
         patterns: Mutex::default(),

@@ -16,7 +16,7 @@ use tandem_sip::{CommaList, NameAddr, Uri};
 use super::config::Registrar;
 use super::flags::LookupFlags;
 use super::gruu::Temporary;
-use super::{AorError, aor_of};
+use super::{AorError, aor_of, wake};
 use crate::usrloc::{Domain, Usrloc};
 
 const NOT_FOUND: i32 = -1;
@@ -154,11 +154,37 @@ fn lookup_now(context: &mut Context, args: &[Arg]) -> Called {
         }
     }
     match result {
-        Ok(found) => {
-            put(context, registrar, &flags, &found);
-            Called::Done(1)
-        }
+        Ok(found) => deliver(context, registrar, &flags, &search, found),
         Err(code) => Called::Done(code),
+    }
+}
+
+/// Puts the bindings into the request; those whose UA sleeps are woken and become branches when they register.
+fn deliver(
+    context: &mut Context,
+    registrar: &'static Registrar,
+    flags: &LookupFlags<'_>,
+    search: &Search,
+    mut found: Found,
+) -> Called {
+    let Some(push) = registrar.push.as_ref().filter(|_| context.is_request()) else {
+        put(context, registrar, flags, &found);
+        return Called::Done(1);
+    };
+    if flags.no_branches {
+        found.truncate(1);
+    }
+    let count = found.len();
+    let (asleep, awake): (Found, Found) = found.into_iter().partition(|binding| push.has_to_wake(binding, search.now));
+    if !awake.is_empty() {
+        put(context, registrar, flags, &awake);
+    }
+    if asleep.is_empty() {
+        return Called::Done(1);
+    }
+    match wake::wake(context, (registrar, push), search.domain, &asleep, count) {
+        Ok(()) => Called::Done(if awake.is_empty() { wake::WOKEN } else { 1 }),
+        Err(called) => called,
     }
 }
 
@@ -168,7 +194,7 @@ fn put(context: &mut Context, registrar: &Registrar, flags: &LookupFlags<'_>, fo
     if !flags.only_branches
         && let Some(first) = left.next()
     {
-        let mut target = target_of(context, registrar, first);
+        let mut target = target_of(context.node, registrar, first);
         let old = std::mem::take(&mut context.edits.target);
         target.socket = target.socket.or(old.socket);
         target.attrs.extend(old.attrs.into_iter().filter(|(name, _)| *name != registrar.attr_name));
@@ -178,7 +204,7 @@ fn put(context: &mut Context, registrar: &Registrar, flags: &LookupFlags<'_>, fo
         }
     }
     for binding in left {
-        let target = target_of(context, registrar, binding);
+        let target = target_of(context.node, registrar, binding);
         // The limit of branches: what comes last is worth least.
         if !context.edits.add_branch(target) {
             break;
@@ -187,7 +213,7 @@ fn put(context: &mut Context, registrar: &Registrar, flags: &LookupFlags<'_>, fo
 }
 
 /// How requests reach a binding: over its Path (RFC 3327 §5.3), else at the address its REGISTER came from.
-fn target_of(context: &Context, registrar: &Registrar, binding: &Binding) -> Target {
+pub(super) fn target_of(node: NodeRef, registrar: &Registrar, binding: &Binding) -> Target {
     let some = |text: &[u8]| (!text.is_empty()).then(|| Text::copy(text));
     let path = some(binding.path());
     let dst_uri = match first_hop(binding) {
@@ -195,11 +221,14 @@ fn target_of(context: &Context, registrar: &Registrar, binding: &Binding) -> Tar
         None => some(binding.received()),
     };
     let mut target = Target {
-        uri: some(binding.contact()),
+        uri: match &registrar.push {
+            Some(push) => some(&push.without_params(binding.contact())),
+            None => some(binding.contact()),
+        },
         dst_uri,
         path,
         q: binding.q_thousandths(),
-        socket: context.node.socket_named(binding.socket()).map(|socket| socket.id),
+        socket: node.socket_named(binding.socket()).map(|socket| socket.id),
         flags: binding.branch_flags(),
         ..Target::default()
     };

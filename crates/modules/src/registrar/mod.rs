@@ -1,10 +1,11 @@
 //! Module `registrar`: `save()`, `lookup()` and their kind on the location tables (RFC 3261 §10.3). The tables belong to
-//! module `usrloc`. Push notifications are not here.
+//! module `usrloc`.
 
 mod config;
 mod flags;
 mod gruu;
 mod lookup;
+mod push;
 mod queries;
 mod remove;
 mod reply;
@@ -13,7 +14,10 @@ mod save;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_push;
+#[cfg(test)]
 mod torture;
+mod wake;
 
 use tandem_location::Aor;
 use tandem_module::context::{Called, Context};
@@ -41,7 +45,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     ..ModuleDecl::EMPTY
 };
 
-use crate::core::table::function;
+use crate::core::table::{async_function, function};
 
 const DOMAIN: ArgSpec = arg("domain", ArgType::Static);
 const QUERY_ROUTES: Routes = Routes::REQUEST
@@ -65,7 +69,7 @@ const FUNCTIONS: &[Function] = &[
         "lookup",
         &[DOMAIN, opt("flags", ArgType::Text), opt("aor", ArgType::Text)],
         Routes::REQUEST.or(Routes::FAILURE).or(Routes::ONREPLY),
-        "puts the bindings of the request URI into it and into branches; -1 none, -2 none for this method, -3 bad address",
+        "puts the bindings of the request URI into it and into branches; 2 none yet, their UAs are being woken; -1 none, -2 none for this method, -3 bad address",
         lookup::lookup,
     ),
     function(
@@ -110,6 +114,13 @@ const FUNCTIONS: &[Function] = &[
         "whether an address has a binding from that IP address (and port)",
         queries::is_ip_registered,
     ),
+    async_function(
+        "pn_process_purr",
+        &[DOMAIN],
+        Routes::REQUEST,
+        "wakes the UA that a request within a call is for, and waits until it registers: 1, 2 nothing to wake, -1",
+        wake::process_purr,
+    ),
     function(
         "add_sock_hdr",
         &[arg("hdr_name", ArgType::Text)],
@@ -130,6 +141,12 @@ const STATS: &[StatSpec] = &[
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(registrar) = node.state::<Registrar>() else { return Ok(()) };
     registrar.register_statistics(node);
+    if let (Some(push), Some(usrloc)) = (&registrar.push, node.state::<Usrloc>()) {
+        if !node.has_module("tm") {
+            return Err(SetupError::param("pn_enable", "push notifications need module tm: loadmodule \"tm.so\""));
+        }
+        usrloc.set_push_trigger(push.trigger_secs);
+    }
     Ok(())
 }
 

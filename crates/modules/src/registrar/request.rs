@@ -28,6 +28,8 @@ pub(super) enum Refusal {
     PathUnsupported,
     /// The location table refused.
     Table(RegisterError),
+    /// The push notification service that a contact names is not here, or it lacks what is needed (RFC 8599 §5.3).
+    PushUnsupported,
     /// The domain cannot be used now.
     NoTable,
     /// The database did not take the change (write-through).
@@ -46,6 +48,7 @@ impl Refusal {
             Refusal::CallIdTooLong => (400, "Call-ID too long"),
             Refusal::PathUnsupported => (420, "Path found but not supported"),
             Refusal::Table(error) => (error.response_code(), table_text(error)),
+            Refusal::PushUnsupported => (555, "Push notification service not supported"),
             Refusal::NoTable => (500, "Location table not available"),
             Refusal::NotWritten => (500, "Location table not written"),
         }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_location::{Aor, Binding, Change, RegisterPolicy, RegisterRequest, binding_flags};
+use tandem_location::{
+    Aor, Binding, Change, ContactRequest, Matching, RegisterPolicy, RegisterRequest, binding_flags, uris_match,
+};
 use tandem_module::context::{Called, Context};
 use tandem_module::declare::arg_text;
 use tandem_module::edits::Edits;
@@ -16,6 +18,7 @@ use tandem_sip::{Message, Uri};
 
 use super::config::{Registrar, text_of};
 use super::flags::SaveFlags;
+use super::push::Wanted;
 use super::request::{self, Refusal};
 use super::{aor_of, reply};
 use crate::usrloc::{Ack, Domain, Fetched, Usrloc};
@@ -52,8 +55,8 @@ struct Saved {
     aor: Aor,
     changes: Vec<Change>,
     bindings: Vec<Arc<Binding>>,
-    /// Contact, Path and Require of the 200.
-    lines: [Vec<u8>; 3],
+    /// Contact, Path, Require and Feature-Caps of the 200.
+    lines: [Vec<u8>; 4],
     /// How long the connection is wanted, in seconds; `None` leaves it as it is.
     keep_secs: Option<i64>,
 }
@@ -209,6 +212,8 @@ impl Job<'_> {
                 contact.expires = reply::granted_expires(reply, sent).or(contact.expires);
             }
         }
+        let wanted = self.push_wanted(message, &list.contacts)?;
+        let is_push = wanted.iter().any(|wanted| matches!(wanted, Wanted::On(_)));
         let mut branch_flags = register.edits.target.flags;
         if let (true, Some(flag)) = (path.received.is_some(), self.usrloc.nat_bflag) {
             branch_flags |= 1 << u32::from(flag.min(31));
@@ -225,16 +230,22 @@ impl Job<'_> {
             user_agent: message.value_of(tandem_sip::HeaderKind::UserAgent).unwrap_or(b"n/a"),
             attr: self.attr.as_deref().unwrap_or_default(),
             kv: kv.as_deref().unwrap_or_default().as_bytes(),
-            flags: if self.flags.is_memory_only { binding_flags::MEMORY_ONLY } else { 0 },
+            flags: if self.flags.is_memory_only { binding_flags::MEMORY_ONLY } else { 0 }
+                | if is_push { binding_flags::PUSH_NOTIFICATION } else { 0 },
             branch_flags,
             methods: request::allowed_methods(message),
             expires_deviation_secs: self.deviation(),
         };
         let is_outbound = list.contacts.iter().any(|contact| contact.reg_id != 0 && !contact.instance.is_empty())
             && request::supports(message, b"outbound");
-        let policy = RegisterPolicy { matches_flows: is_outbound, ..self.policy() };
+        let mut policy = RegisterPolicy { matches_flows: is_outbound, ..self.policy() };
+        if let Some(push) = &self.registrar.push
+            && wanted.iter().any(|wanted| matches!(wanted, Wanted::On(_) | Wanted::Elsewhere))
+        {
+            policy.matching = Matching::EachParam(push.match_params.clone());
+        }
         let outcome = self.domain.table.register(&aor, &request, &policy, self.now).map_err(Refusal::Table)?;
-        let mut lines = <[Vec<u8>; 3]>::default();
+        let mut lines = <[Vec<u8>; 4]>::default();
         if !self.flags.no_reply {
             let only = self.flags.only_request_contacts.then_some(&list.contacts[..]);
             let gruu = self.registrar.gruu.as_ref().filter(|_| request::supports(message, b"gruu"));
@@ -249,8 +260,23 @@ impl Job<'_> {
                 lines[2] = b"Require: outbound\r\n".to_vec();
             }
         }
+        if let Some(push) = &self.registrar.push {
+            for (contact, wanted) in list.contacts.iter().zip(&wanted) {
+                let own = outcome.bindings.iter().find(|binding| uris_match(binding.contact(), contact.uri));
+                let own = own.map(|binding| binding.contact_id());
+                lines[3].extend_from_slice(&push.feature_caps(message, *wanted, own));
+            }
+        }
         let keep_secs = self.keep_secs(register, &outcome.bindings);
         Ok(Saved { aor, changes: outcome.changes, bindings: outcome.bindings, lines, keep_secs })
+    }
+
+    /// What each contact wants of push notifications; nothing where the script says how contacts are matched.
+    fn push_wanted(&self, message: &Message, contacts: &[ContactRequest<'_>]) -> Result<Vec<Wanted>, Refusal> {
+        let push = self.registrar.push.as_ref().filter(|_| self.flags.matching.is_none());
+        let Some(push) = push else { return Ok(Vec::new()) };
+        let wanted: Vec<Wanted> = contacts.iter().map(|contact| push.wanted(message, contact.uri)).collect();
+        if wanted.contains(&Wanted::Unsupported) { Err(Refusal::PushUnsupported) } else { Ok(wanted) }
     }
 
     /// How long the connection of a flagged REGISTER is wanted: until its last contact expires, and a little longer.

@@ -11,7 +11,7 @@ mod tests;
 pub(crate) mod uri_params;
 mod validate;
 
-pub(crate) use parts::{current_sdp, received_sdp, set_sdp};
+pub(crate) use parts::{current_sdp, received_sdp, sent_sdp, set_sdp};
 
 use tandem_module::ModuleDecl;
 use tandem_module::declare::Function;

@@ -7,7 +7,7 @@ use tandem_module::context::{Called, Context};
 use tandem_module::declare::{arg_text, arg_var};
 use tandem_script::value::Value;
 use tandem_script::vm::Arg;
-use tandem_sip::{HeaderKind, Message};
+use tandem_sip::{HeaderKind, Lumps, Message};
 
 use super::body::{BodyPart, Parts};
 use crate::core::table::done;
@@ -17,10 +17,7 @@ const BOUNDARY: &[u8] = b"tandem-body-part";
 
 /// The body as it will be sent.
 pub(super) fn current(context: &Context) -> Bytes {
-    match context.edits.lumps.body() {
-        Some(body) => body.clone(),
-        None => context.message.slice(context.message.body_span()),
-    }
+    tandem_sip::edited_body(&context.message, &context.edits.lumps)
 }
 
 /// The body type as it will be sent, with parameters.
@@ -170,11 +167,28 @@ fn sdp_in(body: Bytes, kind: &[u8]) -> Option<(Bytes, Range<usize>)> {
         let range = 0..body.len();
         return Some((body, range)).filter(|(body, _)| !body.is_empty());
     }
-    let boundary = boundary_of(kind)?;
-    let part = Parts::new(&body, boundary).find(|part| part.mime.eq_ignore_ascii_case(b"application/sdp"))?;
-    let start = part.body.as_ptr() as usize - body.as_ptr() as usize;
-    let range = start..start + part.body.len();
+    let range = sdp_part(&body, boundary_of(kind)?)?;
     Some((body, range))
+}
+
+/// Where the description stands in a body of several parts.
+fn sdp_part(body: &Bytes, boundary: &[u8]) -> Option<Range<usize>> {
+    let part = Parts::new(body, boundary).find(|part| part.mime.eq_ignore_ascii_case(b"application/sdp"))?;
+    let start = part.body.as_ptr() as usize - body.as_ptr() as usize;
+    Some(start..start + part.body.len())
+}
+
+/// The session description in what is sent of `message` with `lumps`. Whoever changed the body may have changed its type: a
+/// description is known by how it begins (RFC 4566 §5), several parts by their first line.
+pub(crate) fn sent_sdp(message: &Message, lumps: &Lumps) -> Option<Bytes> {
+    let body = tandem_sip::edited_body(message, lumps);
+    if body.starts_with(b"v=") {
+        return Some(body);
+    }
+    let first = body.split(|byte| *byte == b'\n').next()?.trim_ascii_end().strip_prefix(b"--");
+    let boundary = message.value_of(HeaderKind::ContentType).and_then(boundary_of);
+    let range = boundary.and_then(|boundary| sdp_part(&body, boundary)).or_else(|| sdp_part(&body, first?))?;
+    Some(body.slice(range))
 }
 
 /// Puts another session description in the place that [`current_sdp`] found.

@@ -49,6 +49,7 @@ const STATS: &[StatSpec] = &[
     stat("6xx_replies", "stateless 6xx sent by this module"),
     stat("sent_replies", "stateless replies sent by this module"),
     stat("sent_err_replies", "those of sl_reply_error()"),
+    stat("received_ACKs", "ACKs to stateless replies, which end here"),
 ];
 
 struct Sl {

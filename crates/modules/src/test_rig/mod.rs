@@ -73,6 +73,8 @@ pub struct Recorder {
     /// Cluster packets: protocol, peer, local address, bytes.
     bin: Mutex<Vec<(Proto, SocketAddr, std::net::IpAddr, Vec<u8>)>>,
     aliases: Mutex<Vec<(ConnId, u16)>>,
+    /// The address that the system would send from, by destination; unknown where there is none.
+    pub routes: Mutex<HashMap<std::net::IpAddr, std::net::IpAddr>>,
     /// Connections to be kept, and for how long.
     pub kept: Mutex<Vec<(ConnId, std::time::Duration)>>,
     /// The stream connections that are shown; a closed one goes.
@@ -114,8 +116,8 @@ impl Transport for Recorder {
         self.kept.lock().push((conn, span));
     }
 
-    fn local_address(&self, _to: SocketAddr) -> Option<std::net::IpAddr> {
-        None
+    fn local_address(&self, to: SocketAddr) -> Option<std::net::IpAddr> {
+        self.routes.lock().get(&to.ip()).copied()
     }
 }
 
@@ -267,7 +269,7 @@ impl Rig {
     }
 
     fn request(&self, mut context: Box<Context>) {
-        if tandem_module::reply::is_local_ack(&context.message) {
+        if tandem_module::reply::absorbs_local_ack(&context) {
             return context.recycle();
         }
         if let Some(layer) = self.node.transactions()

@@ -195,6 +195,7 @@ impl Tx {
             self.tell(state, TmMoment::ReplyOut, Telling { code, ..Telling::default() });
         }
         self.send_last_reply(state, now);
+        self.tm.shown.reply(self.node, &state.upstream(), state.core.last_reply());
         self.tm.count(|counters| &counters.local);
         if code >= 200 {
             self.complete(state, Telling { code, ..Telling::default() }, true);

@@ -128,5 +128,5 @@ fn replicate_to(context: &Context, target: &Target) -> bool {
     table::write_branch(id, 0, &mut branch);
     let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
     outgoing::write_branch(node, &context.message, &context.source, &context.edits, target, &to, &branch, &mut out);
-    uac::send_written((node, tm, id), context.message.method(), to, out.into(), LocalRoutes::default(), None)
+    uac::send_written((node, tm, id), context.message.method(), to, out.into(), LocalRoutes::default(), None, None)
 }

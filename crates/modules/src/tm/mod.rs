@@ -5,6 +5,7 @@
 //! [`tandem_module::transaction::Transaction::add_hook`] for its life; [`uac::send_request`] for requests of their own.
 
 mod act;
+pub(crate) mod awaited;
 mod branch_vars;
 mod clock;
 mod failure;
@@ -12,6 +13,7 @@ mod forward;
 mod functions;
 mod functions_more;
 mod layer;
+mod local_messages;
 mod local_routes;
 mod management;
 mod relay;
@@ -21,6 +23,7 @@ mod table;
 mod tests;
 mod tx;
 pub mod uac;
+mod uac_ack;
 mod variables;
 
 use std::sync::{Arc, OnceLock};
@@ -90,6 +93,8 @@ const PARAMS: &[ParamSpec] = &[
         is_repeatable: false,
         doc: "branch flag of branches nobody waits for when all others have failed",
     },
+    text("local_request_route", "", "route that sees each request made here as it is sent; it changes nothing"),
+    text("local_reply_route", "", "route that sees each reply made here as it is sent; it changes nothing"),
     text("cluster_param", "cid", "accepted, no effect: anycast transactions are not shared"),
     int("cluster_auto_cancel", "1", "accepted, no effect: anycast transactions are not shared"),
     int("tm_replication_cluster", "0", "accepted, no effect: anycast transactions are not shared"),
@@ -142,6 +147,7 @@ pub(crate) struct Tm {
     counters: OnceLock<Counters>,
     request_hooks: RwLock<Arc<[RequestHook]>>,
     message_step: OnceLock<MessageStep>,
+    shown: local_messages::Shown,
 }
 
 pub(crate) struct Counters {
@@ -272,6 +278,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         counters: OnceLock::new(),
         request_hooks: RwLock::new(Arc::new([])),
         message_step: OnceLock::new(),
+        shown: local_messages::Shown::read(params),
     });
     Ok(())
 }
@@ -298,6 +305,7 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     if let Some(workers) = node.workers() {
         let _ = tm.class.set(workers.add_timer_class(Arc::new(tx::Timers(node))));
     }
+    tm.shown.check(node)?;
     node.set_transactions(Arc::new(layer::Layer));
     management::register(node);
     Ok(())

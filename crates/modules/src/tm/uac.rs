@@ -1,5 +1,5 @@
 //! Requests of our own: BYE of a dialog, keep-alives, `t_new_request()`, MI. One destination, all machines of the client
-//! side, the local route before sending. The ACK to a 2xx of an INVITE is the requester's.
+//! side, the local route before sending. How a 2xx of an INVITE is acknowledged is in `uac_ack`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,9 +20,10 @@ use tandem_script::ast::RouteKind;
 use tandem_script::avp::AvpList;
 use tandem_script::vm::StartOptions;
 use tandem_sip::{Message, Method, NameAddr, RequestBuilder, build_ack_non2xx, build_cancel};
-use tandem_transaction::{ClientOutput, ClientTransaction, Kind};
+use tandem_transaction::{ClientOutput, ClientState, ClientTransaction, Kind};
 
 use super::local_routes::LocalRoutes;
+use super::uac_ack::{Acks, Answered, Confirmed, InviteParts};
 use super::{Tm, clock, table};
 
 /// Set in timer keys of requests of our own.
@@ -176,6 +177,8 @@ struct Uac {
     to: Destination,
     /// What the local route armed.
     routes: LocalRoutes,
+    /// For an INVITE whose 2xx are acknowledged.
+    invite: Option<InviteParts>,
     state: Mutex<UacState>,
 }
 
@@ -185,13 +188,23 @@ struct UacState {
     is_reported: bool,
     last_final: Option<Bytes>,
     ack: Bytes,
+    acks: Acks,
     armed: Option<Instant>,
+}
+
+/// What is left to do when the lock is let go.
+#[derive(Default)]
+struct Outcome<'a> {
+    /// Whom to tell what.
+    report: Option<(Option<UacDone>, u16, Option<&'a Message>)>,
+    /// A 2xx to an INVITE, and whether the outcome had been told before it.
+    answer: Option<(&'a Message, bool)>,
 }
 
 impl Uac {
     /// Runs `input`, sends what follows, then reports the outcome if it is there; `reply` is the message in work.
     fn with(&self, reply: Option<&Message>, input: impl FnOnce(&mut UacState)) {
-        let mut outcome = None;
+        let mut outcome = Outcome::default();
         {
             let mut state = self.state.lock();
             input(&mut state);
@@ -200,7 +213,10 @@ impl Uac {
             }
             self.arm(&mut state);
         }
-        let Some((done, code, reply)) = outcome else { return };
+        if let Some((answer, is_late)) = outcome.answer {
+            self.acknowledge(answer, is_late);
+        }
+        let Some((done, code, reply)) = outcome.report else { return };
         if code >= 300 {
             let request = self.state.lock().core.request().clone();
             let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
@@ -218,11 +234,11 @@ impl Uac {
         state: &mut UacState,
         output: ClientOutput,
         reply: Option<&'a Message>,
-        outcome: &mut Option<(Option<UacDone>, u16, Option<&'a Message>)>,
+        outcome: &mut Outcome<'a>,
     ) {
-        let mut report = |state: &mut UacState, code, reply| {
+        let report = |outcome: &mut Outcome<'a>, state: &mut UacState, code, reply| {
             if !std::mem::replace(&mut state.is_reported, true) {
-                *outcome = Some((state.done.take(), code, reply));
+                outcome.report = Some((state.done.take(), code, reply));
             }
         };
         match output {
@@ -236,16 +252,19 @@ impl Uac {
             }
             ClientOutput::Reply { code } if code >= 200 => {
                 self.tm.count(|counters| counters.class(code));
-                report(state, code, reply);
+                if self.method == Method::Invite && code < 300 {
+                    outcome.answer = reply.map(|reply| (reply, state.is_reported));
+                }
+                report(outcome, state, code, reply);
             }
             ClientOutput::Reply { .. } => {}
             ClientOutput::SendAck => self.send_ack(state),
             ClientOutput::SendCancel { .. } => self.send_cancel(state),
             ClientOutput::Timeout => {
                 self.tm.count(|counters| &counters.silent_timeouts);
-                report(state, 408, None);
+                report(outcome, state, 408, None);
             }
-            ClientOutput::TransportError => report(state, 477, None),
+            ClientOutput::TransportError => report(outcome, state, 477, None),
             ClientOutput::Terminated => self.tm.uacs.remove(self.id),
         }
     }
@@ -277,6 +296,36 @@ impl Uac {
         self.send(&state.ack);
     }
 
+    /// Sends the ACK to a 2xx. `is_late`: nobody waits for this answer any more.
+    fn acknowledge(&self, reply: &Message, is_late: bool) {
+        let Some(parts) = &self.invite else { return };
+        let tag = reply.to().ok().and_then(|to| to.tag()).unwrap_or_default().to_vec();
+        let (answered, request) = {
+            let mut state = self.state.lock();
+            (state.acks.on_answer(&tag), state.core.request().clone())
+        };
+        match answered {
+            Answered::Known(to, bytes) => send(self.node, &to, &bytes),
+            Answered::PassedOver => {}
+            Answered::New => {
+                let confirmed = Message::parse(request).ok().and_then(|invite| Confirmed::of(&invite, parts, reply));
+                let Some(confirmed) = confirmed else { return };
+                let Uac { node, tm, id, .. } = *self;
+                confirmed.make(node, self.to.socket, move |ack| {
+                    if let Some((to, bytes)) = &ack {
+                        send(node, to, bytes);
+                    }
+                    if let Some(uac) = tm.uacs.by_id(id) {
+                        uac.state.lock().acks.set(&tag, ack);
+                    }
+                });
+                if is_late {
+                    confirmed.hang_up(node);
+                }
+            }
+        }
+    }
+
     fn send_cancel(&self, state: &UacState) {
         let Ok(request) = Message::parse(state.core.request().clone()) else { return };
         let mut out = Vec::with_capacity(512);
@@ -286,11 +335,20 @@ impl Uac {
     }
 }
 
+fn send(node: NodeRef, to: &Destination, bytes: &[u8]) {
+    let Some(transport) = node.transport() else { return };
+    if let Err(error) = transport.send(to, bytes) {
+        tracing::warn!("tm: ACK was not sent: {error}");
+    }
+}
+
 /// A reply for the request `id` came in; gives the context back when there is no such request.
 pub(crate) fn receive(tm: &'static Tm, id: u64, context: Box<Context>) -> Result<(), Box<Context>> {
     let Some(uac) = tm.uacs.by_id(id) else { return Err(context) };
     let is_for_cancel = context.message.cseq().is_ok_and(|(_, method, _)| method == Method::Cancel);
-    if is_for_cancel {
+    // The routes have seen the final reply already when it is repeated.
+    let is_over = matches!(uac.state.lock().core.state(), ClientState::Completed | ClientState::Accepted);
+    if is_for_cancel || is_over {
         deliver(&uac, context);
     } else {
         let own = uac.clone();
@@ -327,13 +385,14 @@ pub(crate) fn on_timer(tm: &'static Tm, id: u64, now: Instant) {
     });
 }
 
-/// Sends a request that is written already, with the branch of `id` in its Via.
-pub(crate) fn send_written(
+/// Sends a request that is written already, with the branch of `id` in its Via. With `invite` its 2xx are acknowledged.
+pub(super) fn send_written(
     (node, tm, id): (NodeRef, &'static Tm, u64),
     method: Method,
     to: Destination,
     request: Bytes,
     routes: LocalRoutes,
+    invite: Option<InviteParts>,
     done: Option<UacDone>,
 ) -> bool {
     if tm.uacs.count.load(Ordering::Relaxed) >= REQUESTS_MAX {
@@ -345,9 +404,19 @@ pub(crate) fn send_written(
     let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
     let mut config = tm.config;
     config.fr_timeout = routes.fr_timeout.unwrap_or(config.fr_timeout);
+    // A 2xx is repeated for 64*T1 while its ACK is lost (RFC 3261 §13.3.1.4).
+    config.timer_l = config.t1 * 64;
     let core = ClientTransaction::new(kind, request, to.proto.is_reliable(), &config, clock::now());
-    let state = UacState { core, done, is_reported: false, last_final: None, ack: Bytes::new(), armed: None };
-    let uac = Arc::new(Uac { node, tm, id, method, to, routes, state: Mutex::new(state) });
+    let state = UacState {
+        core,
+        done,
+        is_reported: false,
+        last_final: None,
+        ack: Bytes::new(),
+        acks: Acks::default(),
+        armed: None,
+    };
+    let uac = Arc::new(Uac { node, tm, id, method, to, routes, invite, state: Mutex::new(state) });
     tm.uacs.insert(&uac);
     tm.count(|counters| &counters.uac);
     uac.with(None, |_| {});
@@ -355,7 +424,7 @@ pub(crate) fn send_written(
 }
 
 /// Sends a request of our own; `done` is called once with its outcome, also when it could not be sent in the end. Runs the
-/// local route first. Gives the number of the request.
+/// local route first. Each 2xx of an INVITE is acknowledged. Gives the number of the request.
 ///
 /// # Errors
 /// When it is refused at once; `done` is not called then.
@@ -367,8 +436,9 @@ pub fn send_request(node: NodeRef, spec: RequestSpec, done: Option<UacDone>) -> 
     let message = build(node, &spec).map_err(UacError::BadRequest)?;
     let hop = outgoing::next_hop(node, &next_hop_uri(&spec), spec.socket)?;
     let id = tm.table.next_id();
-    let RequestSpec { socket, avps, dialog, fr_timeout, .. } = spec;
-    let launch = Launch { node, tm, id, message, socket, avps, dialog, fr_timeout, done };
+    let RequestSpec { uri, routes, socket, avps, dialog, fr_timeout, .. } = spec;
+    let invite = (message.method() == Method::Invite).then_some(InviteParts { uri, routes, socket });
+    let launch = Launch { node, tm, id, message, socket, invite, avps, dialog, fr_timeout, done };
     match hop {
         NextHop::Known(addresses) => launch.go(&addresses),
         NextHop::Lookup(query) => launch.look_up(query),
@@ -446,6 +516,7 @@ struct Launch {
     id: u64,
     message: Message,
     socket: Option<SocketId>,
+    invite: Option<InviteParts>,
     avps: AvpList,
     dialog: Option<Arc<dyn std::any::Any + Send + Sync>>,
     fr_timeout: Option<Duration>,
@@ -501,7 +572,7 @@ impl Launch {
             context.recycle();
             return self.fail(473);
         }
-        let Launch { node, tm, id, done, fr_timeout, .. } = self;
+        let Launch { node, tm, id, done, fr_timeout, invite, .. } = self;
         let mut branch = smallvec::SmallVec::<[u8; 48]>::new();
         table::write_branch(id, 0, &mut branch);
         let mut out = Vec::with_capacity(context.message.buffer().len() + 256);
@@ -510,6 +581,8 @@ impl Launch {
         let method = message.method();
         let routes = LocalRoutes::take(&mut context, fr_timeout);
         context.recycle();
-        send_written((node, tm, id), method, to, out.into(), routes, done);
+        let request = Bytes::from(out);
+        tm.shown.request(node, &to, &request);
+        send_written((node, tm, id), method, to, request, routes, invite, done);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use tandem_location::{Aor, Binding, Change, binding_flags};
 use tandem_module::event::Event;
 use tandem_module::node::NodeRef;
@@ -35,6 +35,27 @@ const AOR_DELETE: &str = "E_UL_AOR_DELETE";
 const CONTACT_INSERT: &str = "E_UL_CONTACT_INSERT";
 const CONTACT_UPDATE: &str = "E_UL_CONTACT_UPDATE";
 const CONTACT_DELETE: &str = "E_UL_CONTACT_DELETE";
+const CONTACT_REFRESH: &str = "E_UL_CONTACT_REFRESH";
+
+const REFRESH: &[&str] = &[
+    "domain",
+    "aor",
+    "uri",
+    "received",
+    "path",
+    "qval",
+    "user_agent",
+    "socket",
+    "bflags",
+    "expires",
+    "callid",
+    "cseq",
+    "attr",
+    "latency",
+    "shtag",
+    "reason",
+    "req_callid",
+];
 
 pub(super) const EVENTS: &[EventSpec] = &[
     EventSpec { name: AOR_INSERT, params: &["domain", "aor"], doc: "an address of record got its first binding" },
@@ -43,9 +64,9 @@ pub(super) const EVENTS: &[EventSpec] = &[
     EventSpec { name: CONTACT_UPDATE, params: CONTACT, doc: "a binding was refreshed" },
     EventSpec { name: CONTACT_DELETE, params: CONTACT, doc: "a binding is gone" },
     EventSpec {
-        name: "E_UL_CONTACT_REFRESH",
-        params: CONTACT,
-        doc: "never raised yet: push notifications are not here",
+        name: CONTACT_REFRESH,
+        params: REFRESH,
+        doc: "a UA has to be woken by a push notification, for a request or because its binding expires soon",
     },
     EventSpec {
         name: "E_UL_LATENCY_UPDATE",
@@ -95,13 +116,16 @@ impl Usrloc {
                 Change::AorDeleted => raise_aor(node, AOR_DELETE, domain, aor),
                 Change::Inserted(binding) => {
                     write(domain, aor, binding, acks);
+                    domain.push.note(aor, binding);
                     raise_contact(node, CONTACT_INSERT, domain, aor, binding);
                 }
                 Change::Updated(binding) => {
                     write(domain, aor, binding, acks);
+                    domain.push.note(aor, binding);
                     raise_contact(node, CONTACT_UPDATE, domain, aor, binding);
                 }
                 Change::Removed { binding, .. } => {
+                    domain.push.forget(binding.contact_id());
                     if let Some(store) = domain.store.as_ref().filter(|_| !is_memory_only(binding)) {
                         store.put(binding.contact_id(), Op::Delete, acks);
                     }
@@ -130,11 +154,31 @@ fn raise_aor(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor) {
 }
 
 fn raise_contact(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor, binding: &Binding) {
-    if !node.events.has_listeners(name) {
-        return;
+    if node.events.has_listeners(name) {
+        let params = contact_params(domain, aor, binding);
+        node.events.raise(node, Event { name, params }, None);
     }
+}
+
+/// A UA has to be woken: `reason` says for what, `req_call_id` is that of a request that waits for it.
+pub(crate) fn raise_refresh(
+    node: NodeRef,
+    domain: &Domain,
+    aor: &Aor,
+    binding: &Binding,
+    reason: &str,
+    req_call_id: &[u8],
+) {
+    if node.events.has_listeners(CONTACT_REFRESH) {
+        let mut params = contact_params(domain, aor, binding);
+        params.extend([("reason", Value::from(reason)), ("req_callid", Value::text(req_call_id))]);
+        node.events.raise(node, Event { name: CONTACT_REFRESH, params }, None);
+    }
+}
+
+fn contact_params(domain: &Domain, aor: &Aor, binding: &Binding) -> SmallVec<[(&'static str, Value); 4]> {
     let number = |value: i64| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
-    let params = smallvec![
+    smallvec![
         ("domain", Value::from(domain.name)),
         ("aor", Value::text(aor.as_bytes())),
         ("uri", Value::text(binding.contact())),
@@ -150,8 +194,7 @@ fn raise_contact(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor, 
         ("attr", Value::text(binding.attr())),
         ("latency", Value::Int(0)),
         ("shtag", Value::Text(ownership_tag(binding.kv()).map_or(Text::EMPTY, Text::from))),
-    ];
-    node.events.raise(node, Event { name, params }, None);
+    ]
 }
 
 /// The ownership tag in the key-value store of a contact (key `_st`), if it has one.

@@ -43,6 +43,7 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     text("ha_shtag", "", "accepted, no effect: it belongs to cluster_mode federation-cachedb"),
     int("latency_event_min_us", "0", "accepted, no effect: contacts are not pinged yet"),
     int("latency_event_min_us_delta", "0", "accepted, no effect: contacts are not pinged yet"),
+    int("contact_refresh_timer", "0", "1: raises E_UL_CONTACT_REFRESH before contacts with push notifications expire"),
     int("mi_dump_kv_store", "0", "1: management commands show the key-value stores"),
     text("contact_id_column", "contact_id", "column of the contact id"),
     text("user_column", "username", "column of the user"),
@@ -122,6 +123,8 @@ pub(super) struct Config {
     pub(super) timer_interval_secs: u64,
     pub(super) columns: Columns,
     pub(super) dumps_kv: bool,
+    /// `contact_refresh_timer`.
+    pub(super) refreshes: bool,
     /// A warning for the log at start.
     pub(super) note: Option<&'static str>,
 }
@@ -156,6 +159,7 @@ impl Config {
             timer_interval_secs: u64::from(params.int("timer_interval", 60).max(1).unsigned_abs()),
             columns: Columns { names: COLUMN_PARAMS.map(|(param, default)| params.text_or(param, default)) },
             dumps_kv: params.int("mi_dump_kv_store", 0) != 0,
+            refreshes: params.int("contact_refresh_timer", 0) != 0,
             note: is_shared.then_some(NOT_SHARED),
         })
     }

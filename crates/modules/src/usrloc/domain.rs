@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tandem_location::{LocationConfig, LocationTable};
+use tandem_location::{Aor, Binding, ContactId, LocationConfig, LocationTable};
 use tandem_module::node::NodeRef;
 use tandem_module::stat::Stat;
 
+use super::push::PushIndex;
 use super::store::Store;
 
 /// A domain such as `location`. It lives as long as the process.
@@ -17,6 +18,8 @@ pub struct Domain {
     /// The bindings. Changes made here directly must be given to [`super::Usrloc::publish`].
     pub table: LocationTable,
     pub(super) store: Option<Store>,
+    /// Bindings of UAs that are woken by push notifications.
+    pub(crate) push: PushIndex,
     pub(super) expired: Arc<Stat>,
     loaded: (Mutex<bool>, Condvar),
     /// Held by who works on addresses of record of a table that lives in the database only.
@@ -32,10 +35,21 @@ impl Domain {
             name: Box::leak(name.to_owned().into_boxed_str()),
             table: LocationTable::new(config),
             store,
+            push: PushIndex::default(),
             expired: node.stats.stat("usrloc", &format!("{name}-expires")),
             loaded: (Mutex::new(false), Condvar::new()),
             locks: (0..LOCKS).map(|_| Arc::default()).collect(),
         }
+    }
+
+    /// The binding with push notifications that has this id, and its address of record.
+    pub(crate) fn push_binding(&self, id: ContactId) -> Option<(Aor, Arc<Binding>)> {
+        let aor = self.push.aor(id)?;
+        let find = |record: &tandem_location::Record| {
+            record.bindings().iter().find(|binding| binding.contact_id() == id).cloned()
+        };
+        let binding = self.table.with_record(&aor, find)??;
+        Some((aor, binding))
     }
 
     /// Whether its contacts live in the database only: [`Domain::fetch`] them before the table is used.

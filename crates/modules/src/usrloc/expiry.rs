@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tandem_module::node::NodeRef;
 use tandem_module::worker::WorkerId;
 
-use super::{Domain, Usrloc, WriteMode};
+use super::{Domain, Usrloc, WriteMode, raise_refresh};
 
 /// Records taken out before other work of the worker gets its turn.
 const EXPIRE_BATCH: usize = 500;
@@ -29,12 +29,24 @@ pub(super) fn start(node: NodeRef, usrloc: &'static Usrloc) {
 fn expire_at(node: NodeRef, usrloc: &'static Usrloc, at: Instant) {
     let Some(workers) = node.workers() else { return };
     let task = move |now: Instant| {
+        let unix_secs = tandem_module::node::unix_secs_at(now);
         for domain in usrloc.domains() {
-            expire(node, usrloc, domain, tandem_module::node::unix_secs_at(now));
+            expire(node, usrloc, domain, unix_secs);
+            refresh(node, usrloc, domain, unix_secs);
         }
         expire_at(node, usrloc, now + EXPIRE_STEP);
     };
     workers.after(WorkerId(0), at, Box::new(task));
+}
+
+/// Wakes UAs with push notifications that have not registered again in time (`contact_refresh_timer`).
+fn refresh(node: NodeRef, usrloc: &Usrloc, domain: &Domain, unix_secs: i64) {
+    let Some(trigger_secs) = usrloc.push_trigger_secs.get().filter(|_| usrloc.config.refreshes) else { return };
+    for (aor, id) in domain.push.take_due(unix_secs + i64::from(*trigger_secs), EXPIRE_BATCH) {
+        if let Some((_, binding)) = domain.push_binding(id).filter(|(_, binding)| binding.is_valid(unix_secs)) {
+            raise_refresh(node, domain, &aor, &binding, "reg-refresh", b"");
+        }
+    }
 }
 
 /// Takes out one batch; the rest follows as a task of its own.

@@ -1,7 +1,7 @@
 //! Contacts read from the database: all at start, or those of one address of record while a request works on them (tables
 //! that live in the database only). It writes nothing but what is expired.
 
-use tandem_location::{Aor, MergeOutcome, RemovalReason};
+use tandem_location::{Aor, Change, MergeOutcome, RemovalReason};
 use tandem_module::context::write_log;
 use tandem_module::db::{DbError, DbValue};
 use tandem_module::node;
@@ -97,7 +97,13 @@ impl Domain {
         if let Some(record_kv) = row.record_kv() {
             self.table.set_record_kv(&row.aor, record_kv.as_bytes());
         }
-        matches!(merged, Ok(MergeOutcome::Applied(_)))
+        let Ok(MergeOutcome::Applied(changes)) = merged else { return false };
+        for change in changes {
+            if let Change::Inserted(binding) | Change::Updated(binding) = change {
+                self.push.note(&row.aor, &binding);
+            }
+        }
+        true
     }
 }
 

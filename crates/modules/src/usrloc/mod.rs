@@ -8,6 +8,7 @@ mod expiry;
 mod kv;
 mod load;
 mod management;
+mod push;
 mod rows;
 mod store;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::core::db_load::is_table_name;
 use crate::sqlops::check_tables_of;
 
 pub use changes::ownership_tag;
+pub(crate) use changes::raise_refresh;
 pub use config::WriteMode;
 pub use domain::Domain;
 pub(crate) use load::Fetched;
@@ -75,6 +77,8 @@ pub struct Usrloc {
     kv_lock: Mutex<()>,
     /// Branch flag of contacts behind NAT (`nat_bflag`).
     pub nat_bflag: Option<u8>,
+    /// Seconds before their expiry at which UAs with push notifications are woken; unset without any.
+    push_trigger_secs: OnceLock<u32>,
 }
 
 fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
@@ -86,6 +90,7 @@ fn setup(setup: &mut Setup<'_>) -> Result<(), SetupError> {
         db: OnceLock::new(),
         kv_lock: Mutex::default(),
         nat_bflag,
+        push_trigger_secs: OnceLock::new(),
     });
     Ok(())
 }
@@ -162,6 +167,12 @@ impl Usrloc {
     /// Whether lookups order by time instead of q (`desc_time_order`).
     pub fn orders_by_time(&self) -> bool {
         self.config.desc_time_order
+    }
+
+    /// Module `registrar` serves push notifications: UAs are woken so many seconds before their expiry, where
+    /// `contact_refresh_timer` is on.
+    pub(crate) fn set_push_trigger(&self, secs: u32) {
+        let _ = self.push_trigger_secs.set(secs);
     }
 
     /// The part of a registrar's policy that belongs to this module.

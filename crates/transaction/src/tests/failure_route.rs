@@ -162,6 +162,12 @@ fn waiting_ends_with_fr_inv_with_the_script_or_with_the_client() {
     sim.t.wait_no_more_branches(sim.now());
     sim.drain();
     sim.expect("0 AllFailed best b0 486\n0 Forward b0 486");
+
+    // None has come at all: the client is answered all the same.
+    let mut sim = waiting();
+    sim.t.wait_no_more_branches(sim.now());
+    sim.drain();
+    sim.expect("0 AllFailed 408\n0 LocalReply 408\n0 SendReply");
 }
 
 #[test]

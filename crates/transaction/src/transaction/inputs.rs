@@ -218,7 +218,8 @@ impl<R> Transaction<R> {
             if self.pending_decision.is_none() {
                 self.server.clear_guard();
             }
-            if self.first_active < self.branches.len() {
+            // While a script runs it may still add branches; when none does, nobody else would answer the client.
+            if self.first_active < self.branches.len() || self.holds == 0 {
                 self.decide(now);
             }
         }

@@ -12,6 +12,7 @@ mod relay;
 mod reload;
 mod routes;
 mod uac;
+mod uac_acks;
 mod waiting;
 
 use tandem_sip::{Message, ReplyOut, build_reply};

@@ -226,3 +226,19 @@ fn broken_messages_do_no_harm() {
     let out = rig.receive(request("OPTIONS", "end"));
     assert_eq!(lines(&rig.receive(answer(&out[0], 200))), ["SIP/2.0 200 OK"]);
 }
+
+#[test]
+fn with_mhomed_the_listener_is_the_one_the_system_sends_from() {
+    for (mhomed, expected) in [("yes", "127.0.3.2"), ("no", "127.0.3.1")] {
+        let rig = script(&format!(
+            "mhomed={mhomed}\nsocket=udp:127.0.3.1:5071\nsocket=udp:127.0.3.2:5072\nloadmodule \"rr.so\"\n\
+             route {{ record_route(); t_relay(); }}"
+        ));
+        rig.recorder.routes.lock().insert("192.0.2.9".parse().unwrap(), "127.0.3.2".parse().unwrap());
+        let sent = rig.receive(request("INVITE", "a"));
+        let invite = sent.iter().find(|sent| sent.first_line().starts_with("INVITE")).unwrap();
+        assert_eq!(rig.node.socket(invite.to.socket).unwrap().addr.ip().to_string(), expected);
+        // Each side is told the address it can reach.
+        assert_eq!(invite.text().contains(";r2=on"), mhomed == "yes", "{}", invite.text());
+    }
+}

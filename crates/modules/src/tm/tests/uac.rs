@@ -10,7 +10,7 @@ use tandem_module::transport::Proto;
 use super::{answer, lines, request, script, stat};
 use crate::tm::uac::{RequestSpec, UacDone, send_request};
 
-fn spec(uri: &str) -> RequestSpec {
+pub(super) fn spec(uri: &str) -> RequestSpec {
     RequestSpec {
         uri: uri.into(),
         from: b"<sip:us@example.org>".to_vec(),
@@ -19,9 +19,9 @@ fn spec(uri: &str) -> RequestSpec {
     }
 }
 
-type Codes = Arc<Mutex<Vec<(u16, bool)>>>;
+pub(super) type Codes = Arc<Mutex<Vec<(u16, bool)>>>;
 
-fn recorded() -> (Codes, Option<UacDone>) {
+pub(super) fn recorded() -> (Codes, Option<UacDone>) {
     let codes: Codes = Arc::default();
     let keep = codes.clone();
     (codes, Some(Box::new(move |outcome| keep.lock().push((outcome.code, outcome.reply.is_some())))))
@@ -144,4 +144,26 @@ fn the_old_names_of_the_timeouts_count() {
     send_request(rig.node, spec("sip:192.0.2.9"), done).unwrap();
     rig.advance(Duration::from_secs(4));
     assert_eq!(*codes.lock(), [(408, false)]);
+}
+
+#[test]
+fn what_is_made_here_is_shown_as_it_is_sent() {
+    let rig = script(
+        "loadmodule \"sipmsgops.so\"\nmodparam(\"tm\", \"local_request_route\", \"OUT\")\n\
+         modparam(\"tm\", \"local_reply_route\", \"BACK\")\nroute { t_newtran(); t_reply(486, \"Busy\"); }\n\
+         local_route { append_hf(\"X-Local: yes\\r\\n\"); $avp(a) = 1; }\n\
+         route[OUT] { append_hf(\"X-More: no\\r\\n\"); xlog(\"out $rm $hdr(X-Local) $hdr(X-More) $avp(a)\\n\"); }\n\
+         route[BACK] { xlog(\"back $rs $rm\\n\"); }\n",
+    );
+    send_request(rig.node, spec("sip:192.0.2.9"), None).unwrap();
+    rig.settle();
+    let out = rig.take_sent();
+    assert!(out[0].text().contains("X-Local: yes") && !out[0].text().contains("X-More"));
+    assert_eq!(rig.xlogs(), ["out OPTIONS yes <null> <null>"]);
+    let busy = rig.receive(request("INVITE", "a"));
+    assert_eq!(lines(&busy).last().unwrap(), "SIP/2.0 486 Busy");
+    assert_eq!(rig.xlogs().last().unwrap(), "back 486 INVITE");
+    let wrong = super::MODULES.to_owned() + "modparam(\"tm\", \"local_reply_route\", \"NONE\")\nroute { exit; }";
+    let error = crate::test_rig::Rig::try_script(&wrong, crate::test_rig::RigOptions::default()).err().unwrap();
+    assert!(error.contains("route[NONE]"), "{error}");
 }
