@@ -38,8 +38,8 @@ fn both_forms_are_answered_over_udp() {
     assert_eq!(answer["id"], json!(7));
     let version = answer["result"]["Server"].as_str().unwrap().to_owned();
     assert_eq!(ask(b":version:\n"), format!("200 OK\nServer:: {version}\n\n"));
-    assert_eq!(ask(b":xlog_level:\n4\n"), "200 OK\nNew xlog level:: 4\n\n");
-    assert_eq!(ask(b":xlog_level:\nlevel::\"3\"\n\n"), "200 OK\nNew xlog level:: 3\n\n");
+    assert_eq!(ask(b":xlog_level:\n4\n"), "200 OK\nNew xLog level:: 4\n\n");
+    assert_eq!(ask(b":xlog_level:\nlevel::\"3\"\n\n"), "200 OK\nNew xLog level:: 3\n\n");
     assert_eq!(ask(b":no_such:\nx\n"), "500 command not available\n");
     assert_eq!(ask(b":broken"), "400 the request is not understood\n");
     assert!(ask(b"garbage").contains("-32700"));

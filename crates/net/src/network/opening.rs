@@ -28,7 +28,11 @@ impl Network {
         }
         let by_id = target.conn.and_then(|conn| self.table.by_id(conn)).filter(|found| found.proto == target.proto);
         if let Some(connection) = by_id.or_else(|| self.reusable(target)) {
-            return self.send_on(&connection, bytes);
+            match self.send_on(&connection, bytes) {
+                // It closed between the look and the sending: as if it had not been there.
+                Err(SendError::NoConnection(_)) if target.may_connect => {}
+                result => return result,
+            }
         }
         if !target.may_connect {
             return Err(SendError::NoConnection(target.dst));
@@ -40,7 +44,11 @@ impl Network {
                 None => self.open(worker, target)?,
             }
         };
-        self.send_on(&connection, bytes)
+        self.send_on(&connection, bytes).map_err(|error| match error {
+            // Its worker was quicker: it has heard already that nobody listens there.
+            SendError::NoConnection(dst) => SendError::Connect { dst, source: io::ErrorKind::ConnectionRefused.into() },
+            error => error,
+        })
     }
 
     fn reusable(&self, target: &Target) -> Option<Arc<Connection>> {
