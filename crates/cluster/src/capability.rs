@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::donor::DonorSession;
 use crate::error::CapabilityError;
-use crate::ids::{NodeId, Now};
+use crate::ids::{ConnId, NodeId, Now};
 use crate::limits::{
     CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability,
 };
@@ -272,13 +272,13 @@ impl Cluster {
     pub(crate) fn take_capabilities(
         &mut self,
         ctx: &mut Ctx<'_>,
-        source: NodeId,
+        (source, direct): (NodeId, Option<ConnId>),
         stamp: Option<Stamp>,
         entries: &[CapabilityEntry<'_>],
     ) -> bool {
         let Some(node) = self.node_mut(source) else { return false };
         if let Some(stamp) = stamp
-            && !node.cap.accept(stamp)
+            && !node.cap.accept_from(stamp, direct)
         {
             return false;
         }

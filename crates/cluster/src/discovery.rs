@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::cluster::{Cluster, Ctx};
+use crate::cluster::{Cluster, Ctx, Node};
 use crate::config::{NodeConfig, Provisioning};
 use crate::ids::{ConnId, NodeId};
 use crate::limits::NODES_MAX;
 use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::outbox::Output;
-use crate::packet::{Description, Internal, NodeIds};
+use crate::packet::{Description, Internal, NodeIds, TopologyEntry};
 use crate::url::BinUrl;
 
 impl Cluster {
@@ -84,6 +84,45 @@ impl Cluster {
             }
             _ => false,
         }
+    }
+
+    /// A learned node is down here and has links to others: the address known here may be that of a second process with its
+    /// id, which is gone. Asks a node that has a link to it for all descriptions.
+    pub(crate) fn ask_for_address(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let is_lost = |node: &Node| node.is_learned && node.record.is_enabled && node.link.state == LinkState::Down;
+        if ctx.settings.provisioning != Provisioning::Script || !self.node(id).is_some_and(is_lost) {
+            return;
+        }
+        let knows = |node: &&Node| node.is_neighbour() && node.id() != id && node.neighbours.contains(&id);
+        if let Some(by) = self.nodes.iter().find(knows).map(Node::id) {
+            self.send_internal(ctx, by, Internal::Ping { request_node_list: true }, "PING");
+        }
+    }
+
+    /// Takes the address of a learned node that is down here from a node that has a link to it.
+    ///
+    /// Deviation: OpenSIPS never changes a record.
+    pub(crate) fn correct_address(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        teller: NodeId,
+        entries: &[TopologyEntry<'_>],
+        (id, description): (NodeId, &Description<'_>),
+    ) {
+        let own = entries.first().filter(|entry| entry.node_id == teller);
+        let cluster = self.id;
+        let Some(node) = self.node_mut(id).filter(|node| node.is_learned && node.link.state == LinkState::Down) else {
+            return;
+        };
+        let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+        let Some(url) = url.filter(|url| *url != node.record.url) else { return };
+        if !own.is_some_and(|entry| entry.neighbours.contains(&id)) {
+            return;
+        }
+        node.record.addr = url.literal_addr();
+        ctx.out.log(LogEvent::NodeLearned { cluster, node: id, url: url.as_str().to_owned() });
+        node.record.url = url;
+        self.set_link(ctx, id, LinkState::RestartPinging);
     }
 
     /// NODE_DESCRIPTION of the own node to `id`.

@@ -275,16 +275,17 @@ impl Link {
         self.last_recv = Some(now);
     }
 
-    /// Remembers that the node itself sent on this connection.
-    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) {
+    /// Remembers that the node itself sent on this connection; true when it did not before.
+    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) -> bool {
         self.last_direct = Some(now);
         if self.conns.contains(&conn) {
-            return;
+            return false;
         }
         if self.conns.len() >= CONNS_PER_NODE_MAX {
             self.conns.remove(0);
         }
         self.conns.push(conn);
+        true
     }
 
     pub(crate) fn has_conn(&self, conn: ConnId) -> bool {

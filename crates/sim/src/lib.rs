@@ -4,7 +4,9 @@
 //! the seed, so a failure is replayed by its seed.
 
 mod check;
+mod fault;
 mod history;
+mod letter;
 mod network;
 mod rng;
 

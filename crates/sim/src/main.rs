@@ -1,4 +1,4 @@
-//! `tandem-sim --seed N --nodes N --histories N [--faults N]`: runs random histories of real cluster
+//! `tandem-sim --seed N --nodes N --histories N [--faults N] [--events]`: runs random histories of real cluster
 //! cores and prints the seed of every one whose nodes do not agree at the end. Reads no network.
 
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ struct Arguments {
     settings: HistorySettings,
 }
 
-const USAGE: &str = "usage: tandem-sim [--seed N] [--nodes N] [--histories N] [--faults N]";
+const USAGE: &str = "usage: tandem-sim [--seed N] [--nodes N] [--histories N] [--faults N] [--events]";
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut arguments = Arguments { seed: 1, histories: 200, settings: HistorySettings::default() };
@@ -27,6 +27,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--histories" => arguments.histories = number()?,
             "--nodes" => arguments.settings.nodes = size(number()?)?.clamp(2, 128),
             "--faults" => arguments.settings.faults = size(number()?)?,
+            "--events" => arguments.settings.has_events = true,
             other => return Err(format!("unknown option {other}\n{USAGE}")),
         }
     }
@@ -52,6 +53,9 @@ fn main() -> ExitCode {
                 println!("seed {} FAILED ({} nodes)", failure.seed, arguments.settings.nodes);
                 for step in &failure.steps {
                     println!("    {step}");
+                }
+                for event in &failure.events {
+                    println!("        {event}");
                 }
                 for disagreement in &failure.disagreements {
                     println!("  ! {disagreement:?}");
