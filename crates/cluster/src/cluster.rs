@@ -160,10 +160,10 @@ pub(crate) struct Cluster {
     pub(crate) ls_counter: Counter,
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
-    repeat_topology_at: Option<Instant>,
+    pub(crate) repeat_topology_at: Option<Instant>,
     /// The last repeat, when what others told meanwhile has settled.
     repeat_topology_late_at: Option<Instant>,
-    repeat_capabilities_at: Option<Instant>,
+    pub(crate) repeat_capabilities_at: Option<Instant>,
     /// As [`Cluster::repeat_topology_late_at`].
     repeat_capabilities_late_at: Option<Instant>,
     /// A link entered RESTART_PINGING: look at the timers before returning to the caller.

@@ -172,6 +172,7 @@ impl Cluster {
         stamp: Stamp,
         entries: &[TopologyEntry<'_>],
     ) -> bool {
+        self.correct_own_topology(ctx, entries);
         let Some(node) = self.node_mut(source) else { return false };
         if !node.top.accept_from(stamp, direct) {
             return false;
@@ -195,6 +196,16 @@ impl Cluster {
             self.topology_changed(ctx);
         }
         true
+    }
+
+    /// Others tell of this node what is not so: says soon how it is. Without, an old word would stand until the next change.
+    fn correct_own_topology(&mut self, ctx: &Ctx<'_>, entries: &[TopologyEntry<'_>]) {
+        let Some(told) = entries.iter().find(|entry| entry.node_id == ctx.settings.node_id) else { return };
+        let own = self.neighbours();
+        let is_true = told.neighbours.len() == own.len() && told.neighbours.iter().all(|id| own.contains(id));
+        if !is_true && self.repeat_topology_at.is_none() {
+            self.repeat_topology_soon(ctx.now.mono);
+        }
     }
 
     fn take_topology_entry(

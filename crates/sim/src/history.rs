@@ -189,8 +189,11 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     let mut disagreements = network.disagreements(CLUSTER);
     disagreements.extend(network.capability_disagreements(CLUSTER, &CAPABILITIES));
     disagreements.extend(letters.lost(&network));
-    let events = if settings.has_events { network.told() } else { Vec::new() };
+    let mut events = if settings.has_events { network.told() } else { Vec::new() };
     disagreements.extend(unanswered(&mut network));
+    if settings.has_events {
+        events.extend(network.told());
+    }
     if disagreements.is_empty() {
         Ok(History { steps, packets: network.packet_count() })
     } else {
