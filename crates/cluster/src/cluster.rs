@@ -15,7 +15,7 @@ use crate::family::Family;
 use crate::faults::Faults;
 use crate::freshness::{Counter, Freshness};
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
-use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
+use crate::limits::{CAPABILITIES_PER_NODE_MAX, PEER_TEXT_LEN_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
@@ -134,7 +134,7 @@ impl Node {
             *known = is_ok;
             return false;
         }
-        let has_room = self.capabilities.len() < CAPABILITIES_PER_NODE_MAX;
+        let has_room = self.capabilities.len() < CAPABILITIES_PER_NODE_MAX && name.len() <= PEER_TEXT_LEN_MAX;
         if has_room {
             self.capabilities.push((Bytes::copy_from_slice(name), is_ok));
         }

@@ -5,12 +5,20 @@ use std::net::IpAddr;
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::config::{NodeConfig, Provisioning};
 use crate::ids::{ConnId, NodeId};
-use crate::limits::NODES_MAX;
+use crate::limits::{NODES_MAX, PEER_TEXT_LEN_MAX};
 use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::outbox::Output;
 use crate::packet::{Description, Internal, NodeIds, TopologyEntry};
 use crate::url::BinUrl;
+
+/// The URL in a description; `None` for one that cannot be used.
+fn url_of(description: &Description<'_>) -> Option<BinUrl> {
+    if description.url.len() > PEER_TEXT_LEN_MAX {
+        return None;
+    }
+    std::str::from_utf8(description.url).ok()?.parse().ok()
+}
 
 impl Cluster {
     /// Adds a node that described itself or was described by another; an existing record is never
@@ -20,10 +28,13 @@ impl Cluster {
             return false;
         }
         let cluster = self.id;
-        let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+        let url = url_of(description);
         let reason = match (&url, id.0 > 0, self.nodes.len() < NODES_MAX) {
             (_, false, _) => Some("its id is not above 0"),
             (_, _, false) => Some("the cluster is full"),
+            _ if description.url.len().max(description.sip_addr.len()) > PEER_TEXT_LEN_MAX => {
+                Some("its URL or SIP address has more than 255 bytes")
+            }
             (None, ..) => Some("its URL cannot be used"),
             _ => None,
         };
@@ -67,7 +78,7 @@ impl Cluster {
                 true
             }
             Internal::NodeDescription { description, path } if path.last() == Some(&source) => {
-                let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+                let url = url_of(description);
                 let Some(url) = url
                     .filter(|url| url.literal_addr().is_some_and(|addr| addr.ip().to_canonical() == ip.to_canonical()))
                 else {
@@ -114,7 +125,7 @@ impl Cluster {
         let Some(node) = self.node_mut(id).filter(|node| node.is_learned && node.link.state == LinkState::Down) else {
             return;
         };
-        let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+        let url = url_of(description);
         let Some(url) = url.filter(|url| *url != node.record.url) else { return };
         if !own.is_some_and(|entry| entry.neighbours.contains(&id)) {
             return;

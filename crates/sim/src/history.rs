@@ -92,7 +92,7 @@ pub fn chain(seed: u64, nodes: usize, origin: Instant) -> Network {
     chain_of(seed, nodes, false, origin)
 }
 
-fn chain_of(seed: u64, nodes: usize, has_extensions: bool, origin: Instant) -> Network {
+pub(crate) fn chain_of(seed: u64, nodes: usize, has_extensions: bool, origin: Instant) -> Network {
     let mut network = Network::new(seed, origin);
     for spec in (0..nodes).filter_map(|index| spec(index, has_extensions)) {
         network.add(spec);

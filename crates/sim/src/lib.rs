@@ -7,10 +7,12 @@ mod check;
 mod fault;
 mod history;
 mod letter;
+mod mutation;
 mod network;
 mod rng;
 
 pub use check::Disagreement;
 pub use history::{Failure, History, HistorySettings, chain, run_history};
+pub use mutation::{PEER_BYTES_MAX, Panicked, Report, TARGETS, Target, mutate, target};
 pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
 pub use rng::SplitMix64;

@@ -99,6 +99,16 @@ impl Shared {
         self.collections.iter().position(|(known, _)| known.as_bytes() == name)
     }
 
+    /// Removes keys here only (OpenSIPS does not tell others of a chunk); a sync that was broken off still learns of it.
+    pub(super) fn remove_chunk(&self, name: &str, store: &MemoryStore, glob: &[u8]) {
+        let removed = store.remove_chunk_keys(glob);
+        if let Some(at) = self.position(name.as_bytes()) {
+            for key in removed {
+                self.note(at, &key);
+            }
+        }
+    }
+
     fn note(&self, collection: usize, key: &[u8]) {
         self.changes.lock().note(tandem_module::clock::now(), collection, key);
     }
