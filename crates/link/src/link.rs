@@ -140,7 +140,16 @@ impl Link {
     }
 
     fn new(state: State, own: i32, peer: i32, hello: Option<Hello>) -> Link {
-        Link { state, own, peer, hello, inbox: Vec::new(), waiting: Vec::new(), granted: None, scratch: Zeroizing::default() }
+        Link {
+            state,
+            own,
+            peer,
+            hello,
+            inbox: Vec::new(),
+            waiting: Vec::new(),
+            granted: None,
+            scratch: Zeroizing::default(),
+        }
     }
 
     /// Where it stands.

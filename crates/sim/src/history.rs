@@ -30,7 +30,13 @@ pub struct HistorySettings {
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        Self { nodes: 5, faults: 12, gap_max: Duration::from_secs(8), quiet: Duration::from_secs(130), has_events: false }
+        Self {
+            nodes: 5,
+            faults: 12,
+            gap_max: Duration::from_secs(8),
+            quiet: Duration::from_secs(130),
+            has_events: false,
+        }
     }
 }
 
@@ -162,6 +168,7 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     let nodes = settings.nodes.max(2);
     let has_extensions = seed.is_multiple_of(2);
     let mut network = chain_of(seed, nodes, has_extensions, origin);
+    network.gives_back = seed % 4 < 2;
     let mut steps = vec![format!("extensions: {has_extensions}")];
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);
     for id in network.ids() {

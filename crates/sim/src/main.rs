@@ -20,13 +20,8 @@ const USAGE: &str = "usage: tandem-sim [--seed N] [--nodes N] [--histories N] [-
     tandem-sim --mutate N [--seed N] [--target NAME]";
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments {
-        seed: 1,
-        mutate: None,
-        target: None,
-        histories: 200,
-        settings: HistorySettings::default(),
-    };
+    let mut arguments =
+        Arguments { seed: 1, mutate: None, target: None, histories: 200, settings: HistorySettings::default() };
     while let Some(word) = words.next() {
         if word == "--target" {
             arguments.target = words.next();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use tandem_cluster::{
-    CapabilityOptions, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, NodeId, Now, Output, SendPacket,
+    CapabilityOptions, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, Now, Output, SendPacket,
 };
 
 use crate::rng::SplitMix64;
@@ -97,7 +97,7 @@ struct Connection {
 #[derive(Debug)]
 enum Step {
     Arrive { conn: ConnId, to_opener: bool, bytes: Bytes },
-    Refused { to: ProcessId, starts: u64, cluster: ClusterId, node: NodeId, bytes: Bytes },
+    Refused { to: ProcessId, starts: u64, packet: SendPacket },
     Closed { at: ProcessId, starts: u64, conn: ConnId, listener: Option<SocketAddr> },
 }
 
@@ -142,6 +142,8 @@ pub struct Network {
     trace: Option<Vec<TraceLine>>,
     /// Latency of every packet; up to as much again is added at random.
     pub latency: Duration,
+    /// Whether a refused connection gives back what was to be sent on it; with real sockets it is lost.
+    pub gives_back: bool,
 }
 
 /// [`Network::latency`] of a new network.
@@ -167,6 +169,7 @@ impl Network {
             packet_count: 0,
             trace: None,
             latency: LATENCY,
+            gives_back: true,
         }
     }
 
@@ -446,7 +449,10 @@ impl Network {
         let Some(connection) = self.connections.remove(&conn) else { return };
         let (opener, acceptor) = (connection.opener, connection.acceptor);
         let listener = self.processes.get(acceptor.0).map(|process| process.listener);
-        if let (Some(process), Some(listener)) = (self.processes.get_mut(opener.0), listener) {
+        // The other end goes on writing until it learns of it.
+        if by != Some(acceptor)
+            && let (Some(process), Some(listener)) = (self.processes.get_mut(opener.0), listener)
+        {
             process.outgoing.remove(&listener);
         }
         for (end, listener) in [(opener, listener), (acceptor, None)] {
@@ -482,12 +488,19 @@ impl Network {
 
     fn send(&mut self, from: ProcessId, packet: SendPacket) {
         let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&packet.to)).copied();
-        if let Some(conn) = known.filter(|conn| self.connections.contains_key(conn)) {
-            self.transmit(conn, false, packet.bytes);
-            return;
-        }
         let target = self.processes.iter().position(|process| process.listener == packet.to);
         let target = target.map(ProcessId);
+        if let Some(conn) = known {
+            if self.connections.contains_key(&conn) {
+                self.transmit(conn, false, packet.bytes);
+            } else if target.is_some_and(|to| self.is_connected(from, to)) {
+                // The other end knows nothing of it: what was written is lost, and the answer says so.
+                let starts = self.processes.get(from.0).map_or(0, Process::start);
+                let at = self.now + self.delay();
+                self.schedule(at, Step::Closed { at: from, starts, conn, listener: Some(packet.to) });
+            }
+            return;
+        }
         let is_host_down = target.and_then(|id| self.processes.get(id.0)).is_some_and(|p| p.is_host_down);
         let is_running = target.is_some_and(|id| self.node(id).is_some());
         let is_reachable = target.is_none_or(|id| self.is_connected(from, id));
@@ -511,8 +524,7 @@ impl Network {
             _ => {
                 let wait = if is_host_down || !is_reachable { Duration::from_millis(100) } else { self.delay() };
                 let starts = self.processes.get(from.0).map_or(0, Process::start);
-                let SendPacket { cluster, node, bytes, .. } = packet;
-                let step = Step::Refused { to: from, starts, cluster, node, bytes };
+                let step = Step::Refused { to: from, starts, packet };
                 self.schedule(self.now + wait, step);
             }
         }
@@ -534,6 +546,9 @@ impl Network {
                 }
                 Output::CloseConnectionsTo { to, conns, .. } => {
                     let opened = self.processes.get(id.0).and_then(|p| p.outgoing.get(&to)).copied();
+                    if let Some(process) = self.processes.get_mut(id.0) {
+                        process.outgoing.remove(&to);
+                    }
                     for conn in conns.into_iter().chain(opened) {
                         self.close(conn, Some(id));
                     }
@@ -617,13 +632,25 @@ impl Network {
                     self.drain(to);
                 }
             }
-            Step::Refused { to, starts, cluster, node, bytes } => {
+            Step::Refused { to, starts, packet } => {
                 if self.processes.get(to.0).is_some_and(|process| process.start() == starts) {
-                    self.with(to, |core, now| core.handle_undelivered(cluster, node, &bytes, now));
+                    let gives_back = self.gives_back;
+                    self.with(to, |core, now| {
+                        if gives_back {
+                            core.handle_undelivered(packet.cluster, packet.node, &packet.bytes, now);
+                        } else {
+                            core.handle_connect_failed(packet.to, now);
+                        }
+                    });
                 }
             }
             Step::Closed { at, starts, conn, listener } => {
                 if self.processes.get(at.0).is_some_and(|process| process.start() == starts) {
+                    if let (Some(listener), Some(process)) = (listener, self.processes.get_mut(at.0))
+                        && process.outgoing.get(&listener) == Some(&conn)
+                    {
+                        process.outgoing.remove(&listener);
+                    }
                     self.with(at, |core, now| match listener {
                         Some(listener) => core.handle_outgoing_closed(listener, now),
                         None => core.handle_connection_closed(conn, now),

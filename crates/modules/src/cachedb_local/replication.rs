@@ -363,6 +363,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_chunk_that_is_removed_is_remembered_for_a_sync_that_broke_off() {
+        let clock = Arc::new(|| 0);
+        let store = Arc::new(MemoryStore::new(tandem_store::MemoryLimits::default(), clock));
+        let shared = Shared::new(vec![("default".to_owned(), store.clone())]);
+        store.put(b"k1", b"v", 0).unwrap();
+        store.put(b"other", b"v", 0).unwrap();
+        let now = tandem_module::clock::now();
+        shared.changes.lock().keep(now);
+        let (id, begin) = (shared.changes.lock().id, shared.changes.lock().next());
+        shared.remove_chunk("default", &store, b"k*");
+        let missed = shared.changes.lock().since(id, begin).unwrap();
+        assert_eq!(missed, [(0, Box::from(&b"k1"[..]))]);
+        assert!(store.entry(b"k1").is_none() && store.entry(b"other").is_some());
+    }
+
+    #[test]
     fn changes_are_kept_only_while_somebody_may_need_them() {
         let now = tandem_module::clock::now();
         let mut changes = Changes::default();

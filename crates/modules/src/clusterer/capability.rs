@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tandem_cluster::{
-    CapabilityOptions, ClusterId, Destination, NodeId, Partition, SendError,
-};
+use tandem_cluster::{CapabilityOptions, ClusterId, Destination, NodeId, Partition, SendError};
 use tandem_module::node::NodeRef;
 
 use super::donor::Donation;

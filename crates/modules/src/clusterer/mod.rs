@@ -28,9 +28,7 @@ mod query_tests;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
-pub use capability::{
-    Capability, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource,
-};
+pub use capability::{Capability, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource};
 pub use service::Clusterer;
 pub use tandem_cluster::{
     CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError,

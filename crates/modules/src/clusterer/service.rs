@@ -462,10 +462,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     node.events.set_held(REPLY_RECEIVED, Arc::new(move |filter| clusterer.claim(node, filter)));
     node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
-    node.add_close_sink(Box::new(move |node, conn, peer, proto| {
+    node.add_close_sink(Box::new(move |node, conn, peer, proto, was_open| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
             clusterer.security.closed(conn);
             clusterer.with(node, |core| {
+                if !was_open {
+                    return core.handle_connect_failed(peer, clusterer.now());
+                }
                 core.handle_connection_closed(ConnId(conn.0), clusterer.now());
                 core.handle_outgoing_closed(peer, clusterer.now());
             });

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tandem_bin::{BinFramer, FramerLimits, Packet, Reader};
 use tandem_cluster::{
-    CapabilityOptions, Chunks, ClusterConfig, ClusterNode, ClusterNodeConfig, ConnId, Extra, Family, KV_BUCKETS,
-    KvStore, NodeConfig, NodeId, Now, Verdict, decode_extra, decode_internal, decode_sums, encode_extra,
+    CapabilityOptions, Chunks, ClusterConfig, ClusterNode, ClusterNodeConfig, ConnId, DropReason, Extra, Family,
+    KV_BUCKETS, KvStore, NodeConfig, NodeId, Now, Verdict, decode_extra, decode_internal, decode_sums, encode_extra,
     encode_internal, encode_sums,
 };
 use tandem_link::{Gate, Hello, JoinToken, Link, LinkError, Purpose, Secret, Ticket, read_lines};
@@ -109,7 +109,8 @@ impl Target for InternalPackets {
         let Ok(packet) = Packet::parse(input) else { return false };
         let Ok(Some(decoded)) = decode_internal(&packet, family, true) else { return false };
         if let Ok(bytes) = encode_internal(&decoded, family) {
-            let again = Packet::parse(&bytes).and_then(|packet| decode_internal(&packet, family, true).map(|again| again == Some(decoded)));
+            let again = Packet::parse(&bytes)
+                .and_then(|packet| decode_internal(&packet, family, true).map(|again| again == Some(decoded)));
             assert_eq!(again, Ok(true), "a packet changes on its way");
         }
         true
@@ -128,7 +129,8 @@ impl Target for ExtraPackets {
             let _ = Chunks::new(chunks).count();
         }
         if let Some(Ok(bytes)) = encode_extra(&decoded, family) {
-            let again = Packet::parse(&bytes).and_then(|packet| decode_extra(&packet, family).map(|again| again == Some(decoded)));
+            let again = Packet::parse(&bytes)
+                .and_then(|packet| decode_extra(&packet, family).map(|again| again == Some(decoded)));
             assert_eq!(again, Ok(true), "a packet changes on its way");
         }
         true
@@ -147,8 +149,10 @@ const NEIGHBOURS: [i32; 2] = [2, 3];
 impl Core {
     fn new() -> Option<Self> {
         let begin = Instant::now();
-        let nodes: Option<Vec<ClusterNode>> =
-            [Family::V3_3, Family::V2_4].into_iter().map(|family| core(family, now_at(begin, Duration::ZERO))).collect();
+        let nodes: Option<Vec<ClusterNode>> = [Family::V3_3, Family::V2_4]
+            .into_iter()
+            .map(|family| core(family, now_at(begin, Duration::ZERO)))
+            .collect();
         Some(Self { nodes: nodes?, begin, ahead: Duration::ZERO })
     }
 }
@@ -191,11 +195,15 @@ impl Target for Core {
             node.handle_timeout(now);
         }
         while node.poll_output().is_some() {}
-        // As an operator would, when somebody has filled the cluster with nodes that are not there.
-        if rng.below(4_096) == 0 {
-            let learned = node.list().into_iter().flat_map(|list| list.nodes).map(|row| row.node_id);
-            for id in learned.filter(|id| !NEIGHBOURS.contains(&id.0)).collect::<Vec<_>>() {
+        // As an operator would: what was removed comes back, and nodes that are not there go.
+        let is_gone = matches!(verdict, Verdict::Dropped(DropReason::OwnDisabled | DropReason::UnknownNode));
+        if is_gone || rng.below(4_096) == 0 {
+            let known = node.list().into_iter().flat_map(|list| list.nodes).map(|row| row.node_id);
+            for id in known.filter(|id| !NEIGHBOURS.contains(&id.0)).collect::<Vec<_>>() {
                 let _ = node.remove_node(CLUSTER, id, now);
+            }
+            for record in NEIGHBOURS.into_iter().filter_map(record) {
+                let _ = node.add_node(CLUSTER, record, now);
             }
             let _ = node.set_status(CLUSTER, None, true, now);
             while node.poll_output().is_some() {}
