@@ -55,6 +55,8 @@ pub(crate) struct Link {
     entered: Instant,
     last_ping: Option<Instant>,
     is_awaiting_pong: bool,
+    /// When the node last pinged this one.
+    pinged_by_peer: Option<Instant>,
     /// When a ping was last repeated because its connection was closed.
     repeated: Option<Instant>,
     /// Last packet of this node but pongs, over any hop.
@@ -91,6 +93,7 @@ impl Link {
             entered: now,
             last_ping: None,
             is_awaiting_pong: false,
+            pinged_by_peer: None,
             repeated: None,
             last_recv: None,
             last_direct: None,
@@ -188,7 +191,11 @@ impl Link {
             }
             LinkState::Up => {
                 let heard = self.last_direct.map_or(last, |direct| direct.max(last));
-                let at = (last + timers.ping_interval).min(heard + silence_before_ping(timers));
+                let silence = silence_before_ping(timers);
+                let at = (last + timers.ping_interval).min(heard + silence);
+                // Halfway between the pings of the other side, so that neither has to wait long in vain.
+                let others = self.pinged_by_peer.filter(|ping| *ping > last);
+                let at = others.map_or(at, |ping| at.min((ping + timers.ping_interval / 2).max(last + silence)));
                 (at, Step::Ping(false))
             }
             LinkState::Down => (last + timers.node_timeout, Step::Ping(true)),
@@ -322,18 +329,25 @@ impl Link {
         }
     }
 
+    pub(crate) fn pinged_by_peer(&mut self, now: Instant) {
+        self.pinged_by_peer = Some(now);
+    }
+
     /// True when a ping now would not repeat one just sent. What was sent on a connection that turned out to be closed
-    /// (`is_lost`) is repeated, but not time and again.
-    pub(crate) fn may_probe(&mut self, now: Instant, is_lost: bool) -> bool {
+    /// (`is_lost`) is repeated, but not time and again; that is no missed pong as long as the node is heard.
+    pub(crate) fn may_probe(&mut self, now: Instant, timers: &Timers, is_lost: bool) -> bool {
         let is_long_ago = |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) >= PING_GAP_MIN);
-        if is_long_ago(self.last_ping) {
-            return is_lost || !self.is_awaiting_pong;
+        if !is_lost {
+            return !self.is_awaiting_pong && is_long_ago(self.last_ping);
         }
-        if is_lost && is_long_ago(self.repeated) {
-            self.repeated = Some(now);
-            return true;
+        if !is_long_ago(self.last_ping) && !is_long_ago(self.repeated) {
+            return false;
         }
-        false
+        self.repeated = Some(now);
+        if self.last_direct.is_some_and(|at| now.saturating_duration_since(at) < timers.ping_interval) {
+            self.is_awaiting_pong = false;
+        }
+        true
     }
 }
 

@@ -731,10 +731,10 @@ impl Cluster {
 
     fn probe(&mut self, ctx: &mut Ctx<'_>, ids: Vec<NodeId>, is_lost: bool) {
         for id in ids {
-            let now = ctx.now.mono;
-            let is_due = self
-                .node_mut(id)
-                .is_some_and(|node| node.link.is_up() && node.record.is_enabled && node.link.may_probe(now, is_lost));
+            let (now, timers) = (ctx.now.mono, &ctx.settings.timers);
+            let is_due = self.node_mut(id).is_some_and(|node| {
+                node.link.is_up() && node.record.is_enabled && node.link.may_probe(now, timers, is_lost)
+            });
             if is_due && self.own.is_enabled {
                 self.ping_now(ctx, id);
             }

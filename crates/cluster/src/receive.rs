@@ -235,7 +235,8 @@ impl Cluster {
             NodeIds::new()
         };
         let was_sent = self.send_internal(ctx, source, Internal::Pong { known_nodes }, "PONG");
-        let Some(node) = self.node(source) else { return };
+        let Some(node) = self.node_mut(source) else { return };
+        node.link.pinged_by_peer(ctx.now.mono);
         match node.link.state {
             LinkState::Down if was_sent => self.ping_now(ctx, source),
             LinkState::Down => self.set_link(ctx, source, LinkState::RestartPinging),
