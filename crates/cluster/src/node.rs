@@ -9,7 +9,7 @@ use tandem_bin::{Packet, Trailer};
 use crate::bridge::BridgeState;
 use crate::capability::{CapabilityOptions, CapabilityStatus, Partition};
 use crate::cluster::{Cluster, Ctx, Settings};
-use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning};
+use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, Provisioning};
 use crate::donor::SyncFlow;
 use crate::error::{
     CapabilityError, ConfigError, MiSendError, RemoveNodeError, SendError, SetStatusError, SharingTagError, SyncError,
@@ -18,7 +18,7 @@ use crate::event::SharingTagReason;
 use crate::explain::Explanation;
 use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
-use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, NODES_MAX};
+use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
 use crate::log::LogEvent;
 use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
@@ -493,29 +493,6 @@ impl ClusterNode {
         }
         self.run_due_links(now);
         Ok(())
-    }
-
-    /// Adds one node to a cluster, as if it had been configured; a node that is known already stays as it is. Nothing else
-    /// changes. False when this process is not in the cluster.
-    ///
-    /// # Errors
-    /// When the id is that of this node or not above 0, or when the cluster is full.
-    pub fn add_node(&mut self, cluster: ClusterId, record: NodeConfig, now: Now) -> Result<bool, ConfigError> {
-        let id = record.node_id;
-        if id.0 <= 0 || id == self.settings.node_id {
-            return Err(ConfigError::NodeId(id));
-        }
-        let added = self.on(cluster, now, |cluster, ctx| {
-            if cluster.node(id).is_some() {
-                return Ok(true);
-            }
-            if cluster.nodes.len() >= NODES_MAX {
-                return Err(ConfigError::TooManyNodes(cluster.id, cluster.nodes.len() + 1));
-            }
-            cluster.push_node(record, ctx.now.mono);
-            Ok(true)
-        });
-        added.unwrap_or(Ok(false))
     }
 
     /// `clusterer:list`.

@@ -13,6 +13,6 @@ mod rng;
 
 pub use check::Disagreement;
 pub use history::{Failure, History, HistorySettings, chain, run_history};
-pub use mutation::{PEER_BYTES_MAX, Panicked, Report, TARGETS, Target, mutate, target};
+pub use mutation::{PEER_BYTES_MAX, Panicked, Report, TARGETS, mutate};
 pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
 pub use rng::SplitMix64;

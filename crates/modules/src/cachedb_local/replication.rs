@@ -370,8 +370,11 @@ mod tests {
         store.put(b"k1", b"v", 0).unwrap();
         store.put(b"other", b"v", 0).unwrap();
         let now = tandem_module::clock::now();
-        shared.changes.lock().keep(now);
-        let (id, begin) = (shared.changes.lock().id, shared.changes.lock().next());
+        let (id, begin) = {
+            let mut changes = shared.changes.lock();
+            changes.keep(now);
+            (changes.id, changes.next())
+        };
         shared.remove_chunk("default", &store, b"k*");
         let missed = shared.changes.lock().since(id, begin).unwrap();
         assert_eq!(missed, [(0, Box::from(&b"k1"[..]))]);

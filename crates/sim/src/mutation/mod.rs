@@ -7,7 +7,7 @@ mod targets;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::rng::SplitMix64;
-pub use targets::{Target, target};
+use targets::target;
 
 /// Names of all targets.
 pub const TARGETS: [&str; 8] = ["frames", "internal", "extra", "receive", "tandem", "kv", "link", "token"];

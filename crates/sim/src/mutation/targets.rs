@@ -17,7 +17,7 @@ use crate::history::CLUSTER;
 use crate::rng::SplitMix64;
 
 /// Something that takes inputs.
-pub trait Target {
+pub(super) trait Target {
     /// Takes one; true when it was taken for good.
     fn take(&mut self, input: &[u8], rng: &mut SplitMix64) -> bool;
 
@@ -27,9 +27,11 @@ pub trait Target {
     }
 }
 
-/// A target by its name, and what to mutate for it.
-#[must_use]
-pub fn target(name: &str) -> Option<(Box<dyn Target>, Vec<Vec<u8>>)> {
+/// A target, and what to mutate for it.
+type Prepared = (Box<dyn Target>, Vec<Vec<u8>>);
+
+/// A target by its name.
+pub(super) fn target(name: &str) -> Option<Prepared> {
     Some(match name {
         "frames" => (Box::new(Frames::new()), corpus::recorded()),
         "internal" => (Box::new(InternalPackets), corpus::internal()),
