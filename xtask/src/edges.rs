@@ -41,7 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["sip", "transaction", "script", "module", "modules", "net"]),
     ("scenario", &["sip", "transaction", "bin", "cluster", "script", "module", "modules", "store", "engine"]),
     ("tandem", &["sip", "bin", "script", "module", "modules", "engine", "scenario", "net", "store", "admin"]),
-    ("sim", &["bin", "cluster"]),
+    ("sim", &["bin", "cluster", "link"]),
     // Servers for tests; nothing but tests may use it.
     ("testbed", &[]),
 ];

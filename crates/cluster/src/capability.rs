@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::donor::DonorSession;
 use crate::error::CapabilityError;
-use crate::ids::{NodeId, Now};
+use crate::ids::{ConnId, NodeId, Now};
 use crate::limits::{
     CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability,
 };
@@ -272,13 +272,14 @@ impl Cluster {
     pub(crate) fn take_capabilities(
         &mut self,
         ctx: &mut Ctx<'_>,
-        source: NodeId,
+        (source, direct): (NodeId, Option<ConnId>),
         stamp: Option<Stamp>,
         entries: &[CapabilityEntry<'_>],
     ) -> bool {
+        self.correct_own_capabilities(ctx, entries);
         let Some(node) = self.node_mut(source) else { return false };
         if let Some(stamp) = stamp
-            && !node.cap.accept(stamp)
+            && !node.cap.accept_from(stamp, direct)
         {
             return false;
         }
@@ -307,6 +308,18 @@ impl Cluster {
             self.ask_pending_syncs(ctx);
         }
         is_complete
+    }
+
+    /// As for the topology: what others tell of this node has no number, an old word may come last.
+    fn correct_own_capabilities(&mut self, ctx: &Ctx<'_>, entries: &[CapabilityEntry<'_>]) {
+        let told = entries.iter().filter(|entry| entry.node_id == ctx.settings.node_id);
+        let is_true = told.flat_map(|entry| &entry.capabilities).all(|told| {
+            let known = self.capability(told.name);
+            known.map(|cap| cap.is_ok && cap.is_enabled) == Some(told.is_ok)
+        });
+        if !is_true && self.repeat_capabilities_at.is_none() {
+            self.repeat_capabilities_soon(ctx.now.mono);
+        }
     }
 
     pub(crate) fn set_capability_status(

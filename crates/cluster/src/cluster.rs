@@ -14,8 +14,8 @@ use crate::event::Event;
 use crate::family::Family;
 use crate::faults::Faults;
 use crate::freshness::{Counter, Freshness};
-use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::{CAPABILITIES_PER_NODE_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
+use crate::ids::{ClusterId, ConnId, NodeId, Now};
+use crate::limits::{CAPABILITIES_PER_NODE_MAX, PEER_TEXT_LEN_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
@@ -105,6 +105,15 @@ impl Node {
         self.record.node_id
     }
 
+    /// The node itself sent on that connection.
+    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) {
+        if self.link.heard_directly(conn, now) {
+            for kind in [&mut self.ls, &mut self.top, &mut self.cap] {
+                kind.note_connection(conn);
+            }
+        }
+    }
+
     /// True when packets can go to it directly.
     pub(crate) fn is_neighbour(&self) -> bool {
         self.record.is_enabled && self.link.is_up() && !self.is_foreign_family
@@ -125,7 +134,7 @@ impl Node {
             *known = is_ok;
             return false;
         }
-        let has_room = self.capabilities.len() < CAPABILITIES_PER_NODE_MAX;
+        let has_room = self.capabilities.len() < CAPABILITIES_PER_NODE_MAX && name.len() <= PEER_TEXT_LEN_MAX;
         if has_room {
             self.capabilities.push((Bytes::copy_from_slice(name), is_ok));
         }
@@ -151,10 +160,12 @@ pub(crate) struct Cluster {
     pub(crate) ls_counter: Counter,
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
-    repeat_topology_at: Option<Instant>,
+    pub(crate) repeat_topology_at: Option<Instant>,
     /// The last repeat, when what others told meanwhile has settled.
     repeat_topology_late_at: Option<Instant>,
-    repeat_capabilities_at: Option<Instant>,
+    pub(crate) repeat_capabilities_at: Option<Instant>,
+    /// As [`Cluster::repeat_topology_late_at`].
+    repeat_capabilities_late_at: Option<Instant>,
     /// A link entered RESTART_PINGING: look at the timers before returning to the caller.
     pub(crate) has_due_links: bool,
 }
@@ -179,6 +190,7 @@ impl Cluster {
             repeat_topology_at: None,
             repeat_topology_late_at: None,
             repeat_capabilities_at: None,
+            repeat_capabilities_late_at: None,
             has_due_links: true,
         }
     }
@@ -382,7 +394,10 @@ impl Cluster {
             .collect();
         for (id, step) in due {
             match step {
-                Step::Ping(list) => self.ping(ctx, id, list),
+                Step::Ping(list) => {
+                    self.ask_for_address(ctx, id);
+                    self.ping(ctx, id, list);
+                }
                 Step::GoDown => self.set_link(ctx, id, LinkState::Down),
             }
         }
@@ -393,25 +408,25 @@ impl Cluster {
         self.run_syncs(ctx);
         self.run_tags(ctx);
         self.run_deliveries(ctx);
+        self.run_repeats(ctx);
+    }
+
+    fn run_repeats(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono;
-        if self.repeat_topology_at.is_some_and(|at| at <= now) {
-            self.repeat_topology_at = None;
+        let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        let is_topology_due = is_due(&mut self.repeat_topology_at);
+        if is_topology_due {
             self.repeat_topology_late_at = Some(now + REPEAT_LATE_DELAY);
-            if self.own.is_enabled {
-                self.repeat_topology(ctx);
-            }
         }
-        if self.repeat_topology_late_at.is_some_and(|at| at <= now) {
-            self.repeat_topology_late_at = None;
-            if self.own.is_enabled {
-                self.repeat_topology(ctx);
-            }
+        if (is_topology_due | is_due(&mut self.repeat_topology_late_at)) && self.own.is_enabled {
+            self.repeat_topology(ctx);
         }
-        if self.repeat_capabilities_at.is_some_and(|at| at <= now) {
-            self.repeat_capabilities_at = None;
-            if self.own.is_enabled {
-                self.send_full_capabilities(ctx, None, false);
-            }
+        let are_capabilities_due = is_due(&mut self.repeat_capabilities_at);
+        if are_capabilities_due {
+            self.repeat_capabilities_late_at = Some(now + REPEAT_LATE_DELAY);
+        }
+        if (are_capabilities_due | is_due(&mut self.repeat_capabilities_late_at)) && self.own.is_enabled {
+            self.send_full_capabilities(ctx, None, false);
         }
     }
 
@@ -425,6 +440,7 @@ impl Cluster {
             .chain(self.repeat_topology_at)
             .chain(self.repeat_topology_late_at)
             .chain(self.repeat_capabilities_at)
+            .chain(self.repeat_capabilities_late_at)
             .min()
     }
 
@@ -434,6 +450,7 @@ impl Cluster {
     }
 
     pub(crate) fn repeat_capabilities_soon(&mut self, now: Instant) {
+        self.repeat_capabilities_late_at = None;
         self.repeat_capabilities_at = Some(now + REPEAT_DELAY);
     }
 
@@ -457,6 +474,7 @@ impl Cluster {
             ctx.out.report("node_states", format!("Node [{id}], cluster [{cluster}] is {state}"));
             ctx.out.event(Event::NodeStateChanged { cluster, node: id, is_up });
             if is_up {
+                self.ask_for_address(ctx, id);
                 self.sync_node_up(ctx, id);
                 self.announce_tags_to(ctx, id);
                 self.tell_tag_states(ctx, id);

@@ -1,11 +1,13 @@
 //! Management commands on one cluster: status, removal, reload. Their texts are made elsewhere.
 
 use crate::cluster::{Cluster, Ctx};
-use crate::config::ClusterConfig;
-use crate::error::SetStatusError;
+use crate::config::{ClusterConfig, NodeConfig};
+use crate::error::{ConfigError, SetStatusError};
 use crate::freshness::Counter;
-use crate::ids::NodeId;
+use crate::ids::{ClusterId, NodeId, Now};
+use crate::limits::NODES_MAX;
 use crate::link::LinkState;
+use crate::node::ClusterNode;
 use crate::outbox::SendClass;
 use crate::packet::Extra;
 
@@ -97,5 +99,30 @@ impl Cluster {
         self.top_counter = Counter::default();
         self.cap_counter = Counter::default();
         self.topology_changed(ctx);
+    }
+}
+
+impl ClusterNode {
+    /// Adds one node to a cluster, as if it had been configured; a node that is known already stays as it is. Nothing else
+    /// changes. False when this process is not in the cluster.
+    ///
+    /// # Errors
+    /// When the id is that of this node or not above 0, or when the cluster is full.
+    pub fn add_node(&mut self, cluster: ClusterId, record: NodeConfig, now: Now) -> Result<bool, ConfigError> {
+        let id = record.node_id;
+        if id.0 <= 0 || id == self.settings.node_id {
+            return Err(ConfigError::NodeId(id));
+        }
+        let added = self.on(cluster, now, |cluster, ctx| {
+            if cluster.node(id).is_some() {
+                return Ok(true);
+            }
+            if cluster.nodes.len() >= NODES_MAX {
+                return Err(ConfigError::TooManyNodes(cluster.id, cluster.nodes.len() + 1));
+            }
+            cluster.push_node(record, ctx.now.mono);
+            Ok(true)
+        });
+        added.unwrap_or(Ok(false))
     }
 }

@@ -2,15 +2,23 @@
 
 use std::net::IpAddr;
 
-use crate::cluster::{Cluster, Ctx};
+use crate::cluster::{Cluster, Ctx, Node};
 use crate::config::{NodeConfig, Provisioning};
 use crate::ids::{ConnId, NodeId};
-use crate::limits::NODES_MAX;
+use crate::limits::{NODES_MAX, PEER_TEXT_LEN_MAX};
 use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::outbox::Output;
-use crate::packet::{Description, Internal, NodeIds};
+use crate::packet::{Description, Internal, NodeIds, TopologyEntry};
 use crate::url::BinUrl;
+
+/// The URL in a description; `None` for one that cannot be used.
+fn url_of(description: &Description<'_>) -> Option<BinUrl> {
+    if description.url.len() > PEER_TEXT_LEN_MAX {
+        return None;
+    }
+    std::str::from_utf8(description.url).ok()?.parse().ok()
+}
 
 impl Cluster {
     /// Adds a node that described itself or was described by another; an existing record is never
@@ -20,10 +28,13 @@ impl Cluster {
             return false;
         }
         let cluster = self.id;
-        let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+        let url = url_of(description);
         let reason = match (&url, id.0 > 0, self.nodes.len() < NODES_MAX) {
             (_, false, _) => Some("its id is not above 0"),
             (_, _, false) => Some("the cluster is full"),
+            _ if description.url.len().max(description.sip_addr.len()) > PEER_TEXT_LEN_MAX => {
+                Some("its URL or SIP address has more than 255 bytes")
+            }
             (None, ..) => Some("its URL cannot be used"),
             _ => None,
         };
@@ -67,7 +78,7 @@ impl Cluster {
                 true
             }
             Internal::NodeDescription { description, path } if path.last() == Some(&source) => {
-                let url = std::str::from_utf8(description.url).ok().and_then(|url| url.parse::<BinUrl>().ok());
+                let url = url_of(description);
                 let Some(url) = url
                     .filter(|url| url.literal_addr().is_some_and(|addr| addr.ip().to_canonical() == ip.to_canonical()))
                 else {
@@ -84,6 +95,45 @@ impl Cluster {
             }
             _ => false,
         }
+    }
+
+    /// A learned node is down here and has links to others: the address known here may be that of a second process with its
+    /// id, which is gone. Asks a node that has a link to it for all descriptions.
+    pub(crate) fn ask_for_address(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let is_lost = |node: &Node| node.is_learned && node.record.is_enabled && node.link.state == LinkState::Down;
+        if ctx.settings.provisioning != Provisioning::Script || !self.node(id).is_some_and(is_lost) {
+            return;
+        }
+        let knows = |node: &&Node| node.is_neighbour() && node.id() != id && node.neighbours.contains(&id);
+        if let Some(by) = self.nodes.iter().find(knows).map(Node::id) {
+            self.send_internal(ctx, by, Internal::Ping { request_node_list: true }, "PING");
+        }
+    }
+
+    /// Takes the address of a learned node that is down here from a node that has a link to it.
+    ///
+    /// Deviation: OpenSIPS never changes a record.
+    pub(crate) fn correct_address(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        teller: NodeId,
+        entries: &[TopologyEntry<'_>],
+        (id, description): (NodeId, &Description<'_>),
+    ) {
+        let own = entries.first().filter(|entry| entry.node_id == teller);
+        let cluster = self.id;
+        let Some(node) = self.node_mut(id).filter(|node| node.is_learned && node.link.state == LinkState::Down) else {
+            return;
+        };
+        let url = url_of(description);
+        let Some(url) = url.filter(|url| *url != node.record.url) else { return };
+        if !own.is_some_and(|entry| entry.neighbours.contains(&id)) {
+            return;
+        }
+        node.record.addr = url.literal_addr();
+        ctx.out.log(LogEvent::NodeLearned { cluster, node: id, url: url.as_str().to_owned() });
+        node.record.url = url;
+        self.set_link(ctx, id, LinkState::RestartPinging);
     }
 
     /// NODE_DESCRIPTION of the own node to `id`.

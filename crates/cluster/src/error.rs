@@ -139,6 +139,9 @@ pub enum SharingTagError {
     /// More than [`crate::SHARING_TAGS_MAX`] tags in the cluster.
     #[error("too many sharing tags")]
     TooMany,
+    /// The name is longer than [`crate::PEER_TEXT_LEN_MAX`].
+    #[error("the name of a sharing tag has at most 255 bytes")]
+    Name,
     /// The own role does not allow it.
     #[error("this node may not hold sharing tags (cluster_roles)")]
     Role,

@@ -51,6 +51,9 @@ pub const CAPABILITIES_PER_NODE_MAX: usize = 256;
 pub const CAPABILITIES_MAX: usize = 256;
 /// Sharing tags per cluster, counting those that packets created; further ones are ignored.
 pub const SHARING_TAGS_MAX: usize = 1_024;
+/// Longest name of a capability or sharing tag and longest URL or SIP address that is remembered of another node, in bytes:
+/// what one peer makes this node keep stays below a megabyte.
+pub const PEER_TEXT_LEN_MAX: usize = 255;
 /// Donor sessions that can run at once per capability; a further request is refused silently.
 pub const DONOR_SESSIONS_MAX: usize = NODES_MAX;
 /// Regular packets held back while a sync of their capability runs. One more hands all of them

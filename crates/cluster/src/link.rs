@@ -55,12 +55,16 @@ pub(crate) struct Link {
     entered: Instant,
     last_ping: Option<Instant>,
     is_awaiting_pong: bool,
+    /// When the node last pinged this one.
+    pinged_by_peer: Option<Instant>,
+    /// When a ping was last repeated because its connection was closed.
+    repeated: Option<Instant>,
     /// Last packet of this node but pongs, over any hop.
     last_recv: Option<Instant>,
     /// Last packet that came on a connection of the node itself.
     last_direct: Option<Instant>,
-    /// Last ping of the node, or nudge of it, see [`Link::take_nudge`].
-    last_pinged: Option<Instant>,
+    /// When it was last nudged, see [`Link::take_nudge`].
+    nudged: Option<Instant>,
     retries_left: i32,
     unknown_id_streak: u32,
     /// Connections the node sends on.
@@ -91,9 +95,11 @@ impl Link {
             entered: now,
             last_ping: None,
             is_awaiting_pong: false,
+            pinged_by_peer: None,
+            repeated: None,
             last_recv: None,
             last_direct: None,
-            last_pinged: None,
+            nudged: None,
             retries_left: 0,
             unknown_id_streak: 0,
             conns: SmallVec::new(),
@@ -186,7 +192,15 @@ impl Link {
                 let step = if self.retries_left > 0 { Step::Ping(true) } else { Step::GoDown };
                 (last + timers.ping_timeout, step)
             }
-            LinkState::Up => (last + timers.ping_interval, Step::Ping(false)),
+            LinkState::Up => {
+                let heard = self.last_direct.map_or(last, |direct| direct.max(last));
+                let silence = silence_before_ping(timers);
+                let at = (last + timers.ping_interval).min(heard + silence);
+                // Halfway between the pings of the other side, so that neither has to wait long in vain.
+                let others = self.pinged_by_peer.filter(|ping| *ping > last);
+                let at = others.map_or(at, |ping| at.min((ping + timers.ping_interval / 2).max(last + silence)));
+                (at, Step::Ping(false))
+            }
             LinkState::Down => (last + timers.node_timeout, Step::Ping(true)),
         }
     }
@@ -274,21 +288,16 @@ impl Link {
         }
     }
 
-    /// The node pinged this one.
-    pub(crate) fn pinged(&mut self, now: Instant) {
-        self.last_pinged = Some(now);
-    }
-
     /// True, once per while, when the link is UP and the node has not pinged for two intervals: it may wait for a pong it
     /// took too early, and would do so for ever. A pong it did not ask for frees it and harms no other.
     ///
     /// Deviation: OpenSIPS leaves the other side as it is. Seen with 2.4.11, whose pong was there before it had noted that
     /// its ping was sent.
     pub(crate) fn take_nudge(&mut self, now: Instant, timers: &Timers) -> bool {
-        let since = self.last_pinged.map_or(self.entered, |at| at.max(self.entered));
+        let since = [self.pinged_by_peer, self.nudged].into_iter().flatten().fold(self.entered, Instant::max);
         let is_due = self.is_up() && now.saturating_duration_since(since) > timers.ping_interval * 2;
         if is_due {
-            self.last_pinged = Some(now);
+            self.nudged = Some(now);
         }
         is_due
     }
@@ -297,16 +306,17 @@ impl Link {
         self.last_recv = Some(now);
     }
 
-    /// Remembers that the node itself sent on this connection.
-    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) {
+    /// Remembers that the node itself sent on this connection; true when it did not before.
+    pub(crate) fn heard_directly(&mut self, conn: ConnId, now: Instant) -> bool {
         self.last_direct = Some(now);
         if self.conns.contains(&conn) {
-            return;
+            return false;
         }
         if self.conns.len() >= CONNS_PER_NODE_MAX {
             self.conns.remove(0);
         }
         self.conns.push(conn);
+        true
     }
 
     pub(crate) fn has_conn(&self, conn: ConnId) -> bool {
@@ -336,10 +346,35 @@ impl Link {
         }
     }
 
-    /// True when a ping now would not repeat one just sent.
-    pub(crate) fn may_probe(&self, now: Instant) -> bool {
-        !self.is_awaiting_pong && self.last_ping.is_none_or(|at| now.saturating_duration_since(at) >= PING_GAP_MIN)
+    pub(crate) fn pinged_by_peer(&mut self, now: Instant) {
+        self.pinged_by_peer = Some(now);
     }
+
+    /// True when a ping now would not repeat one just sent. What was sent on a connection that turned out to be closed
+    /// (`is_lost`) is repeated, but not time and again; that is no missed pong as long as the node is heard.
+    pub(crate) fn may_probe(&mut self, now: Instant, timers: &Timers, is_lost: bool) -> bool {
+        let is_long_ago = |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) >= PING_GAP_MIN);
+        if !is_lost {
+            return !self.is_awaiting_pong && is_long_ago(self.last_ping);
+        }
+        if !is_long_ago(self.last_ping) && !is_long_ago(self.repeated) {
+            return false;
+        }
+        self.repeated = Some(now);
+        if self.last_direct.is_some_and(|at| now.saturating_duration_since(at) < timers.ping_interval) {
+            self.is_awaiting_pong = false;
+        }
+        true
+    }
+}
+
+/// Silence of a peer after which it is pinged though the interval is not over: with the wait for the pong, and a tenth of it
+/// to spare, it is known within one `ping_interval` that it is gone.
+///
+/// Deviation: OpenSIPS takes up to an interval and a time-out.
+fn silence_before_ping(timers: &Timers) -> Duration {
+    let wait = timers.ping_timeout + timers.ping_timeout / 10;
+    timers.ping_interval.saturating_sub(wait).max(timers.ping_interval / 2)
 }
 
 #[cfg(test)]

@@ -305,6 +305,12 @@ impl ClusterNode {
         self.on_all(now, |cluster, ctx| cluster.outgoing_closed(ctx, to));
     }
 
+    /// A connection to a node's listener could not be opened: what was queued for it is lost. A node that was up is not any
+    /// more.
+    pub fn handle_connect_failed(&mut self, to: SocketAddr, now: Now) {
+        self.on_all(now, |cluster, ctx| cluster.connect_failed(ctx, to));
+    }
+
     /// The answer to [`Output::Resolve`]; `None` when the name cannot be resolved now (it is asked
     /// for again with the next ping).
     pub fn handle_resolved(&mut self, url: &str, addr: Option<SocketAddr>, now: Now) {
@@ -702,12 +708,12 @@ impl Cluster {
         self.route(ctx, NodeId(dst_id), SendClass::Message, bytes.clone()).is_ok()
     }
 
-    fn probe(&mut self, ctx: &mut Ctx<'_>, ids: Vec<NodeId>) {
+    fn probe(&mut self, ctx: &mut Ctx<'_>, ids: Vec<NodeId>, is_lost: bool) {
         for id in ids {
-            let now = ctx.now.mono;
-            let is_due = self
-                .node(id)
-                .is_some_and(|node| node.link.is_up() && node.record.is_enabled && node.link.may_probe(now));
+            let (now, timers) = (ctx.now.mono, &ctx.settings.timers);
+            let is_due = self.node_mut(id).is_some_and(|node| {
+                node.link.is_up() && node.record.is_enabled && node.link.may_probe(now, timers, is_lost)
+            });
             if is_due && self.own.is_enabled {
                 self.ping_now(ctx, id);
             }
@@ -724,16 +730,27 @@ impl Cluster {
         for id in &ids {
             self.letter_lost(ctx, *id);
         }
-        self.probe(ctx, ids);
+        self.probe(ctx, ids, false);
+    }
+
+    fn nodes_at(&self, addr: SocketAddr) -> Vec<NodeId> {
+        let nodes = self.nodes.iter().filter(|node| node.record.addr == Some(addr));
+        nodes.map(crate::cluster::Node::id).collect()
     }
 
     fn outgoing_closed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
-        let nodes = self.nodes.iter().filter(|node| node.record.addr == Some(to));
-        let ids: Vec<NodeId> = nodes.map(crate::cluster::Node::id).collect();
+        let ids = self.nodes_at(to);
         for id in &ids {
             self.letter_lost(ctx, *id);
         }
-        self.probe(ctx, ids);
+        self.probe(ctx, ids, true);
+    }
+
+    fn connect_failed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
+        for id in self.nodes_at(to) {
+            self.letter_lost(ctx, id);
+            self.send_failed(ctx, id);
+        }
     }
 
     fn handle_resolved(&mut self, ctx: &mut Ctx<'_>, url: &str, addr: Option<SocketAddr>) {

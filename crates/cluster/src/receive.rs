@@ -88,7 +88,7 @@ impl Cluster {
         match decoded {
             Ok(Some(packet)) => {
                 self.note_sender(&packet, received.conn, ctx);
-                self.serve_internal(ctx, packet)
+                self.serve_internal(ctx, packet, received.conn)
             }
             Ok(None) => self.unknown_internal_type(ctx, source, number),
             Err(error) => received.malformed(ctx, error),
@@ -102,7 +102,7 @@ impl Cluster {
             None => Some(packet.source_id),
         };
         if let Some(node) = sender.and_then(|id| self.node_mut(id)) {
-            node.link.heard_directly(conn, ctx.now.mono);
+            node.heard_directly(conn, ctx.now.mono);
         }
     }
 
@@ -135,7 +135,7 @@ impl Cluster {
                     return Verdict::Dropped(DropReason::Refused);
                 }
                 if is_direct && let Some(node) = self.node_mut(source) {
-                    node.link.heard_directly(received.conn, ctx.now.mono);
+                    node.heard_directly(received.conn, ctx.now.mono);
                 }
                 self.flood(ctx, packet);
                 Verdict::Handled
@@ -165,8 +165,10 @@ impl Cluster {
         self.topology_changed(ctx);
     }
 
-    fn serve_internal(&mut self, ctx: &mut Ctx<'_>, packet: InternalPacket<'_>) -> Verdict {
+    fn serve_internal(&mut self, ctx: &mut Ctx<'_>, packet: InternalPacket<'_>, conn: ConnId) -> Verdict {
         let source = packet.source_id;
+        let is_direct = packet.fields.path().is_some_and(|path| path.as_slice() == [source]);
+        let direct = is_direct.then_some(conn);
         let is_accepted = match &packet.fields {
             Internal::Ping { request_node_list } => {
                 self.serve_ping(ctx, source, *request_node_list);
@@ -183,11 +185,13 @@ impl Cluster {
             // A known node does not describe itself anew.
             Internal::NodeDescription { .. } => false,
             Internal::LsUpdate { stamp, neighbour_id, is_up, .. } => {
-                self.take_link_update(ctx, source, *stamp, *neighbour_id, *is_up)
+                self.take_link_update(ctx, (source, direct), *stamp, *neighbour_id, *is_up)
             }
-            Internal::FullTopUpdate { stamp, entries, .. } => self.take_full_topology(ctx, source, *stamp, entries),
+            Internal::FullTopUpdate { stamp, entries, .. } => {
+                self.take_full_topology(ctx, (source, direct), *stamp, entries)
+            }
             Internal::CapUpdate { stamp, entries, require_reply, .. } => {
-                self.serve_cap_update(ctx, source, *stamp, entries, *require_reply)
+                self.serve_cap_update(ctx, (source, direct), *stamp, entries, *require_reply)
             }
         };
         if !is_accepted {
@@ -204,7 +208,7 @@ impl Cluster {
     fn serve_cap_update(
         &mut self,
         ctx: &mut Ctx<'_>,
-        source: NodeId,
+        (source, direct): (NodeId, Option<ConnId>),
         stamp: Option<crate::packet::Stamp>,
         entries: &[crate::packet::CapabilityEntry<'_>],
         require_reply: bool,
@@ -214,7 +218,7 @@ impl Cluster {
         {
             self.topology_changed(ctx);
         }
-        let is_accepted = self.take_capabilities(ctx, source, stamp, entries);
+        let is_accepted = self.take_capabilities(ctx, (source, direct), stamp, entries);
         // Deviation: also to an update that is stale, as after two restarts within one second. Only
         // the copy that came directly asks for a reply.
         if require_reply {
@@ -232,7 +236,7 @@ impl Cluster {
         };
         let was_sent = self.send_internal(ctx, source, Internal::Pong { known_nodes }, "PONG");
         let Some(node) = self.node_mut(source) else { return };
-        node.link.pinged(ctx.now.mono);
+        node.link.pinged_by_peer(ctx.now.mono);
         match node.link.state {
             LinkState::Down if was_sent => self.ping_now(ctx, source),
             LinkState::Down => self.set_link(ctx, source, LinkState::RestartPinging),

@@ -9,7 +9,7 @@ use crate::error::SharingTagError;
 use crate::event::{Event, SharingTagReason};
 use crate::family::PacketKind;
 use crate::ids::NodeId;
-use crate::limits::SHARING_TAGS_MAX;
+use crate::limits::{PEER_TEXT_LEN_MAX, SHARING_TAGS_MAX};
 use crate::outbox::SendClass;
 use crate::packet::{Extra, NodeIds};
 
@@ -69,6 +69,9 @@ impl Cluster {
     pub(crate) fn sharing_tag(&mut self, name: &str) -> Result<&mut SharingTag, SharingTagError> {
         if let Some(index) = self.tags.iter().position(|tag| tag.name == name) {
             return self.tags.get_mut(index).ok_or(SharingTagError::TooMany);
+        }
+        if name.len() > PEER_TEXT_LEN_MAX {
+            return Err(SharingTagError::Name);
         }
         if self.tags.len() >= SHARING_TAGS_MAX {
             return Err(SharingTagError::TooMany);

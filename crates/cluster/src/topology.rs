@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Ctx};
 use crate::config::Provisioning;
-use crate::ids::NodeId;
+use crate::ids::{ConnId, NodeId};
 use crate::limits::{NODES_MAX, REPEAT_DELAY};
 use crate::link::LinkState;
 use crate::outbox::SendClass;
@@ -123,7 +123,7 @@ impl Cluster {
     pub(crate) fn take_link_update(
         &mut self,
         ctx: &mut Ctx<'_>,
-        source: NodeId,
+        (source, direct): (NodeId, Option<ConnId>),
         stamp: Stamp,
         neighbour: NodeId,
         is_up: bool,
@@ -133,7 +133,7 @@ impl Cluster {
             return false;
         }
         let Some(node) = self.node_mut(source) else { return false };
-        if !node.ls.accept(stamp) {
+        if !node.ls.accept_from(stamp, direct) {
             return false;
         }
         if is_own {
@@ -168,18 +168,20 @@ impl Cluster {
     pub(crate) fn take_full_topology(
         &mut self,
         ctx: &mut Ctx<'_>,
-        source: NodeId,
+        (source, direct): (NodeId, Option<ConnId>),
         stamp: Stamp,
         entries: &[TopologyEntry<'_>],
     ) -> bool {
+        self.correct_own_topology(ctx, entries);
         let Some(node) = self.node_mut(source) else { return false };
-        if !node.top.accept(stamp) {
+        if !node.top.accept_from(stamp, direct) {
             return false;
         }
         if ctx.settings.provisioning == Provisioning::Script {
             for entry in entries {
                 if let Some(description) = &entry.description {
                     self.learn_node(ctx, entry.node_id, description);
+                    self.correct_address(ctx, source, entries, (entry.node_id, description));
                 }
             }
         }
@@ -194,6 +196,16 @@ impl Cluster {
             self.topology_changed(ctx);
         }
         true
+    }
+
+    /// Others tell of this node what is not so: says soon how it is. Without, an old word would stand until the next change.
+    fn correct_own_topology(&mut self, ctx: &Ctx<'_>, entries: &[TopologyEntry<'_>]) {
+        let Some(told) = entries.iter().find(|entry| entry.node_id == ctx.settings.node_id) else { return };
+        let own = self.neighbours();
+        let is_true = told.neighbours.len() == own.len() && told.neighbours.iter().all(|id| own.contains(id));
+        if !is_true && self.repeat_topology_at.is_none() {
+            self.repeat_topology_soon(ctx.now.mono);
+        }
     }
 
     fn take_topology_entry(

@@ -68,6 +68,24 @@ fn a_name_that_cannot_be_resolved_is_asked_for_again_with_the_next_ping() {
 }
 
 #[test]
+fn a_node_added_is_pinged_and_what_was_learned_stays() {
+    let now = Instant::now();
+    let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![record(2, 3)]);
+    let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
+    outputs(&mut node);
+    assert_eq!(node.add_node(CLUSTER, record(5, 3), at(now, 10)), Ok(true));
+    assert_eq!(pings(&outputs(&mut node)), [5]);
+    assert_eq!(node.add_node(CLUSTER, record(5, 3), at(now, 20)), Ok(true), "known already");
+    assert_eq!(node.add_node(ClusterId(9), record(5, 3), at(now, 20)), Ok(false));
+    assert_eq!(node.add_node(CLUSTER, record(1, 3), at(now, 20)), Err(ConfigError::NodeId(NodeId(1))));
+    assert_eq!(node.list()[0].nodes.len(), 2);
+    for id in 6..132 {
+        node.add_node(CLUSTER, record(id, 3), at(now, 30)).unwrap();
+    }
+    assert_eq!(node.add_node(CLUSTER, record(132, 3), at(now, 30)), Err(ConfigError::TooManyNodes(CLUSTER, 129)));
+}
+
+#[test]
 fn bad_configurations_are_refused_with_the_reason() {
     let refuse = |clusters: Vec<ClusterConfig>| ClusterNodeConfig::new(NodeId(1), clusters).check().unwrap_err();
     let cluster = |nodes: Vec<NodeConfig>| ClusterConfig::new(CLUSTER, record(1, 3), nodes);

@@ -258,3 +258,23 @@ fn whatever_happens_a_message_arrives_once_and_in_order_or_its_sender_is_told() 
         history(seed);
     }
 }
+
+#[test]
+fn a_message_after_a_restart_that_the_sender_did_not_see_arrives() {
+    let (mut network, ids) = nodes(3);
+    network.cut(ids[0], ids[2]);
+    network.run_for(SEC * 10);
+    send(&mut network, ids[0], 3, 1).unwrap();
+    network.run_for(SEC);
+    // Its links are to others: who is cut off from it still sees it over the detour.
+    network.kill_host(ids[2]);
+    network.run_for(MS * 100);
+    assert!(network.start(ids[2]));
+    network.run_for(MS * 500);
+    send(&mut network, ids[0], 3, 2).unwrap();
+    send(&mut network, ids[0], 3, 3).unwrap();
+    network.run_for(SEC * 5);
+    assert_eq!(undelivered(&network, ids[0]), []);
+    assert_eq!(arrived(&network, ids[2], 1), [1, 2, 3]);
+    assert_eq!(waiting(&network, ids[0]), 0);
+}

@@ -275,7 +275,8 @@ impl Handler for Worker {
 
     fn on_connection_closed(&mut self, closed: Closed, _io: &Io) {
         let info = &closed.info;
-        self.node.on_connection_closed(ConnId(info.conn.as_u64()), info.remote, module_proto(info.proto));
+        let (conn, proto) = (ConnId(info.conn.as_u64()), module_proto(info.proto));
+        self.node.on_connection_closed(conn, info.remote, proto, closed.was_open);
         self.run_queued();
     }
 

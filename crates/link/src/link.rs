@@ -7,7 +7,7 @@
 use std::fmt;
 
 use snow::{Builder, HandshakeState, TransportState};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::LinkError;
 use crate::hello::{Hello, MAGIC, Purpose};
@@ -98,6 +98,8 @@ pub struct Link {
     /// Messages to send when the handshake is done, each with its length.
     waiting: Vec<u8>,
     granted: Option<Zeroizing<String>>,
+    /// Plaintext of the frame at hand, kept for the next one.
+    scratch: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for Link {
@@ -138,7 +140,16 @@ impl Link {
     }
 
     fn new(state: State, own: i32, peer: i32, hello: Option<Hello>) -> Link {
-        Link { state, own, peer, hello, inbox: Vec::new(), waiting: Vec::new(), granted: None }
+        Link {
+            state,
+            own,
+            peer,
+            hello,
+            inbox: Vec::new(),
+            waiting: Vec::new(),
+            granted: None,
+            scratch: Zeroizing::default(),
+        }
     }
 
     /// Where it stands.
@@ -199,7 +210,7 @@ impl Link {
     pub fn send(&mut self, message: &[u8], wire: &mut Vec<u8>) -> Result<(), LinkError> {
         match &mut self.state {
             State::Plain => wire.extend_from_slice(message),
-            State::Ready(transport) => write_message(transport, message, wire)?,
+            State::Ready(transport) => write_message(transport, message, &mut self.scratch, wire)?,
             State::Failed => return Err(LinkError::Internal("the link has failed")),
             _ => {
                 if self.waiting.len() + message.len() + 4 > WAITING_BYTES_MAX {
@@ -348,7 +359,7 @@ impl Link {
         }
         self.peer = found;
         let mut transport = transport(handshake)?;
-        write_frame(&mut transport, CONFIRM, &[], wire)?;
+        write_frame(&mut transport, CONFIRM, &[], &mut self.scratch, wire)?;
         self.become_ready(transport, wire)?;
         Ok(LENGTH + message.len())
     }
@@ -364,13 +375,15 @@ impl Link {
             self.state = State::Answered(gate, transport);
             return Ok(0);
         };
-        let (kind, _) = read_frame(&mut transport, message)?;
+        let (kind, _) = read_frame(&mut transport, message, &mut self.scratch)?;
         if kind != CONFIRM {
             return Err(LinkError::Frame);
         }
         let Some(hello) = &self.hello else { return Err(LinkError::Internal("no hello")) };
         if let Some(grant) = gate.proven(hello, self.peer)? {
-            write_frame(&mut transport, GRANT, grant.as_bytes(), wire)?;
+            write_frame(&mut transport, GRANT, grant.as_bytes(), &mut self.scratch, wire)?;
+            // Secrets stay no longer than they must.
+            self.scratch = Zeroizing::default();
         }
         self.become_ready(transport, wire)?;
         Ok(LENGTH + message.len())
@@ -381,7 +394,7 @@ impl Link {
         let kept = std::mem::take(&mut self.waiting);
         if self.is_for_packets() {
             for message in waiting(&kept) {
-                write_message(&mut transport, message, wire)?;
+                write_message(&mut transport, message, &mut self.scratch, wire)?;
             }
         }
         self.state = State::Ready(transport);
@@ -399,14 +412,16 @@ impl Link {
         plain: &mut Vec<u8>,
     ) -> Result<usize, LinkError> {
         let Some(message) = framed(bytes, usize::from(u16::MAX))? else { return Ok(0) };
-        let (kind, data) = read_frame(transport, message)?;
+        let is_for_packets = self.is_for_packets();
+        let (kind, data) = read_frame(transport, message, &mut self.scratch)?;
         match kind {
-            DATA if self.is_for_packets() => plain.extend_from_slice(data.get(1..).unwrap_or_default()),
+            DATA if is_for_packets => plain.extend_from_slice(data),
             // Packets on a link for joining: they come before the peer knows better, and are not wanted.
             DATA => {}
-            GRANT if !self.is_for_packets() => {
-                let text = std::str::from_utf8(data.get(1..).unwrap_or_default()).map_err(|_| LinkError::Frame)?;
+            GRANT if !is_for_packets => {
+                let text = std::str::from_utf8(data).map_err(|_| LinkError::Frame)?;
                 self.granted = Some(Zeroizing::new(text.to_owned()));
+                self.scratch = Zeroizing::default();
             }
             _ => return Err(LinkError::Frame),
         }
@@ -443,32 +458,58 @@ fn write_handshake(handshake: &mut HandshakeState, payload: &[u8], wire: &mut Ve
     Ok(())
 }
 
-fn write_message(transport: &mut TransportState, message: &[u8], wire: &mut Vec<u8>) -> Result<(), LinkError> {
-    message.chunks(PLAIN_FRAME_MAX).try_for_each(|part| write_frame(transport, DATA, part, wire))
+fn write_message(
+    transport: &mut TransportState,
+    message: &[u8],
+    scratch: &mut Vec<u8>,
+    wire: &mut Vec<u8>,
+) -> Result<(), LinkError> {
+    message.chunks(PLAIN_FRAME_MAX).try_for_each(|part| write_frame(transport, DATA, part, scratch, wire))
 }
 
-fn write_frame(transport: &mut TransportState, kind: u8, data: &[u8], wire: &mut Vec<u8>) -> Result<(), LinkError> {
+fn write_frame(
+    transport: &mut TransportState,
+    kind: u8,
+    data: &[u8],
+    scratch: &mut Vec<u8>,
+    wire: &mut Vec<u8>,
+) -> Result<(), LinkError> {
     let failed = LinkError::Internal("encrypting");
     let length = 1 + data.len() + TAG;
     let Ok(prefix) = u16::try_from(length) else { return Err(failed) };
-    let mut text = Zeroizing::new(Vec::with_capacity(1 + data.len()));
-    text.push(kind);
-    text.extend_from_slice(data);
+    // Grown by hand, so that no plaintext is left behind where it was.
+    grow(scratch, 1 + data.len());
+    scratch.clear();
+    scratch.push(kind);
+    scratch.extend_from_slice(data);
     wire.extend_from_slice(&prefix.to_be_bytes());
     let at = wire.len();
     wire.resize(at + length, 0);
     let Some(room) = wire.get_mut(at..) else { return Err(failed) };
-    match transport.write_message(&text, room) {
+    match transport.write_message(scratch, room) {
         Ok(written) if written == length => Ok(()),
         _ => Err(failed),
     }
 }
 
-/// Kind and whole plaintext (kind included) of a frame.
-fn read_frame(transport: &mut TransportState, message: &[u8]) -> Result<(u8, Zeroizing<Vec<u8>>), LinkError> {
-    let mut text = Zeroizing::new(vec![0; message.len()]);
-    let length = transport.read_message(message, &mut text).map_err(|_| LinkError::Tampered)?;
-    text.truncate(length);
-    let kind = *text.first().ok_or(LinkError::Frame)?;
-    Ok((kind, text))
+/// Room for `length` bytes; what a smaller buffer held is overwritten.
+fn grow(scratch: &mut Vec<u8>, length: usize) {
+    if scratch.capacity() < length {
+        let larger = Vec::with_capacity(length.next_power_of_two());
+        std::mem::replace(scratch, larger).zeroize();
+    }
+}
+
+/// Kind and data of a frame, in `scratch`.
+fn read_frame<'a>(
+    transport: &mut TransportState,
+    message: &[u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<(u8, &'a [u8]), LinkError> {
+    grow(scratch, message.len());
+    scratch.resize(message.len(), 0);
+    let length = transport.read_message(message, scratch).map_err(|_| LinkError::Tampered)?;
+    scratch.truncate(length);
+    let (kind, data) = scratch.split_first().ok_or(LinkError::Frame)?;
+    Ok((*kind, data))
 }

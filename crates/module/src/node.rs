@@ -56,7 +56,7 @@ pub type ReplyFilter = fn(&Context) -> bool;
 pub type BinSink = Box<dyn Fn(NodeRef, Source, bytes::Bytes) + Send + Sync>;
 
 /// Told of a closed connection.
-pub type CloseSink = Box<dyn Fn(NodeRef, ConnId, SocketAddr, Proto) + Send + Sync>;
+pub type CloseSink = Box<dyn Fn(NodeRef, ConnId, SocketAddr, Proto, bool) + Send + Sync>;
 
 /// Reads the script again and puts it in place (`reload_routes`).
 pub type Reload = Box<dyn Fn(NodeRef) -> MiReply + Send + Sync>;
@@ -356,10 +356,10 @@ impl Node {
         self.close_sinks.write().push(sink);
     }
 
-    /// A connection ended or could not be made.
-    pub fn on_connection_closed(&'static self, conn: ConnId, peer: SocketAddr, proto: Proto) {
+    /// A connection ended, or could not be made (`was_open` is false then).
+    pub fn on_connection_closed(&'static self, conn: ConnId, peer: SocketAddr, proto: Proto, was_open: bool) {
         for sink in self.close_sinks.read().iter() {
-            sink(self, conn, peer, proto);
+            sink(self, conn, peer, proto, was_open);
         }
     }
 

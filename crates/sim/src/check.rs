@@ -58,6 +58,31 @@ pub enum Disagreement {
         /// Who claims it.
         holders: Vec<NodeId>,
     },
+    /// A message that was accepted neither arrived nor was it told that it did not.
+    Lost {
+        /// Who should have got it.
+        node: NodeId,
+        /// Its text.
+        message: String,
+    },
+    /// A message came twice, or before one that was sent earlier.
+    Order {
+        /// Who got it.
+        at: NodeId,
+        /// Its text.
+        message: String,
+    },
+    /// What a node knows of who has a capability in sync is not true.
+    Holders {
+        /// Who looks.
+        at: NodeId,
+        /// The capability.
+        name: String,
+        /// Who has it as far as it knows, sorted.
+        known: Vec<NodeId>,
+        /// Who has it, sorted.
+        truth: Vec<NodeId>,
+    },
     /// A capability is not synced.
     Capability {
         /// On which node.
@@ -155,6 +180,31 @@ impl Network {
                 found.push(Disagreement::Capability { at, name: row.name.to_string() });
             }
         }
+    }
+
+    /// Whether all know of each other which capabilities are in sync.
+    #[must_use]
+    pub fn capability_disagreements(&self, cluster: ClusterId, names: &[&str]) -> Vec<Disagreement> {
+        let running: Vec<(ProcessId, View)> =
+            self.ids().filter_map(|id| self.node(id).map(|node| (id, view(node, cluster)))).collect();
+        let has_ok = |id: ProcessId, name: &str| {
+            let lists = self.node(id).map(ClusterNode::list_cap).unwrap_or_default();
+            lists.iter().flat_map(|list| &list.capabilities).any(|row| row.is_ok && &*row.name == name)
+        };
+        let mut found = Vec::new();
+        for (from, at) in &running {
+            for name in names {
+                let mut known = self.node(*from).map(|node| node.capability_holders(cluster, name)).unwrap_or_default();
+                known.sort_unstable();
+                let there = running.iter().filter(|(to, _)| self.has_path(*from, *to, &running) && has_ok(*to, name));
+                let mut truth: Vec<NodeId> = there.map(|(_, view)| view.id).collect();
+                truth.sort_unstable();
+                if known != truth {
+                    found.push(Disagreement::Holders { at: at.id, name: (*name).to_owned(), known, truth });
+                }
+            }
+        }
+        found
     }
 
     fn check_tags(&self, found: &mut Vec<Disagreement>, cluster: ClusterId) {

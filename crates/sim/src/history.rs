@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tandem_cluster::{
     CapabilityOptions, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, Event, NodeConfig, NodeId,
-    SharingTagReason,
 };
 
 use crate::check::Disagreement;
-use crate::network::{Network, ProcessId, ProcessSpec};
+use crate::fault::Faults;
+use crate::letter::Letters;
+use crate::network::{LATENCY, Network, ProcessId, ProcessSpec};
 use crate::rng::SplitMix64;
 
 /// What histories are made of.
@@ -23,11 +24,19 @@ pub struct HistorySettings {
     pub gap_max: Duration,
     /// Time without faults at the end, after which all must agree. Longer than `node_timeout`.
     pub quiet: Duration,
+    /// Whether a failure tells what every process logged.
+    pub has_events: bool,
 }
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        Self { nodes: 5, faults: 12, gap_max: Duration::from_secs(8), quiet: Duration::from_secs(130) }
+        Self {
+            nodes: 5,
+            faults: 12,
+            gap_max: Duration::from_secs(8),
+            quiet: Duration::from_secs(130),
+            has_events: false,
+        }
     }
 }
 
@@ -49,9 +58,13 @@ pub struct Failure {
     pub steps: Vec<String>,
     /// What is wrong.
     pub disagreements: Vec<Disagreement>,
+    /// What every process said, in order; empty unless [`HistorySettings::has_events`].
+    pub events: Vec<String>,
 }
 
-const CLUSTER: ClusterId = ClusterId(1);
+pub(crate) const CLUSTER: ClusterId = ClusterId(1);
+/// Capabilities of every process: one that is synced at start and one that is not.
+pub(crate) const CAPABILITIES: [&str; 2] = ["sim-synced", "sim-plain"];
 
 fn record(id: usize) -> Option<NodeConfig> {
     let number = i32::try_from(id + 1).ok()?;
@@ -72,9 +85,10 @@ fn spec(index: usize, has_extensions: bool) -> Option<ProcessSpec> {
     config.has_extensions = has_extensions;
     let mut spec = ProcessSpec::new(config);
     let synced = CapabilityOptions { sync_at_start: true, ..CapabilityOptions::default() };
-    spec.capabilities.push(("sim-synced".to_owned(), synced));
-    spec.capabilities.push(("sim-plain".to_owned(), CapabilityOptions::default()));
-    spec.donations.insert("sim-synced".to_owned(), vec![Bytes::from_static(b"data"); 3]);
+    let [with_sync, plain] = CAPABILITIES.map(str::to_owned);
+    spec.capabilities.push((with_sync.clone(), synced));
+    spec.capabilities.push((plain, CapabilityOptions::default()));
+    spec.donations.insert(with_sync, vec![Bytes::from_static(b"data"); 3]);
     Some(spec)
 }
 
@@ -84,7 +98,7 @@ pub fn chain(seed: u64, nodes: usize, origin: Instant) -> Network {
     chain_of(seed, nodes, false, origin)
 }
 
-fn chain_of(seed: u64, nodes: usize, has_extensions: bool, origin: Instant) -> Network {
+pub(crate) fn chain_of(seed: u64, nodes: usize, has_extensions: bool, origin: Instant) -> Network {
     let mut network = Network::new(seed, origin);
     for spec in (0..nodes).filter_map(|index| spec(index, has_extensions)) {
         network.add(spec);
@@ -103,111 +117,6 @@ fn add_twins(network: &mut Network, nodes: usize, has_extensions: bool) {
             cluster.own = own;
             network.add(twin);
         }
-    }
-}
-
-/// What faults are drawn from.
-struct Faults<'a> {
-    rng: &'a mut SplitMix64,
-    nodes: usize,
-    has_extensions: bool,
-    /// The node of which a second process may be started, with the clock of the first. Only one: two nodes that both learned
-    /// the address of each other's second process have no way to find each other directly.
-    twin: usize,
-}
-
-impl Faults<'_> {
-    fn pair(&mut self) -> (ProcessId, ProcessId) {
-        let a = ProcessId(self.rng.index(self.nodes));
-        let b = ProcessId((a.0 + 1 + self.rng.index(self.nodes - 1)) % self.nodes);
-        (a, b)
-    }
-
-    /// Does one fault and says what it was.
-    fn strike(&mut self, network: &mut Network) -> String {
-        let (a, b) = self.pair();
-        let (one, other) = (a.0 + 1, b.0 + 1);
-        match self.rng.below(18) {
-            0 | 1 => {
-                network.kill(a);
-                format!("kill {one}")
-            }
-            2 => {
-                network.kill_host(a);
-                format!("host of {one} vanishes")
-            }
-            3 | 4 => {
-                let did = network.start(a);
-                format!("start {one} ({did})")
-            }
-            5 => {
-                network.kill(a);
-                network.start(a);
-                format!("restart {one} at once")
-            }
-            6 | 7 => {
-                network.cut(a, b);
-                format!("cut {one} - {other}")
-            }
-            8 => {
-                network.cut_one_way(a, b);
-                format!("cut {one} -> {other}")
-            }
-            9 | 10 => {
-                network.heal(a, b);
-                format!("heal {one} - {other}")
-            }
-            11 => self.partition(network),
-            12 => {
-                network.break_connections(a);
-                format!("connections of {one} break")
-            }
-            13 => {
-                let millis = self.rng.below(1_500);
-                network.slow_down(a, Duration::from_millis(millis));
-                format!("{one} is {millis} ms slow")
-            }
-            14 => {
-                // Set back by less, a restart whose first update is lost looks like old copies for a while.
-                let far = i64::try_from(self.rng.below(3_000)).unwrap_or(0);
-                let secs = if self.rng.below(2) == 0 { far } else { -600 - far };
-                network.skew_clock(a, secs);
-                format!("clock of {one} is wrong by {secs} s")
-            }
-            15 => {
-                if a.0 != self.twin {
-                    return "nothing".to_owned();
-                }
-                let twin = ProcessId(a.0 + self.nodes);
-                network.skew_clock(twin, network.clock_offset(a));
-                let did = network.start(twin);
-                format!("a second process with id {one} starts ({did})")
-            }
-            16 => {
-                network.kill(ProcessId(a.0 + self.nodes));
-                format!("the second process with id {one} ends")
-            }
-            // Without epochs the holder of a tag after a partition is whoever speaks last; nothing can be checked.
-            _ if self.has_extensions => {
-                let reason = SharingTagReason::MiCommand;
-                network.with(a, |node, now| node.activate_sharing_tag(CLUSTER, "vip", reason, now));
-                format!("{one} takes the tag")
-            }
-            _ => "nothing".to_owned(),
-        }
-    }
-
-    fn partition(&mut self, network: &mut Network) -> String {
-        let side = self.rng.next_bits();
-        let is_left = |id: ProcessId| side >> (id.0 % 64) & 1 == 0;
-        let all: Vec<ProcessId> = (0..self.nodes).map(ProcessId).collect();
-        for a in &all {
-            for b in all.iter().filter(|b| is_left(*a) != is_left(**b)) {
-                network.cut(*a, *b);
-            }
-        }
-        let left: Vec<usize> = all.iter().filter(|id| is_left(**id)).map(|id| id.0 + 1).collect();
-        format!("partition: {left:?} and the rest")
     }
 }
 
@@ -233,13 +142,15 @@ fn unanswered(network: &mut Network) -> Vec<Disagreement> {
     missing
 }
 
-/// Heals and starts everything; second processes end, slow ones are quick again. Clocks stay wrong.
+/// Heals and starts everything; second processes end, slow and stopped ones are quick again. Clocks stay wrong.
 fn end_faults(network: &mut Network, nodes: usize) {
     for twin in (nodes..2 * nodes).map(ProcessId) {
         network.kill(twin);
     }
+    network.latency = LATENCY;
     let all: Vec<ProcessId> = (0..nodes).map(ProcessId).collect();
     for a in &all {
+        network.resume(*a);
         network.slow_down(*a, Duration::ZERO);
         for b in all.iter().filter(|b| *b > a) {
             network.heal(*a, *b);
@@ -257,6 +168,7 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     let nodes = settings.nodes.max(2);
     let has_extensions = seed.is_multiple_of(2);
     let mut network = chain_of(seed, nodes, has_extensions, origin);
+    network.gives_back = seed % 4 < 2;
     let mut steps = vec![format!("extensions: {has_extensions}")];
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);
     for id in network.ids() {
@@ -264,12 +176,13 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
         network.run_for(Duration::from_millis(rng.below(500)));
     }
     add_twins(&mut network, nodes, has_extensions);
-    let twin = usize::try_from(seed).unwrap_or(0) % nodes;
+    let mut letters = Letters::default();
     for _ in 0..settings.faults {
         let at = network.elapsed();
-        let mut faults = Faults { rng: &mut rng, nodes, has_extensions, twin };
+        let mut faults = Faults { rng: &mut rng, nodes, has_extensions };
         let what = faults.strike(&mut network);
         steps.push(format!("{at:>10.3?} {what}"));
+        letters.send(&mut network, &mut rng, nodes);
         network.run_for(Duration::from_millis(rng.below(gap_ms)));
     }
     end_faults(&mut network, nodes);
@@ -281,10 +194,16 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     }
     network.run_for(settings.quiet);
     let mut disagreements = network.disagreements(CLUSTER);
+    disagreements.extend(network.capability_disagreements(CLUSTER, &CAPABILITIES));
+    disagreements.extend(letters.lost(&network));
+    let mut events = if settings.has_events { network.told() } else { Vec::new() };
     disagreements.extend(unanswered(&mut network));
+    if settings.has_events {
+        events.extend(network.told());
+    }
     if disagreements.is_empty() {
         Ok(History { steps, packets: network.packet_count() })
     } else {
-        Err(Box::new(Failure { seed, steps, disagreements }))
+        Err(Box::new(Failure { seed, steps, disagreements, events }))
     }
 }

@@ -4,13 +4,17 @@
 //! the seed, so a failure is replayed by its seed.
 
 mod check;
+mod fault;
 mod history;
+mod letter;
+mod mutation;
 mod network;
 mod overlay;
 mod rng;
 
 pub use check::Disagreement;
 pub use history::{Failure, History, HistorySettings, chain, run_history};
+pub use mutation::{PEER_BYTES_MAX, Panicked, Report, TARGETS, mutate};
 pub use network::{Network, ProcessId, ProcessSpec, TraceLine};
 pub use overlay::{
     OverlayNet, OverlayNetSettings, OverlayReport, OverlayRun, OverlaySettings, Spread, Traffic, index_of, node_id,

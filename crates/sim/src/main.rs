@@ -1,5 +1,6 @@
-//! `tandem-sim --seed N --nodes N --histories N [--faults N]`: runs random histories of real cluster
-//! cores and prints the seed of every one whose nodes do not agree at the end.
+//! `tandem-sim --seed N --nodes N --histories N [--faults N] [--events]`: runs random histories of real cluster
+//! cores and prints the seed of every one whose nodes do not agree at the end. `tandem-sim --mutate N [--seed N] [--target NAME]`:
+//! gives so many mutated packets to every target, or to one.
 //!
 //! `tandem-sim overlay --seed N --nodes N --hours N --loss PERCENT`: one long run of a large overlay, and its figures.
 //! Reads no network.
@@ -7,19 +8,28 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use tandem_sim::{HistorySettings, OverlaySettings, run_history, run_overlay};
+use tandem_sim::{HistorySettings, OverlaySettings, PEER_BYTES_MAX, TARGETS, mutate, run_history, run_overlay};
 
 struct Arguments {
     seed: u64,
+    /// Packets to mutate per target; none when histories are asked for.
+    mutate: Option<u64>,
+    target: Option<String>,
     histories: u64,
     settings: HistorySettings,
 }
 
-const USAGE: &str = "usage: tandem-sim [--seed N] [--nodes N] [--histories N] [--faults N]";
+const USAGE: &str = "usage: tandem-sim [--seed N] [--nodes N] [--histories N] [--faults N] [--events]\n       \
+    tandem-sim --mutate N [--seed N] [--target NAME]";
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { seed: 1, histories: 200, settings: HistorySettings::default() };
+    let mut arguments =
+        Arguments { seed: 1, mutate: None, target: None, histories: 200, settings: HistorySettings::default() };
     while let Some(word) = words.next() {
+        if word == "--target" {
+            arguments.target = words.next();
+            continue;
+        }
         let mut number = || {
             let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
             value.parse::<u64>().map_err(|_| format!("{word}: `{value}` is not a number"))
@@ -27,9 +37,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let size = |number: u64| usize::try_from(number).map_err(|error| error.to_string());
         match word.as_str() {
             "--seed" => arguments.seed = number()?,
+            "--mutate" => arguments.mutate = Some(number()?),
             "--histories" => arguments.histories = number()?,
             "--nodes" => arguments.settings.nodes = size(number()?)?.clamp(2, 128),
             "--faults" => arguments.settings.faults = size(number()?)?,
+            "--events" => arguments.settings.has_events = true,
             other => return Err(format!("unknown option {other}\n{USAGE}")),
         }
     }
@@ -83,6 +95,32 @@ fn overlay(words: impl Iterator<Item = String>) -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Mutated packets for all targets, or one; fails when one panics or costs too much memory.
+fn mutations(arguments: &Arguments, inputs: u64) -> ExitCode {
+    let mut is_good = true;
+    for name in TARGETS.into_iter().filter(|name| arguments.target.as_deref().is_none_or(|wanted| wanted == *name)) {
+        let (seed, begin) = (arguments.seed, Instant::now());
+        let Some(result) = mutate(name, inputs, seed) else { continue };
+        match result {
+            Ok(report) => {
+                is_good &= report.peer_bytes <= PEER_BYTES_MAX;
+                println!(
+                    "{name}, seed {seed}: {} packets, {} taken for good, 0 panics, {} KiB more per peer, {:.1?}",
+                    report.inputs,
+                    report.accepted,
+                    report.peer_bytes / 1024,
+                    begin.elapsed()
+                );
+            }
+            Err(panicked) => {
+                is_good = false;
+                println!("{name}, seed {seed}: packet {} PANICKED: {}", panicked.number, panicked.hex);
+            }
+        }
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     if words.next_if(|word| word == "overlay").is_some() {
@@ -95,6 +133,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(inputs) = arguments.mutate {
+        return mutations(&arguments, inputs);
+    }
     let origin = Instant::now();
     let (mut failed, mut packets) = (0_u64, 0_u64);
     for offset in 0..arguments.histories {
@@ -106,6 +147,9 @@ fn main() -> ExitCode {
                 println!("seed {} FAILED ({} nodes)", failure.seed, arguments.settings.nodes);
                 for step in &failure.steps {
                     println!("    {step}");
+                }
+                for event in &failure.events {
+                    println!("        {event}");
                 }
                 for disagreement in &failure.disagreements {
                     println!("  ! {disagreement:?}");

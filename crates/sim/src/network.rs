@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use tandem_cluster::{
-    CapabilityOptions, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, NodeId, Now, Output, SendPacket,
+    CapabilityOptions, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, Now, Output, SendPacket,
 };
 
 use crate::rng::SplitMix64;
@@ -67,9 +67,21 @@ struct Process {
     slowness: Duration,
     /// Its wall clock differs from the true time by so many seconds.
     clock_offset: i64,
-    starts: u64,
+    /// When it was started, each time.
+    starts: Vec<Duration>,
+    /// Neither reads nor does anything (SIGSTOP).
+    is_paused: bool,
+    /// What happened to it meanwhile.
+    backlog: Vec<Step>,
     outgoing: HashMap<SocketAddr, ConnId>,
     events: Vec<(Duration, Event)>,
+}
+
+impl Process {
+    /// Which start it is, from 1.
+    fn start(&self) -> u64 {
+        self.starts.len() as u64
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +97,7 @@ struct Connection {
 #[derive(Debug)]
 enum Step {
     Arrive { conn: ConnId, to_opener: bool, bytes: Bytes },
-    Refused { to: ProcessId, starts: u64, cluster: ClusterId, node: NodeId, bytes: Bytes },
+    Refused { to: ProcessId, starts: u64, packet: SendPacket },
     Closed { at: ProcessId, starts: u64, conn: ConnId, listener: Option<SocketAddr> },
 }
 
@@ -130,7 +142,12 @@ pub struct Network {
     trace: Option<Vec<TraceLine>>,
     /// Latency of every packet; up to as much again is added at random.
     pub latency: Duration,
+    /// Whether a refused connection gives back what was to be sent on it; with real sockets it is lost.
+    pub gives_back: bool,
 }
+
+/// [`Network::latency`] of a new network.
+pub(crate) const LATENCY: Duration = Duration::from_micros(200);
 
 /// Unix time at the start of every simulation, in seconds.
 pub(crate) const UNIX_START: i64 = 1_800_000_000;
@@ -151,7 +168,8 @@ impl Network {
             next_order: 0,
             packet_count: 0,
             trace: None,
-            latency: Duration::from_micros(200),
+            latency: LATENCY,
+            gives_back: true,
         }
     }
 
@@ -166,7 +184,9 @@ impl Network {
             is_host_down: false,
             slowness: Duration::ZERO,
             clock_offset: 0,
-            starts: 0,
+            starts: Vec::new(),
+            is_paused: false,
+            backlog: Vec::new(),
             outgoing: HashMap::new(),
             events: Vec::new(),
         });
@@ -233,6 +253,22 @@ impl Network {
         self.processes.get(id.0).map(|process| process.events.as_slice()).unwrap_or_default()
     }
 
+    /// All events in the order of time, as lines.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        let all = self.processes.iter().enumerate();
+        let all = all.flat_map(|(index, process)| process.events.iter().map(move |(at, event)| (*at, index, event)));
+        let mut all: Vec<(Duration, usize, &Event)> = all.collect();
+        all.sort_by_key(|(at, index, _)| (*at, *index));
+        all.into_iter().map(|(at, index, event)| format!("{at:>10.3?} process {index}: {event:?}")).collect()
+    }
+
+    /// Moments at which a process was started.
+    #[must_use]
+    pub fn starts(&self, id: ProcessId) -> &[Duration] {
+        self.processes.get(id.0).map(|process| process.starts.as_slice()).unwrap_or_default()
+    }
+
     /// Forgets the events of all processes.
     pub fn clear_events(&mut self) {
         for process in &mut self.processes {
@@ -246,11 +282,11 @@ impl Network {
         !self.cuts.contains(&(a, b)) && !self.cuts.contains(&(b, a))
     }
 
-    /// Runs a command on a running core and does what follows. `None` when it does not run.
+    /// Runs a command on a running core and does what follows. `None` when it does not run or is stopped.
     pub fn with<T>(&mut self, id: ProcessId, command: impl FnOnce(&mut ClusterNode, Now) -> T) -> Option<T> {
         let now = self.now_at(id);
-        let node = self.processes.get_mut(id.0)?.node.as_mut()?;
-        let result = command(node, now);
+        let process = self.processes.get_mut(id.0).filter(|process| !process.is_paused)?;
+        let result = command(process.node.as_mut()?, now);
         self.drain(id);
         Some(result)
     }
@@ -265,6 +301,11 @@ impl Network {
         if process.node.is_some() {
             return false;
         }
+        // Connections of before a crash of the host: the new system knows nothing of them.
+        for conn in self.connections_of(id) {
+            self.close(conn, Some(id));
+        }
+        let Some(process) = self.processes.get_mut(id.0) else { return false };
         let config = process.spec.config.clone();
         let Ok(mut node) = ClusterNode::new(config, Box::new(rng), now) else { return false };
         let clusters: Vec<ClusterId> = node.cluster_ids().collect();
@@ -275,7 +316,7 @@ impl Network {
         }
         process.node = Some(node);
         process.is_host_down = false;
-        process.starts += 1;
+        process.starts.push(self.now);
         self.drain(id);
         true
     }
@@ -300,6 +341,8 @@ impl Network {
     fn stop(&mut self, id: ProcessId) {
         if let Some(process) = self.processes.get_mut(id.0) {
             process.node = None;
+            process.is_paused = false;
+            process.backlog.clear();
             process.outgoing.clear();
         }
     }
@@ -313,6 +356,22 @@ impl Network {
     pub fn cut(&mut self, a: ProcessId, b: ProcessId) {
         self.cut_one_way(a, b);
         self.cut_one_way(b, a);
+    }
+
+    /// SIGSTOP: connections stay, whatever comes waits.
+    pub fn pause(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.get_mut(id.0).filter(|process| process.node.is_some()) {
+            process.is_paused = true;
+        }
+    }
+
+    /// SIGCONT: takes all that waited.
+    pub fn resume(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(id.0) else { return };
+        process.is_paused = false;
+        for step in std::mem::take(&mut process.backlog) {
+            self.perform(step);
+        }
     }
 
     /// From now on every packet reaches the process so much later.
@@ -390,14 +449,17 @@ impl Network {
         let Some(connection) = self.connections.remove(&conn) else { return };
         let (opener, acceptor) = (connection.opener, connection.acceptor);
         let listener = self.processes.get(acceptor.0).map(|process| process.listener);
-        if let (Some(process), Some(listener)) = (self.processes.get_mut(opener.0), listener) {
+        // The other end goes on writing until it learns of it.
+        if by != Some(acceptor)
+            && let (Some(process), Some(listener)) = (self.processes.get_mut(opener.0), listener)
+        {
             process.outgoing.remove(&listener);
         }
         for (end, listener) in [(opener, listener), (acceptor, None)] {
             if Some(end) == by || !self.is_connected(opener, acceptor) {
                 continue;
             }
-            let starts = self.processes.get(end.0).map_or(0, |process| process.starts);
+            let starts = self.processes.get(end.0).map_or(0, Process::start);
             let at = self.now + self.delay();
             self.schedule(at, Step::Closed { at: end, starts, conn, listener });
         }
@@ -426,12 +488,19 @@ impl Network {
 
     fn send(&mut self, from: ProcessId, packet: SendPacket) {
         let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&packet.to)).copied();
-        if let Some(conn) = known.filter(|conn| self.connections.contains_key(conn)) {
-            self.transmit(conn, false, packet.bytes);
-            return;
-        }
         let target = self.processes.iter().position(|process| process.listener == packet.to);
         let target = target.map(ProcessId);
+        if let Some(conn) = known {
+            if self.connections.contains_key(&conn) {
+                self.transmit(conn, false, packet.bytes);
+            } else if target.is_some_and(|to| self.is_connected(from, to)) {
+                // The other end knows nothing of it: what was written is lost, and the answer says so.
+                let starts = self.processes.get(from.0).map_or(0, Process::start);
+                let at = self.now + self.delay();
+                self.schedule(at, Step::Closed { at: from, starts, conn, listener: Some(packet.to) });
+            }
+            return;
+        }
         let is_host_down = target.and_then(|id| self.processes.get(id.0)).is_some_and(|p| p.is_host_down);
         let is_running = target.is_some_and(|id| self.node(id).is_some());
         let is_reachable = target.is_none_or(|id| self.is_connected(from, id));
@@ -454,9 +523,8 @@ impl Network {
             // A connect into the void fails by its timeout; a refused one at once.
             _ => {
                 let wait = if is_host_down || !is_reachable { Duration::from_millis(100) } else { self.delay() };
-                let starts = self.processes.get(from.0).map_or(0, |process| process.starts);
-                let SendPacket { cluster, node, bytes, .. } = packet;
-                let step = Step::Refused { to: from, starts, cluster, node, bytes };
+                let starts = self.processes.get(from.0).map_or(0, Process::start);
+                let step = Step::Refused { to: from, starts, packet };
                 self.schedule(self.now + wait, step);
             }
         }
@@ -478,6 +546,9 @@ impl Network {
                 }
                 Output::CloseConnectionsTo { to, conns, .. } => {
                     let opened = self.processes.get(id.0).and_then(|p| p.outgoing.get(&to)).copied();
+                    if let Some(process) = self.processes.get_mut(id.0) {
+                        process.outgoing.remove(&to);
+                    }
                     for conn in conns.into_iter().chain(opened) {
                         self.close(conn, Some(id));
                     }
@@ -519,7 +590,26 @@ impl Network {
         }
     }
 
+    /// Whom a step concerns.
+    fn subject(&self, step: &Step) -> Option<ProcessId> {
+        match step {
+            Step::Arrive { conn, to_opener, .. } => {
+                let connection = self.connections.get(conn)?;
+                Some(if *to_opener { connection.opener } else { connection.acceptor })
+            }
+            Step::Refused { to, .. } => Some(*to),
+            Step::Closed { at, .. } => Some(*at),
+        }
+    }
+
     fn perform(&mut self, step: Step) {
+        if let Some(subject) = self.subject(&step)
+            && let Some(process) = self.processes.get_mut(subject.0)
+            && process.is_paused
+        {
+            process.backlog.push(step);
+            return;
+        }
         match step {
             Step::Arrive { conn, to_opener, bytes } => {
                 let Some(connection) = self.connections.get(&conn) else { return };
@@ -542,13 +632,25 @@ impl Network {
                     self.drain(to);
                 }
             }
-            Step::Refused { to, starts, cluster, node, bytes } => {
-                if self.processes.get(to.0).is_some_and(|process| process.starts == starts) {
-                    self.with(to, |core, now| core.handle_undelivered(cluster, node, &bytes, now));
+            Step::Refused { to, starts, packet } => {
+                if self.processes.get(to.0).is_some_and(|process| process.start() == starts) {
+                    let gives_back = self.gives_back;
+                    self.with(to, |core, now| {
+                        if gives_back {
+                            core.handle_undelivered(packet.cluster, packet.node, &packet.bytes, now);
+                        } else {
+                            core.handle_connect_failed(packet.to, now);
+                        }
+                    });
                 }
             }
             Step::Closed { at, starts, conn, listener } => {
-                if self.processes.get(at.0).is_some_and(|process| process.starts == starts) {
+                if self.processes.get(at.0).is_some_and(|process| process.start() == starts) {
+                    if let (Some(listener), Some(process)) = (listener, self.processes.get_mut(at.0))
+                        && process.outgoing.get(&listener) == Some(&conn)
+                    {
+                        process.outgoing.remove(&listener);
+                    }
                     self.with(at, |core, now| match listener {
                         Some(listener) => core.handle_outgoing_closed(listener, now),
                         None => core.handle_connection_closed(conn, now),
@@ -561,7 +663,7 @@ impl Network {
     fn next_timeout(&self) -> Option<(Duration, ProcessId)> {
         let nodes = self.processes.iter().enumerate();
         let due = nodes.filter_map(|(index, process)| {
-            let at = process.node.as_ref()?.poll_timeout()?;
+            let at = process.node.as_ref().filter(|_| !process.is_paused)?.poll_timeout()?;
             Some((at.saturating_duration_since(self.origin).max(self.now), ProcessId(index)))
         });
         due.min()

@@ -193,15 +193,20 @@ impl MemoryStore {
 
     /// Removes all keys that match a shell pattern (`cache_remove_chunk()`) and says how many there were.
     pub fn remove_chunk(&self, pattern: &[u8]) -> usize {
+        self.remove_chunk_keys(pattern).len()
+    }
+
+    /// As [`MemoryStore::remove_chunk`]: the keys that were there.
+    pub fn remove_chunk_keys(&self, pattern: &[u8]) -> Vec<Arc<[u8]>> {
         let now_ms = (self.clock)();
-        let mut removed = 0;
+        let mut removed = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             let matching: Vec<Arc<[u8]>> =
                 shard.entries.keys().filter(|key| glob::matches(pattern, key)).cloned().collect();
             for key in matching {
                 if self.take(&mut shard, &key).is_some_and(|entry| !entry.is_expired(now_ms)) {
-                    removed += 1;
+                    removed.push(key);
                 }
             }
             self.sweep(&mut shard, now_ms, SWEEP_PER_WRITE);

@@ -59,8 +59,10 @@ pub(crate) struct Stream {
     /// Of the queue, handed out since the other side last told where it stands.
     sent: usize,
     sent_bytes: usize,
-    /// Highest number ever handed out.
+    /// Highest number that the start of the other side meant may have taken.
     ever_sent: u64,
+    /// From this number on nothing was handed out more than once.
+    once_from: u64,
     peer: Option<u64>,
     /// The other side has told where it stands, and nothing has happened since that could change it.
     is_confirmed: bool,
@@ -160,6 +162,7 @@ impl Stream {
     }
 
     fn rewind(&mut self) {
+        self.once_from = self.ever_sent + 1;
         (self.sent, self.sent_bytes, self.probe_at) = (0, 0, None);
     }
 
@@ -269,7 +272,7 @@ impl Stream {
     fn take_data(&mut self, own: u64, from: u64, to: u64, seq: u64, now: Instant, work: &mut Work) {
         let known = self.incoming.iter_mut().find(|incoming| incoming.incarnation == from);
         let Some(known) = known.filter(|_| to == own) else {
-            work.letters.push(Letter::Ack { to: from, ack: 0, kind: AckKind::Unknown, nonce: 0 });
+            work.letters.push(Letter::Ack { to: from, ack: seq, kind: AckKind::Unknown, nonce: 0 });
             return;
         };
         self.ack_for = from;
@@ -297,6 +300,10 @@ impl Stream {
                 self.welcomed(from, ack, now, work);
             }
             return;
+        }
+        if kind == AckKind::Unknown && ack >= self.once_from.max(1) {
+            // The only copy of this one and of all that follow it met another start than the one meant.
+            self.ever_sent = self.ever_sent.min(ack - 1);
         }
         if kind == AckKind::Unknown || self.peer != Some(from) {
             self.is_confirmed = false;

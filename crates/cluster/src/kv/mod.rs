@@ -3,6 +3,8 @@
 
 mod record;
 
+use std::cell::Cell as Kept;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 use tandem_bin::DecodeError;
@@ -257,6 +259,14 @@ impl Entry {
     }
 }
 
+/// What the entries of a bucket sum up to as long as none changes, from one moment until the next at which one expires.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    sum: u64,
+    from: i64,
+    until: i64,
+}
+
 /// The key-values of one node in one cluster. Times are Unix milliseconds of its clock.
 #[derive(Debug)]
 pub struct KvStore {
@@ -265,6 +275,8 @@ pub struct KvStore {
     /// Own shares from here on are of this start.
     born: u64,
     buckets: Vec<HashMap<Box<[u8]>, Entry>>,
+    /// Their sums as last computed.
+    sums: Vec<Kept<Option<Sum>>>,
     keys: usize,
     bytes: usize,
 }
@@ -284,7 +296,7 @@ impl KvStore {
         let mut clock = HybridClock::default();
         let born = clock.next(now_ms);
         let buckets = std::iter::repeat_with(HashMap::new).take(KV_BUCKETS).collect();
-        KvStore { own, clock, born, buckets, keys: 0, bytes: 0 }
+        KvStore { own, clock, born, buckets, sums: vec![Kept::new(None); KV_BUCKETS], keys: 0, bytes: 0 }
     }
 
     /// Keys held, those counted that were removed lately.
@@ -312,7 +324,9 @@ impl KvStore {
     /// Changes an entry, keeping the counts right. `None` when there is no room for a new key.
     fn change<T>(&mut self, key: &[u8], more: usize, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let is_full = self.keys >= KV_KEYS_MAX || self.bytes + key.len() + more > KV_BYTES_MAX;
-        let bucket = self.buckets.get_mut(bucket_of(key))?;
+        let at = bucket_of(key);
+        let bucket = self.buckets.get_mut(at)?;
+        self.sums.get(at)?.set(None);
         if let Some(entry) = bucket.get_mut(key) {
             if more > 0 && self.bytes + more > KV_BYTES_MAX {
                 return None;
@@ -460,13 +474,13 @@ impl KvStore {
     /// One number per part of the store, equal on two nodes when they hold the same.
     #[must_use]
     pub fn sums(&self, now_ms: i64) -> Vec<u64> {
-        let sum = |bucket: &HashMap<Box<[u8]>, Entry>| {
-            bucket.iter().fold(0_u64, |sum, (key, entry)| {
-                let key = digest(key);
-                entry_stamps(entry, now_ms).fold(sum, |sum, stamp| sum.wrapping_add(key.wrapping_mul(mix(stamp))))
-            })
-        };
-        self.buckets.iter().map(sum).collect()
+        let all = self.buckets.iter().zip(&self.sums).map(|(bucket, kept)| {
+            let known = kept.get().filter(|known| (known.from..known.until).contains(&now_ms));
+            let known = known.unwrap_or_else(|| sum_of(bucket, now_ms));
+            kept.set(Some(known));
+            known.sum
+        });
+        all.collect()
     }
 
     /// Parts in which another node has something else.
@@ -500,6 +514,9 @@ impl KvStore {
     /// Forgets what has expired in one part of the store.
     pub fn purge(&mut self, bucket: usize, now_ms: i64) {
         let (mut keys, mut bytes) = (0, 0);
+        if let Some(kept) = self.sums.get(bucket) {
+            kept.set(None);
+        }
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             bucket.retain(|key, entry| {
                 let before = entry.bytes();
@@ -549,6 +566,20 @@ fn entry_stamps(entry: &Entry, now_ms: i64) -> impl Iterator<Item = u64> + '_ {
     let register = entry.register.iter().filter(move |register| register.current(now_ms).is_some());
     let registers = register.map(move |register| number(register.stamp));
     registers.chain(entry.shares(now_ms).map(move |share| number(share.started) ^ share.touched.rotate_left(17)))
+}
+
+fn sum_of(bucket: &HashMap<Box<[u8]>, Entry>, now_ms: i64) -> Sum {
+    let mut found = Sum { sum: 0, from: now_ms, until: i64::MAX };
+    for (key, entry) in bucket {
+        let key = digest(key);
+        for stamp in entry_stamps(entry, now_ms) {
+            found.sum = found.sum.wrapping_add(key.wrapping_mul(mix(stamp)));
+        }
+        let register = entry.register.iter().flat_map(|register| [register.expires, Some(register.shadow)]);
+        let ends = register.chain(entry.shares.iter().map(|share| share.expires)).flatten();
+        found.until = ends.filter(|at| *at > now_ms).fold(found.until, i64::min);
+    }
+    found
 }
 
 fn share_record<'a>(key: &'a [u8], share: &Share, now_ms: i64) -> Record<'a> {

@@ -228,6 +228,31 @@ fn all_nodes_come_to_agree_after_any_history() {
 }
 
 #[test]
+fn sums_that_are_kept_are_those_that_would_be_computed() {
+    let mut one = store(1);
+    let same = |one: &KvStore, now: i64| {
+        let fresh: Vec<u64> = one.buckets.iter().map(|bucket| sum_of(bucket, now).sum).collect();
+        assert_eq!(one.sums(now), fresh, "at {}", now - T);
+    };
+    same(&one, T);
+    for number in 0..200_i64 {
+        let (key, now) = (format!("key {}", number % 50), T + number * 10);
+        match number % 4 {
+            0 => drop(one.publish(key.as_bytes(), b"x", Some(300), now).unwrap()),
+            1 => drop(one.count(key.as_bytes(), 1, Some(500), now).unwrap()),
+            2 => drop(one.remove(key.as_bytes(), now).unwrap()),
+            _ => one.purge(usize::try_from(number).unwrap(), now),
+        }
+        same(&one, now);
+        same(&one, now);
+    }
+    for later in [1, 299, 300, 301, 499, 500, 501, KV_REMOVAL_KEPT_MS - 1, KV_REMOVAL_KEPT_MS, KV_REMOVAL_KEPT_MS * 2] {
+        same(&one, T + 2_000 + later);
+        same(&one, T + later);
+    }
+}
+
+#[test]
 fn mutated_records_never_do_harm() {
     let mut one = store(1);
     let mut body = one.publish(b"key", b"value", Some(5_000), T).unwrap();

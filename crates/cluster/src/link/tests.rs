@@ -72,9 +72,14 @@ fn without_retries_the_first_loss_is_down() {
 fn an_up_link_is_pinged_every_interval_and_leaves_up_at_the_first_missed_pong() {
     let now = Instant::now();
     let mut link = link(LinkState::Up, now);
+    assert_eq!(step(&mut link, 3, true), (2900 * MS, Step::Ping(false), LinkState::Up), "nothing was heard");
+    link.pong(now + 2901 * MS, &timers());
+    link.heard_directly(ConnId(1), now + 5000 * MS);
     assert_eq!(step(&mut link, 3, true), (4000 * MS, Step::Ping(false), LinkState::Up));
-    link.pong(now + 4001 * MS, &timers());
-    assert_eq!(step(&mut link, 3, true), (4000 * MS, Step::Ping(false), LinkState::Up));
+    link.pong(now + 6901 * MS, &timers());
+    link.heard_directly(ConnId(1), now + 7900 * MS);
+    link.pinged_by_peer(now + 7900 * MS);
+    assert_eq!(step(&mut link, 3, true), (3000 * MS, Step::Ping(false), LinkState::Up), "halfway between the peer's");
     assert_eq!(step(&mut link, 3, true), (1000 * MS, Step::Ping(true), LinkState::Retrying));
 }
 
@@ -83,7 +88,7 @@ fn packets_from_the_peer_itself_put_off_the_first_loss() {
     let now = Instant::now();
     let mut link = link(LinkState::Up, now);
     step(&mut link, 3, true);
-    link.heard_directly(ConnId(1), now + 4500 * MS);
+    link.heard_directly(ConnId(1), now + 3400 * MS);
     assert_eq!(step(&mut link, 3, true).0, 1500 * MS);
 }
 
@@ -157,7 +162,7 @@ fn a_node_that_does_not_ping_is_nudged_once_per_two_intervals() {
     assert!(!link.take_nudge(now + 8_000 * MS, &timers()));
     assert!(link.take_nudge(now + 8_001 * MS, &timers()));
     assert!(!link.take_nudge(now + 16_001 * MS, &timers()));
-    link.pinged(now + 16_002 * MS);
+    link.pinged_by_peer(now + 16_002 * MS);
     assert!(!link.take_nudge(now + 24_000 * MS, &timers()));
     assert!(link.take_nudge(now + 24_003 * MS, &timers()));
     link.enter(LinkState::Retrying, now + 25_000 * MS);

@@ -9,6 +9,7 @@ mod replication_tests;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -112,8 +113,8 @@ struct CachedbLocal {
 }
 
 impl CachedbLocal {
-    fn collection(&self, name: Option<&str>) -> Option<&Arc<MemoryStore>> {
-        self.collections.get(name.unwrap_or(DEFAULT))
+    fn collection(&self, name: &str) -> Option<&Arc<MemoryStore>> {
+        self.collections.get(name)
     }
 }
 
@@ -212,13 +213,14 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     join(node, own)?;
     node.mi.register(REMOVE_CHUNK, |request| {
-        of_request(own, request)
-            .map(|(store, glob)| json!(store.remove_chunk(glob.as_bytes())))
-            .map(|_| json!("OK"))
-            .into()
+        let removed = of_request(own, request).map(|(name, store, glob)| {
+            own.shared.remove_chunk(&name, store, glob.as_bytes());
+            json!("OK")
+        });
+        removed.into()
     });
     node.mi.register(FETCH_CHUNK, |request| {
-        of_request(own, request).map(|(store, glob)| fetch_chunk(store, &glob)).into()
+        of_request(own, request).map(|(_, store, glob)| fetch_chunk(store, &glob)).into()
     });
     Ok(())
 }
@@ -254,11 +256,15 @@ fn clean_later(node: NodeRef) {
     workers.after(WorkerId(0), at, Box::new(clean));
 }
 
-fn of_request<'a>(own: &'a CachedbLocal, request: &MiRequest) -> Result<(&'a Arc<MemoryStore>, String), MiError> {
+/// Name of the collection, the collection, and the pattern.
+fn of_request<'a>(
+    own: &'a CachedbLocal,
+    request: &MiRequest,
+) -> Result<(String, &'a Arc<MemoryStore>, String), MiError> {
     let glob = request.text("glob")?;
-    let name = request.text_opt("collection")?;
-    let store = own.collection(name.as_deref()).ok_or_else(|| MiError::new(404, "Collection not found"))?;
-    Ok((store, glob))
+    let name = request.text_opt("collection")?.unwrap_or_else(|| DEFAULT.to_owned());
+    let store = own.collection(&name).ok_or_else(|| MiError::new(404, "Collection not found"))?;
+    Ok((name, store, glob))
 }
 
 fn fetch_chunk(store: &MemoryStore, glob: &str) -> Json {
@@ -273,15 +279,14 @@ fn fetch_chunk(store: &MemoryStore, glob: &str) -> Json {
 fn remove_chunk(context: &mut Context, args: &[Arg]) -> Called {
     let Some(own) = context.node.state::<CachedbLocal>() else { return done(false) };
     let (collection, glob) = match (arg_text(args, 0), arg_text(args, 1)) {
-        (Some(glob), None) => (None, glob),
-        (Some(collection), Some(glob)) => (Some(String::from_utf8_lossy(collection)), glob),
+        (Some(glob), None) => (Cow::Borrowed(DEFAULT), glob),
+        (Some(collection), Some(glob)) => (String::from_utf8_lossy(collection), glob),
         _ => return done(false),
     };
-    let Some(store) = own.collection(collection.as_deref()) else {
-        context
-            .log(LogLevel::Error, &format!("cache_remove_chunk(): no collection '{}'", collection.unwrap_or_default()));
+    let Some(store) = own.collection(&collection) else {
+        context.log(LogLevel::Error, &format!("cache_remove_chunk(): no collection '{collection}'"));
         return done(false);
     };
-    store.remove_chunk(glob);
+    own.shared.remove_chunk(&collection, store, glob);
     done(true)
 }

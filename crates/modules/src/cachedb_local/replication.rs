@@ -99,6 +99,16 @@ impl Shared {
         self.collections.iter().position(|(known, _)| known.as_bytes() == name)
     }
 
+    /// Removes keys here only (OpenSIPS does not tell others of a chunk); a sync that was broken off still learns of it.
+    pub(super) fn remove_chunk(&self, name: &str, store: &MemoryStore, glob: &[u8]) {
+        let removed = store.remove_chunk_keys(glob);
+        if let Some(at) = self.position(name.as_bytes()) {
+            for key in removed {
+                self.note(at, &key);
+            }
+        }
+    }
+
     fn note(&self, collection: usize, key: &[u8]) {
         self.changes.lock().note(tandem_module::clock::now(), collection, key);
     }
@@ -351,6 +361,25 @@ impl CacheDb for Replicated {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chunk_that_is_removed_is_remembered_for_a_sync_that_broke_off() {
+        let clock = Arc::new(|| 0);
+        let store = Arc::new(MemoryStore::new(tandem_store::MemoryLimits::default(), clock));
+        let shared = Shared::new(vec![("default".to_owned(), store.clone())]);
+        store.put(b"k1", b"v", 0).unwrap();
+        store.put(b"other", b"v", 0).unwrap();
+        let now = tandem_module::clock::now();
+        let (id, begin) = {
+            let mut changes = shared.changes.lock();
+            changes.keep(now);
+            (changes.id, changes.next())
+        };
+        shared.remove_chunk("default", &store, b"k*");
+        let missed = shared.changes.lock().since(id, begin).unwrap();
+        assert_eq!(missed, [(0, Box::from(&b"k1"[..]))]);
+        assert!(store.entry(b"k1").is_none() && store.entry(b"other").is_some());
+    }
 
     #[test]
     fn changes_are_kept_only_while_somebody_may_need_them() {

@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tandem_cluster::{
-    CapabilityOptions, CapabilityStatus, ClusterId, Destination, NodeId, Partition, SendError, SharingTagReason,
-};
+use tandem_cluster::{CapabilityOptions, ClusterId, Destination, NodeId, Partition, SendError};
 use tandem_module::node::NodeRef;
 
 use super::donor::Donation;
@@ -93,38 +91,25 @@ pub struct Registration {
 }
 
 /// Numbers of one capability since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CapabilityCounts {
-    /// Packets sent, one per node reached.
-    pub packets_sent: u64,
-    /// Packets taken in.
-    pub packets_received: u64,
-    /// Packets that could not be sent to anybody.
-    pub packets_failed: u64,
-    /// Packets dropped because the module was too slow.
-    pub packets_lost: u64,
-    /// Chunks sent as donor.
-    pub chunks_sent: u64,
-    /// Chunks taken in.
-    pub chunks_received: u64,
-    /// Chunks that did not fit a packet.
-    pub chunks_refused: u64,
-    /// Syncs completed as receiver.
-    pub syncs: u64,
-    /// Syncs completed as donor.
-    pub donations: u64,
-}
-
 #[derive(Default)]
 pub(super) struct Counters {
+    /// Packets sent, one per node reached.
     pub(super) packets_sent: AtomicU64,
+    /// Packets taken in.
     pub(super) packets_received: AtomicU64,
+    /// Packets that could not be sent to anybody.
     pub(super) packets_failed: AtomicU64,
+    /// Packets dropped because the module was too slow.
     pub(super) packets_lost: AtomicU64,
+    /// Chunks sent as donor.
     pub(super) chunks_sent: AtomicU64,
+    /// Chunks taken in.
     pub(super) chunks_received: AtomicU64,
+    /// Chunks that did not fit a packet.
     pub(super) chunks_refused: AtomicU64,
+    /// Syncs completed as receiver.
     pub(super) syncs: AtomicU64,
+    /// Syncs completed as donor.
     pub(super) donations: AtomicU64,
 }
 
@@ -310,18 +295,6 @@ impl Capability {
         Capability { node, clusterer, entry }
     }
 
-    /// Cluster of the data.
-    #[must_use]
-    pub fn cluster(&self) -> ClusterId {
-        self.entry.registration.cluster
-    }
-
-    /// The own node id.
-    #[must_use]
-    pub fn node_id(&self) -> NodeId {
-        self.clusterer.configuration.core.node_id
-    }
-
     /// Sends to every reachable node of the cluster; to how many.
     ///
     /// # Errors
@@ -382,19 +355,6 @@ impl Capability {
         sent.unwrap_or(Err(SendError::Failed))
     }
 
-    /// Whether the own data is complete.
-    #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.status() == Some(CapabilityStatus::Synced)
-    }
-
-    /// State for listings; `None` before the node records are loaded.
-    #[must_use]
-    pub fn status(&self) -> Option<CapabilityStatus> {
-        let Registration { cluster, name, .. } = self.entry.registration;
-        self.clusterer.read(|core| core.capability_status(cluster, name)).flatten()
-    }
-
     /// Asks for a sync now (the `…_cluster_sync` commands); nothing when one is wanted or running.
     ///
     /// # Errors
@@ -419,54 +379,6 @@ impl Capability {
     #[must_use]
     pub fn is_mine(&self, key: &[u8]) -> bool {
         is_share(self.partition(), key)
-    }
-
-    /// Reachable nodes that are in sync, this one included when it is.
-    #[must_use]
-    pub fn holders(&self) -> Vec<NodeId> {
-        let Registration { cluster, name, .. } = self.entry.registration;
-        self.clusterer.read(|core| core.capability_holders(cluster, name)).unwrap_or_default()
-    }
-
-    /// Whether a sharing tag of the cluster is active here; a tag that is mentioned for the first time becomes known as
-    /// backup.
-    #[must_use]
-    pub fn is_tag_active(&self, tag: &str) -> bool {
-        let cluster = self.cluster();
-        self.clusterer.with(self.node, |core| core.is_sharing_tag_active(cluster, tag)).unwrap_or(false)
-    }
-
-    /// Takes a sharing tag for this node; false when the cluster is not there.
-    pub fn take_tag(&self, tag: &str) -> bool {
-        let (cluster, now) = (self.cluster(), self.clusterer.now());
-        let taken = self
-            .clusterer
-            .with(self.node, |core| core.activate_sharing_tag(cluster, tag, SharingTagReason::InternalApi, now));
-        matches!(taken, Some(Ok(())))
-    }
-
-    /// Numbers since the start.
-    #[must_use]
-    pub fn counts(&self) -> CapabilityCounts {
-        self.entry.counts()
-    }
-}
-
-impl Registered {
-    pub(super) fn counts(&self) -> CapabilityCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        CapabilityCounts {
-            packets_sent: load(&counters.packets_sent),
-            packets_received: load(&counters.packets_received),
-            packets_failed: load(&counters.packets_failed),
-            packets_lost: load(&counters.packets_lost),
-            chunks_sent: load(&counters.chunks_sent),
-            chunks_received: load(&counters.chunks_received),
-            chunks_refused: load(&counters.chunks_refused),
-            syncs: load(&counters.syncs),
-            donations: load(&counters.donations),
-        }
     }
 }
 

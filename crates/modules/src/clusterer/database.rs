@@ -59,8 +59,12 @@ pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
         let bridges = config.bridges;
         clusterer.security.set_clusters(&config.clusters);
         let reload = |core: &mut tandem_cluster::ClusterNode| {
+            let before: Vec<ClusterId> = core.cluster_ids().collect();
+            let after: Vec<ClusterId> = config.clusters.iter().map(|cluster| cluster.cluster_id).collect();
             let done = core.reload(config.clusters, clusterer.now());
             if done.is_ok() {
+                // The modules registered when this node was not in it yet.
+                clusterer.register_in(core, |id| after.contains(&id) && !before.contains(&id));
                 core.set_bridges(bridges);
             }
             done

@@ -29,9 +29,7 @@ mod query_tests;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
-pub use capability::{
-    Capability, CapabilityCounts, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource,
-};
+pub use capability::{Capability, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource};
 pub use service::Clusterer;
 pub use tandem_cluster::{
     CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError,
@@ -124,6 +122,7 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "module_packets_lost", doc: "packets of capabilities dropped because a module was too slow" },
     StatSpec { name: "sync_chunks_sent", doc: "chunks of syncs sent as donor" },
     StatSpec { name: "sync_chunks_received", doc: "chunks of syncs taken in" },
+    StatSpec { name: "sync_chunks_refused", doc: "chunks of syncs left out because they do not fit a packet" },
     StatSpec { name: "syncs_done", doc: "syncs completed as receiver" },
     StatSpec { name: "links_proven", doc: "links on which the peer proved the cluster secret" },
     StatSpec { name: "links_refused", doc: "links that failed: no secret, a wrong one, plain BIN, a used token" },

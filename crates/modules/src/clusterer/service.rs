@@ -2,6 +2,7 @@
 //! are sent under it, so that their order is that of the core; events are raised after it is let go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use tandem_module::{SetupError, declare};
 use tandem_script::value::{Text, Value};
 use tandem_script::vm::LogLevel;
 
-use super::capability::{Capability, CapabilityCounts, Registered, Registration};
+use super::capability::{Capability, Counters as CapabilityCounters, Registered, Registration};
 use super::donor::Unwritten;
 use super::output::Close;
 use super::params::Configuration;
@@ -36,7 +37,7 @@ use super::{
 };
 
 /// One number of a capability.
-type Pick = fn(&CapabilityCounts) -> u64;
+type Pick = fn(&CapabilityCounters) -> &AtomicU64;
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -70,9 +71,9 @@ struct Counters {
 }
 
 impl Clusterer {
-    pub(super) fn new(configuration: Configuration) -> Clusterer {
+    pub(super) fn new(mut configuration: Configuration) -> Clusterer {
         let (own, families) = (configuration.core.node_id, configuration.families.clone());
-        let security = Arc::new(Security::new(own, configuration.security.clone(), families));
+        let security = Arc::new(Security::new(own, std::mem::take(&mut configuration.security), families));
         Clusterer {
             configuration,
             security,
@@ -122,7 +123,8 @@ impl Clusterer {
 
     /// A number summed over all capabilities.
     fn sum(&self, pick: Pick) -> i64 {
-        let sum: u64 = self.capabilities.read().iter().map(|entry| pick(&entry.counts())).sum();
+        let all = self.capabilities.read();
+        let sum: u64 = all.iter().map(|entry| pick(&entry.counters).load(Ordering::Relaxed)).sum();
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
@@ -172,15 +174,21 @@ impl Clusterer {
         let rng = Box::new(|| rand::rng().next_u64());
         let mut core =
             ClusterNode::new(configuration, rng, self.now()).map_err(|error| SetupError::new(error.to_string()))?;
-        for entry in self.capabilities.read().iter() {
+        self.register_in(&mut core, |_| true);
+        *self.core.lock() = Some(core);
+        self.with(node, |_| ());
+        Ok(())
+    }
+
+    /// Registers what modules have registered in the clusters that `is_new` says.
+    pub(super) fn register_in(&self, core: &mut ClusterNode, is_new: impl Fn(ClusterId) -> bool) {
+        let all = self.capabilities.read();
+        for entry in all.iter().filter(|entry| is_new(entry.registration.cluster)) {
             let Registration { cluster, name, options, .. } = entry.registration;
             if let Err(error) = core.register_capability(cluster, name, options, self.now()) {
                 tracing::error!("capability {name} of cluster {cluster} cannot be used: {error}");
             }
         }
-        *self.core.lock() = Some(core);
-        self.with(node, |_| ());
-        Ok(())
     }
 
     fn arm(&self, node: NodeRef, deadline: Option<Instant>) {
@@ -431,15 +439,16 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     if clusterer.security.is_protected() {
         node.set_link_layer(Arc::new(security::Layer(clusterer.security.clone())));
     }
-    let sums: [(&str, Pick); 8] = [
-        ("module_packets_sent", |counts| counts.packets_sent),
-        ("module_packets_received", |counts| counts.packets_received),
-        ("module_packets_failed", |counts| counts.packets_failed),
-        ("module_packets_lost", |counts| counts.packets_lost),
-        ("sync_chunks_sent", |counts| counts.chunks_sent),
-        ("sync_chunks_received", |counts| counts.chunks_received),
-        ("syncs_done", |counts| counts.syncs),
-        ("donations_done", |counts| counts.donations),
+    let sums: [(&str, Pick); 9] = [
+        ("module_packets_sent", |counts| &counts.packets_sent),
+        ("module_packets_received", |counts| &counts.packets_received),
+        ("module_packets_failed", |counts| &counts.packets_failed),
+        ("module_packets_lost", |counts| &counts.packets_lost),
+        ("sync_chunks_sent", |counts| &counts.chunks_sent),
+        ("sync_chunks_received", |counts| &counts.chunks_received),
+        ("sync_chunks_refused", |counts| &counts.chunks_refused),
+        ("syncs_done", |counts| &counts.syncs),
+        ("donations_done", |counts| &counts.donations),
     ];
     for (name, pick) in sums {
         node.stats.computed("clusterer", name, move || clusterer.sum(pick));
@@ -453,10 +462,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     node.events.set_held(REPLY_RECEIVED, Arc::new(move |filter| clusterer.claim(node, filter)));
     node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
-    node.add_close_sink(Box::new(move |node, conn, peer, proto| {
+    node.add_close_sink(Box::new(move |node, conn, peer, proto, was_open| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
             clusterer.security.closed(conn);
             clusterer.with(node, |core| {
+                if !was_open {
+                    return core.handle_connect_failed(peer, clusterer.now());
+                }
                 core.handle_connection_closed(ConnId(conn.0), clusterer.now());
                 core.handle_outgoing_closed(peer, clusterer.now());
             });

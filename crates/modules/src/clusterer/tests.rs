@@ -322,3 +322,33 @@ fn what_follows_the_name_of_a_forwarded_command_is_its_parameters() {
     let wrong = json!({ "cluster_id": 1, "destination": 2, "cmd_name": "log_level", "cmd_params": "3" });
     assert!(rig.mi("cluster_send_mi", MiParams::Named(wrong.as_object().unwrap().clone())).is_err());
 }
+
+#[test]
+fn clusters_that_a_reload_adds_have_the_capabilities_that_modules_registered_before() {
+    let db = crate::sqlops::tests::TestDb::new(&[
+        "CREATE TABLE clusterer (id INTEGER PRIMARY KEY, cluster_id INTEGER, node_id INTEGER, url TEXT, state INTEGER, \
+         no_ping_retries INTEGER, priority INTEGER, sip_addr TEXT, flags TEXT, description TEXT)",
+        "INSERT INTO clusterer VALUES (1, 1, 1, 'bin:127.0.9.1:5555', 1, 3, 50, '', 'seed', 'own')",
+    ]);
+    let _entered = db.handle().enter();
+    let rig = Rig::script(&format!(
+        "socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\nloadmodule \"db_sqlite.so\"\nloadmodule \"clusterer.so\"\n\
+         modparam(\"clusterer\", \"db_url\", \"{}\")\nmodparam(\"clusterer\", \"my_node_id\", 1)\n\
+         loadmodule \"cachedb_local.so\"\nmodparam(\"cachedb_local\", \"cluster_id\", 2)\n\
+         modparam(\"cachedb_local\", \"cache_collections\", \"default/r\")\nroute {{ exit; }}\n",
+        db.url()
+    ));
+    rig.settle();
+    let capabilities = || {
+        let listed = rig.mi("clusterer:list_cap", MiParams::None).unwrap();
+        listed["Clusters"].as_array().unwrap().iter().map(|row| row["Capabilities"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(capabilities(), [json!([])]);
+    db.rows("INSERT INTO clusterer VALUES (2, 2, 1, 'bin:127.0.9.1:5555', 1, 3, 50, '', 'seed', 'own')");
+    for _ in 0..2 {
+        assert_eq!(rig.mi("clusterer:reload", MiParams::None), Ok(json!("OK")));
+        let all = capabilities();
+        assert_eq!((all.len(), &all[1][0]["name"]), (2, &json!("cachedb-local-repl")));
+        assert_eq!(all[1].as_array().map(Vec::len), Some(1), "once, however often the table is read");
+    }
+}

@@ -181,13 +181,12 @@ fn join(node: NodeRef, clusterer: &Clusterer, request: &MiRequest) -> MiResult {
     });
     if is_known == Some(false) && clusterer.configuration.database.is_none() {
         let url = url.parse().map_err(|_| refused("the token names a listener that cannot be used"))?;
-        let mut clusters = clusterer.configuration.core.clusters.clone();
-        let Some(own) = clusters.iter_mut().find(|known| known.cluster_id == cluster) else {
-            return Err(refused(format!("this node is not in cluster {cluster}: add my_node_info for it")));
-        };
-        own.nodes.push(NodeConfig::new(seed, url));
-        match clusterer.with(node, |core| core.reload(clusters, clusterer.now())) {
-            Some(Ok(())) => {}
+        let record = NodeConfig::new(seed, url);
+        match clusterer.with(node, |core| core.add_node(cluster, record, clusterer.now())) {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => {
+                return Err(refused(format!("this node is not in cluster {cluster}: add my_node_info for it")));
+            }
             Some(Err(error)) => return Err(refused(error.to_string())),
             None => return Err(refused("the node table has not been loaded yet")),
         }

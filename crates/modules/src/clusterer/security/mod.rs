@@ -111,9 +111,8 @@ fn canonical(ip: Option<IpAddr>) -> Option<IpAddr> {
 }
 
 impl Security {
-    pub(super) fn new(own: NodeId, settings: Settings, families: Vec<(ClusterId, Family)>) -> Security {
-        // Checked when the parameters were read; a file that changed since leaves no secrets, so that nothing links.
-        let keys = settings::load(&settings.sources).unwrap_or_default();
+    pub(super) fn new(own: NodeId, mut settings: Settings, families: Vec<(ClusterId, Family)>) -> Security {
+        let keys = std::mem::take(&mut settings.keys);
         let security = Security {
             own,
             families,

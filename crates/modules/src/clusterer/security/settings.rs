@@ -59,6 +59,8 @@ pub(in crate::clusterer) struct Settings {
     pub(in crate::clusterer) roles: Vec<NodeRole>,
     pub(super) commands: Vec<CommandRule>,
     pub(in crate::clusterer) token: Option<JoinToken>,
+    /// The secrets as they were at start.
+    pub(super) keys: Vec<KeyRing>,
 }
 
 /// `name=value, name=value`.
@@ -116,6 +118,7 @@ impl Settings {
             None => None,
         };
         settings.check()?;
+        settings.keys = load(&settings.sources).map_err(|error| SetupError::param("cluster_secret", error))?;
         Ok(settings)
     }
 
@@ -128,7 +131,7 @@ impl Settings {
                 "join_token needs a file to put the secret into: add cluster_secret \"cluster_id={cluster}, file=/path\""
             )));
         }
-        load(&self.sources).map(|_| ()).map_err(|error| SetupError::param("cluster_secret", error))
+        Ok(())
     }
 
     /// The file into which secrets of a cluster are put by joining.
