@@ -65,6 +65,8 @@ pub const SYNC_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const SYNC_WINDOW_PACKETS: usize = 32;
 /// Least distance of two pings on a link that is being (re)started.
 pub const PING_GAP_MIN: Duration = Duration::from_millis(200);
+/// Pings repeated within [`PING_GAP_MIN`] because their connection was closed.
+pub(crate) const PING_REPEATS_MAX: u8 = 3;
 /// UNKNOWN_ID answers in a row after which such pings slow down to `ping_timeout`.
 pub const UNKNOWN_ID_STREAK_MAX: u32 = 5;
 /// Wait for the first packet of a requested sync before another donor is asked; doubles each time.

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 use crate::config::Timers;
 use crate::ids::ConnId;
 use crate::limits::{
-    CONNS_PER_NODE_MAX, FLAP_HOLD_MAX, FLAP_WINDOW, FLAPS_FREE, LINK_HISTORY_MAX, PING_GAP_MIN, UNKNOWN_ID_STREAK_MAX,
+    CONNS_PER_NODE_MAX, FLAP_HOLD_MAX, FLAP_WINDOW, FLAPS_FREE, LINK_HISTORY_MAX, PING_GAP_MIN, PING_REPEATS_MAX,
+    UNKNOWN_ID_STREAK_MAX,
 };
 
 /// State of a link (`clusterer`, link states 0 to 5).
@@ -57,8 +58,8 @@ pub(crate) struct Link {
     is_awaiting_pong: bool,
     /// When the node last pinged this one.
     pinged_by_peer: Option<Instant>,
-    /// When a ping was last repeated because its connection was closed.
-    repeated: Option<Instant>,
+    /// Pings repeated because their connection was closed: since when, and how many.
+    repeated: Option<(Instant, u8)>,
     /// Last packet of this node but pongs, over any hop.
     last_recv: Option<Instant>,
     /// Last packet that came on a connection of the node itself.
@@ -357,10 +358,12 @@ impl Link {
         if !is_lost {
             return !self.is_awaiting_pong && is_long_ago(self.last_ping);
         }
-        if !is_long_ago(self.last_ping) && !is_long_ago(self.repeated) {
+        // A process that is being killed may still take a connection before it closes its listener, so once is too few.
+        let (since, count) = self.repeated.filter(|(since, _)| !is_long_ago(Some(*since))).unwrap_or((now, 0));
+        if count >= PING_REPEATS_MAX {
             return false;
         }
-        self.repeated = Some(now);
+        self.repeated = Some((since, count + 1));
         if self.last_direct.is_some_and(|at| now.saturating_duration_since(at) < timers.ping_interval) {
             self.is_awaiting_pong = false;
         }

@@ -168,3 +168,19 @@ fn a_node_that_does_not_ping_is_nudged_once_per_two_intervals() {
     link.enter(LinkState::Retrying, now + 25_000 * MS);
     assert!(!link.take_nudge(now + 60_000 * MS, &timers()), "only a link that is up");
 }
+
+/// Seen with real processes: the killed one closed a connection before its listener, took the next one and closed that, too.
+#[test]
+fn a_ping_whose_connection_closes_is_repeated_a_few_times_and_not_for_ever() {
+    let now = Instant::now();
+    let mut link = link(LinkState::Up, now);
+    link.heard_directly(ConnId(1), now);
+    for at in 0..3 {
+        let now = now + at * MS;
+        assert!(link.may_probe(now, &timers(), true), "{at}");
+        assert_eq!(link.after_ping(now, 3, true), LinkState::Up, "no missed pong");
+    }
+    assert!(!link.may_probe(now + 3 * MS, &timers(), true));
+    assert!(!link.may_probe(now + 3 * MS, &timers(), false), "one is under way");
+    assert!(link.may_probe(now + 300 * MS, &timers(), true));
+}
