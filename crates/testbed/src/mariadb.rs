@@ -1,6 +1,7 @@
 //! A MariaDB server of its own, with one database and one user. Everything is in a temporary folder.
 
 use std::io;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -78,7 +79,9 @@ impl MariaDb {
             server.arg("--user=root");
         }
         let log = self.folder.join("log");
-        let started = Running::start(&mut server, &log, || self.sql("SELECT 1").is_ok())?;
+        // The Unix socket may answer before the port does.
+        let is_up = || self.sql("SELECT 1").is_ok() && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).is_ok();
+        let started = Running::start(&mut server, &log, is_up)?;
         self.set_running(started);
         Ok(())
     }
