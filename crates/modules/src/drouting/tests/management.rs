@@ -1,5 +1,7 @@
 //! Management commands: status, switching off, routing a number, reload.
 
+use std::sync::mpsc::channel;
+
 use serde_json::{Value as Json, json};
 use tandem_module::mi::MiParams;
 
@@ -94,10 +96,18 @@ fn reloads_at_the_same_time_wait_or_are_refused() {
             tandem_module::mi::MiReply::Now(_) => unreachable!("a reload is answered later"),
         };
         let (mut first, mut second) = (reload(), reload());
-        // The first is on its way to the database when the second is asked for.
+        // The one thread that runs statements is kept, so that the first waits when the second is asked for.
+        let ((is_kept, kept), (release, released)) = (channel::<()>(), channel::<()>());
+        db.handle().spawn(async move {
+            drop(is_kept);
+            let _ = released.recv();
+        });
+        assert!(kept.recv().is_err());
         let mut task = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(first.as_mut().poll(&mut task).is_pending());
-        let second = match second.as_mut().poll(&mut task) {
+        let early = second.as_mut().poll(&mut task);
+        drop(release);
+        let second = match early {
             std::task::Poll::Ready(result) => result,
             std::task::Poll::Pending => {
                 let both = db.handle().block_on(async { (first.await, second.await) });
