@@ -10,6 +10,7 @@ mod letter;
 mod mutation;
 mod network;
 mod overlay;
+mod queue;
 mod rng;
 
 pub use check::Disagreement;

@@ -3,8 +3,6 @@
 //! Connections behave like TCP: in order, held back by a cut and delivered when it heals, closed when
 //! an end dies. A dead listener refuses; a dead host swallows.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,7 @@ use tandem_cluster::{
     CapabilityOptions, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, Event, Now, Output, SendPacket,
 };
 
+use crate::queue::Queue;
 use crate::rng::SplitMix64;
 
 /// Position of a process in its network.
@@ -101,30 +100,6 @@ enum Step {
     Closed { at: ProcessId, starts: u64, conn: ConnId, listener: Option<SocketAddr> },
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    at: Duration,
-    order: u64,
-    step: Step,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// The virtual network.
 #[derive(Debug)]
 pub struct Network {
@@ -133,11 +108,10 @@ pub struct Network {
     rng: SplitMix64,
     processes: Vec<Process>,
     connections: HashMap<ConnId, Connection>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    queue: Queue<Step>,
     /// Directions in which nothing arrives.
     cuts: HashSet<(ProcessId, ProcessId)>,
     next_conn: u64,
-    next_order: u64,
     packet_count: u64,
     trace: Option<Vec<TraceLine>>,
     /// Latency of every packet; up to as much again is added at random.
@@ -162,10 +136,9 @@ impl Network {
             rng: SplitMix64::new(seed),
             processes: Vec::new(),
             connections: HashMap::new(),
-            queue: BinaryHeap::new(),
+            queue: Queue::new(),
             cuts: HashSet::new(),
             next_conn: 1,
-            next_order: 0,
             packet_count: 0,
             trace: None,
             latency: LATENCY,
@@ -434,9 +407,7 @@ impl Network {
     }
 
     fn schedule(&mut self, at: Duration, step: Step) {
-        let order = self.next_order;
-        self.next_order += 1;
-        self.queue.push(Reverse(Scheduled { at, order, step }));
+        self.queue.push(at, step);
     }
 
     fn delay(&mut self) -> Duration {
@@ -673,7 +644,7 @@ impl Network {
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
-            let arrival = self.queue.peek().map(|Reverse(next)| next.at.max(self.now));
+            let arrival = self.queue.next_at().map(|at| at.max(self.now));
             let timeout = self.next_timeout();
             let is_timeout = match (arrival, timeout) {
                 (_, None) => false,
@@ -687,8 +658,8 @@ impl Network {
             }
             if let (true, Some((_, id))) = (is_timeout, timeout) {
                 self.with(id, ClusterNode::handle_timeout);
-            } else if let Some(Reverse(next)) = self.queue.pop() {
-                self.perform(next.step);
+            } else if let Some((_, step)) = self.queue.pop() {
+                self.perform(step);
             }
         }
         self.now = end;

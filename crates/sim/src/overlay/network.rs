@@ -1,7 +1,5 @@
 //! Overlay nodes, datagrams between them, and the virtual clock. Judges nothing.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use tandem_cluster::{
 };
 
 use crate::network::UNIX_START;
+use crate::queue::Queue;
 use crate::rng::SplitMix64;
 
 /// What the network is like.
@@ -63,30 +62,6 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct Scheduled {
-    at: Duration,
-    order: u64,
-    step: Step,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-#[derive(Debug)]
 struct Process {
     node: Option<OverlayNode>,
     contacts: Vec<usize>,
@@ -117,8 +92,7 @@ pub struct OverlayNet {
     now: Duration,
     rng: SplitMix64,
     processes: Vec<Process>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    queue: Queue<Step>,
     traffic: [Traffic; OverlayKind::ALL.len()],
     second: u64,
     busiest: u32,
@@ -165,8 +139,7 @@ impl OverlayNet {
             now: Duration::ZERO,
             rng: SplitMix64::new(seed),
             processes: (0..nodes).map(process).collect(),
-            queue: BinaryHeap::new(),
-            order: 0,
+            queue: Queue::new(),
             traffic: [Traffic::default(); OverlayKind::ALL.len()],
             second: 0,
             busiest: 0,
@@ -342,8 +315,7 @@ impl OverlayNet {
     }
 
     fn schedule(&mut self, at: Duration, step: Step) {
-        self.order += 1;
-        self.queue.push(Reverse(Scheduled { at, order: self.order, step }));
+        self.queue.push(at, step);
     }
 
     fn count(&mut self, from: usize, kind: OverlayKind, len: usize) {
@@ -430,13 +402,10 @@ impl OverlayNet {
 
     /// Runs until that much virtual time has passed since the start.
     pub fn run_until(&mut self, until: Duration) {
-        while let Some(Reverse(next)) = self.queue.peek() {
-            if next.at > until {
-                break;
-            }
-            let Some(Reverse(scheduled)) = self.queue.pop() else { break };
-            self.now = scheduled.at;
-            self.run_step(scheduled.step);
+        while self.queue.next_at().is_some_and(|at| at <= until) {
+            let Some((at, step)) = self.queue.pop() else { break };
+            self.now = at;
+            self.run_step(step);
         }
         self.now = self.now.max(until);
     }
