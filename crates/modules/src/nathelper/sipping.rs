@@ -5,20 +5,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use smallvec::smallvec;
 use tandem_location::{Binding, ContactId};
 use tandem_module::NodeRef;
 use tandem_module::context::Context;
-use tandem_module::event::Event;
 use tandem_module::transport::Destination;
-use tandem_script::value::Value;
 use tandem_sip::{CommaList, Message, RequestBuilder, ViaOut, write_via};
 
 use super::Nathelper;
 use super::tracks::Track;
-use crate::usrloc::{Domain, Usrloc};
+use crate::usrloc::{Domain, LATENCY_UPDATE, Usrloc, raise_latency};
 
-const LATENCY_UPDATE: &str = "E_UL_LATENCY_UPDATE";
 const PREFIX: &str = "tandem-np";
 
 /// Proof that a Call-ID was made by this process.
@@ -122,23 +118,5 @@ fn report_latency(node: NodeRef, own: &Nathelper, domain: &Domain, id: ContactId
     };
     let binding = domain.table.with_record(&track.aor, |record| record.binding(id).cloned()).flatten();
     let Some(binding) = binding.filter(|binding| binding.has_branch_flag(flag)) else { return };
-    let number = |value: i64| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
-    let params = smallvec![
-        ("domain", Value::from(domain.name)),
-        ("aor", Value::text(track.aor.as_bytes())),
-        ("uri", Value::text(binding.contact())),
-        ("received", Value::text(binding.received())),
-        ("path", Value::text(binding.path())),
-        ("qval", Value::Int(binding.q_thousandths().map_or(-1, i32::from))),
-        ("user_agent", Value::text(binding.user_agent())),
-        ("socket", Value::text(binding.socket())),
-        ("bflags", Value::Int(binding.branch_flags().cast_signed())),
-        ("expires", number(binding.expires_at())),
-        ("callid", Value::text(binding.call_id())),
-        ("cseq", number(binding.cseq().into())),
-        ("attr", Value::text(binding.attr())),
-        ("latency", number(i64::try_from(latency.as_micros()).unwrap_or(i64::MAX))),
-        ("shtag", Value::text(crate::usrloc::ownership_tag(binding.kv()).unwrap_or_default().as_bytes())),
-    ];
-    node.events.raise(node, Event { name: LATENCY_UPDATE, params }, None);
+    raise_latency(node, domain, &track.aor, &binding, latency);
 }

@@ -1,6 +1,7 @@
 //! What follows from a change of a location table: events and writes to the database. It changes no table.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 use tandem_location::{Aor, Binding, Change, binding_flags};
@@ -12,30 +13,14 @@ use tandem_script::value::{Text, Value};
 use super::store::{Ack, Op};
 use super::{Domain, Usrloc};
 
-const CONTACT: &[&str] = &[
-    "domain",
-    "aor",
-    "uri",
-    "received",
-    "path",
-    "qval",
-    "user_agent",
-    "socket",
-    "bflags",
-    "expires",
-    "callid",
-    "cseq",
-    "attr",
-    "latency",
-    "shtag",
-];
-
 const AOR_INSERT: &str = "E_UL_AOR_INSERT";
 const AOR_DELETE: &str = "E_UL_AOR_DELETE";
 const CONTACT_INSERT: &str = "E_UL_CONTACT_INSERT";
 const CONTACT_UPDATE: &str = "E_UL_CONTACT_UPDATE";
 const CONTACT_DELETE: &str = "E_UL_CONTACT_DELETE";
 const CONTACT_REFRESH: &str = "E_UL_CONTACT_REFRESH";
+/// Raised by module nathelper.
+pub(crate) const LATENCY_UPDATE: &str = "E_UL_LATENCY_UPDATE";
 
 const REFRESH: &[&str] = &[
     "domain",
@@ -57,6 +42,9 @@ const REFRESH: &[&str] = &[
     "req_callid",
 ];
 
+/// What an event says of a contact.
+const CONTACT: &[&str] = REFRESH.split_at(REFRESH.len() - 2).0;
+
 pub(super) const EVENTS: &[EventSpec] = &[
     EventSpec { name: AOR_INSERT, params: &["domain", "aor"], doc: "an address of record got its first binding" },
     EventSpec { name: AOR_DELETE, params: &["domain", "aor"], doc: "an address of record lost its last binding" },
@@ -69,7 +57,7 @@ pub(super) const EVENTS: &[EventSpec] = &[
         doc: "a UA has to be woken by a push notification, for a request or because its binding expires soon",
     },
     EventSpec {
-        name: "E_UL_LATENCY_UPDATE",
+        name: LATENCY_UPDATE,
         params: CONTACT,
         doc: "a contact pinged by module nathelper answered; latency in microseconds",
     },
@@ -155,7 +143,7 @@ fn raise_aor(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor) {
 
 fn raise_contact(node: NodeRef, name: &'static str, domain: &Domain, aor: &Aor, binding: &Binding) {
     if node.events.has_listeners(name) {
-        let params = contact_params(domain, aor, binding);
+        let params = contact_params(domain, aor, binding, 0);
         node.events.raise(node, Event { name, params }, None);
     }
 }
@@ -170,13 +158,25 @@ pub(crate) fn raise_refresh(
     req_call_id: &[u8],
 ) {
     if node.events.has_listeners(CONTACT_REFRESH) {
-        let mut params = contact_params(domain, aor, binding);
+        let mut params = contact_params(domain, aor, binding, 0);
         params.extend([("reason", Value::from(reason)), ("req_callid", Value::text(req_call_id))]);
         node.events.raise(node, Event { name: CONTACT_REFRESH, params }, None);
     }
 }
 
-fn contact_params(domain: &Domain, aor: &Aor, binding: &Binding) -> SmallVec<[(&'static str, Value); 4]> {
+/// A contact that was pinged has answered after `latency`.
+pub(crate) fn raise_latency(node: NodeRef, domain: &Domain, aor: &Aor, binding: &Binding, latency: Duration) {
+    let micros = i64::try_from(latency.as_micros()).unwrap_or(i64::MAX);
+    let params = contact_params(domain, aor, binding, micros);
+    node.events.raise(node, Event { name: LATENCY_UPDATE, params }, None);
+}
+
+fn contact_params(
+    domain: &Domain,
+    aor: &Aor,
+    binding: &Binding,
+    latency_micros: i64,
+) -> SmallVec<[(&'static str, Value); 4]> {
     let number = |value: i64| Value::Int(i32::try_from(value).unwrap_or(i32::MAX));
     smallvec![
         ("domain", Value::from(domain.name)),
@@ -192,13 +192,13 @@ fn contact_params(domain: &Domain, aor: &Aor, binding: &Binding) -> SmallVec<[(&
         ("callid", Value::text(binding.call_id())),
         ("cseq", number(binding.cseq().into())),
         ("attr", Value::text(binding.attr())),
-        ("latency", Value::Int(0)),
+        ("latency", number(latency_micros)),
         ("shtag", Value::Text(ownership_tag(binding.kv()).map_or(Text::EMPTY, Text::from))),
     ]
 }
 
 /// The ownership tag in the key-value store of a contact (key `_st`), if it has one.
-pub fn ownership_tag(kv: &[u8]) -> Option<String> {
+fn ownership_tag(kv: &[u8]) -> Option<String> {
     if kv.is_empty() {
         return None;
     }

@@ -31,8 +31,7 @@ use tandem_script::vm::LogLevel;
 use crate::core::db_load::is_table_name;
 use crate::sqlops::check_tables_of;
 
-pub use changes::ownership_tag;
-pub(crate) use changes::raise_refresh;
+pub(crate) use changes::{LATENCY_UPDATE, raise_latency, raise_refresh};
 pub use config::WriteMode;
 pub use domain::Domain;
 pub(crate) use load::Fetched;
