@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::{SocketAddr, UdpSocket};
+mod support;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tandem_engine::{LoadOptions, Server, load_text};
+use tandem_engine::{LoadOptions, Server};
 
 /// Only the time the slow requests take tells the two orders apart; nothing waits for that long on purpose.
 const SCRIPT: &str = r#"
@@ -32,38 +34,24 @@ route[LATER] { t_reply(200, "OK"); }
 fn start(port: u16) -> (Server, SocketAddr) {
     let options = LoadOptions { workers: Some(2), ..LoadOptions::default() };
     let text = SCRIPT.replace("PORT", &port.to_string());
-    let loaded = load_text("test.cfg", &text, &options).unwrap_or_else(|refused| panic!("{}", refused.render()));
-    (Server::start(loaded).unwrap(), SocketAddr::from(([127, 0, 123, 1], port)))
+    (support::start(&text, &options), SocketAddr::from(([127, 0, 123, 1], port)))
 }
 
-struct Client {
-    socket: UdpSocket,
-    server: SocketAddr,
-}
+struct Client(support::Client);
 
 impl Client {
     fn new(server: SocketAddr) -> Client {
-        let socket = UdpSocket::bind("127.0.123.9:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client { socket, server }
+        Client(support::Client::new("127.0.123.9", server))
     }
 
     fn send(&self, user: &str, call: &str, cseq: u32, to_tag: &str) {
-        let from = self.socket.local_addr().unwrap();
-        let text = format!(
-            "INFO sip:{user}@tandem.example SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{call}{cseq};rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:a@tandem.example>;tag=1\r\nTo: <sip:b@tandem.example>{to_tag}\r\n\
-             Call-ID: {call}\r\nCSeq: {cseq} INFO\r\nContent-Length: 0\r\n\r\n"
-        );
-        self.socket.send_to(text.as_bytes(), self.server).unwrap();
+        self.0.send("INFO", &format!("{user}@tandem.example"), call, cseq, to_tag);
     }
 
     /// Call-ID and CSeq number of the next `count` answers.
     fn answers(&self, count: usize) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        let mut answer = || {
-            let length = self.socket.recv(&mut buffer).expect("an answer");
-            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let answer = || {
+            let text = self.0.answer();
             let header = |name: &str| text.split(name).nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
             format!("{} {}", header("\r\nCall-ID: "), header("\r\nCSeq: ").replace(" INFO", ""))
         };

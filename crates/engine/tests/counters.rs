@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+mod support;
 
-use tandem_engine::{LoadOptions, Server, load_text};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use support::{Client, until};
+use tandem_engine::LoadOptions;
 
 const SCRIPT: &str = r#"
 log_level = -2
@@ -17,25 +20,15 @@ loadmodule "proto_udp.so"
 route { t_relay(); }
 "#;
 
-fn until(holds: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !holds() && Instant::now() < end {
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-    holds()
-}
-
 #[test]
 fn messages_that_cannot_be_used_are_counted_by_kind() {
     let options = LoadOptions { workers: Some(1), ..LoadOptions::default() };
-    let loaded = load_text("test.cfg", SCRIPT, &options).unwrap_or_else(|refused| panic!("{}", refused.render()));
-    let server = Server::start(loaded).unwrap();
+    let server = support::start(SCRIPT, &options);
     let address = SocketAddr::from(([127, 0, 124, 1], 5061));
-    let client = UdpSocket::bind("127.0.124.9:0").unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let own = client.local_addr().unwrap();
+    let client = Client::new("127.0.124.9", address);
+    let own = client.address();
     let headers = "From: <sip:a@x.example>;tag=1\r\nTo: <sip:b@x.example>;tag=2\r\nCall-ID: c\r\n";
-    let send = |text: String| client.send_to(text.as_bytes(), address).unwrap();
+    let send = |text: String| client.send_raw(&text);
 
     send(format!("OPTIONS sip:x.example SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKa\r\n{headers}\r\n"));
     send("SIP/2.0 nonsense\r\n\r\n".to_owned());
@@ -59,12 +52,8 @@ fn messages_that_cannot_be_used_are_counted_by_kind() {
     ] {
         assert!(until(|| value(name) == Some(wanted)), "{name} is {:?}, not {wanted}", value(name));
     }
-    let mut buffer = [0; 2048];
-    let got: Vec<bool> =
-        std::iter::repeat_with(|| client.recv(&mut buffer).map(|length| buffer[..length].starts_with(b"SIP/2.0 299")))
-            .take(3)
-            .map_while(Result::ok)
-            .collect();
-    assert!(got.contains(&true), "the reply with two Vias comes back");
+    // Two requests were answered besides.
+    let got: Vec<String> = (0..3).map(|_| client.answer()).collect();
+    assert!(got.iter().any(|text| text.starts_with("SIP/2.0 299")), "the reply with two Vias comes back");
     server.stop(Duration::ZERO);
 }

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::{SocketAddr, UdpSocket};
+mod support;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tandem_engine::{Limits, LoadOptions, Server, load_text};
+use support::until;
+use tandem_engine::{Limits, LoadOptions, Server};
 
 const SCRIPT: &str = r#"
 log_level = 0
@@ -31,45 +34,14 @@ route[LATER] { t_reply(202, "Accepted"); }
 fn start(port: u16, limits: Limits) -> (Server, SocketAddr) {
     let options = LoadOptions { workers: Some(1), limits, ..LoadOptions::default() };
     let text = SCRIPT.replace("PORT", &port.to_string());
-    let loaded = load_text("test.cfg", &text, &options).unwrap_or_else(|refused| panic!("{}", refused.render()));
-    let server = Server::start(loaded).unwrap();
-    (server, SocketAddr::from(([127, 0, 122, 1], port)))
+    (support::start(&text, &options), SocketAddr::from(([127, 0, 122, 1], port)))
 }
 
-struct Client {
-    socket: UdpSocket,
-    server: SocketAddr,
-}
+struct Client(support::Client);
 
 impl Client {
-    fn new(server: SocketAddr) -> Client {
-        let socket = UdpSocket::bind("127.0.122.9:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client { socket, server }
-    }
-
     fn send(&self, method: &str, call: &str, to_tag: &str) {
-        let from = self.socket.local_addr().unwrap();
-        let text = format!(
-            "{method} sip:tandem.example SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{call};rport\r\nMax-Forwards: 70\r\n\
-             From: <sip:a@tandem.example>;tag=1\r\nTo: <sip:b@tandem.example>{to_tag}\r\nCall-ID: {call}\r\n\
-             CSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
-        );
-        self.socket.send_to(text.as_bytes(), self.server).unwrap();
-    }
-
-    fn answer(&self) -> String {
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).expect("an answer");
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    }
-}
-
-fn until(holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < end, "it does not come to that");
-        std::thread::park_timeout(Duration::from_millis(5));
+        self.0.send(method, "tandem.example", call, 1, to_tag);
     }
 }
 
@@ -77,18 +49,18 @@ fn until(holds: impl Fn() -> bool) {
 fn new_requests_get_503_while_too_many_scripts_wait_and_work_that_was_taken_on_goes_on() {
     let (server, address) = start(5061, Limits { parked_max: 2, ..Limits::default() });
     let node = server.node();
-    let client = Client::new(address);
+    let client = Client(support::Client::new("127.0.122.9", address));
     client.send("MESSAGE", "one", "");
     client.send("MESSAGE", "two", "");
-    until(|| node.parked.len() == 2);
+    assert!(until(|| node.parked.len() == 2));
     // Repetitions of what waits are absorbed, not refused.
     client.send("MESSAGE", "one", "");
     client.send("MESSAGE", "three", "");
-    let refused = client.answer();
+    let refused = client.0.answer();
     assert!(refused.starts_with("SIP/2.0 503 ") && refused.contains("Call-ID: three"), "{refused}");
     assert!(refused.contains("\r\nRetry-After: 5\r\n"), "{refused}");
     client.send("INFO", "four", ";tag=2");
-    assert!(client.answer().starts_with("SIP/2.0 200 "), "a request inside a dialog");
+    assert!(client.0.answer().starts_with("SIP/2.0 200 "), "a request inside a dialog");
     assert_eq!(node.stats.value("core:shed_requests"), Some(1));
     assert_eq!(node.stats.value("core:parked_runs"), Some(2));
     server.stop(Duration::ZERO);
@@ -102,7 +74,7 @@ fn a_stop_waits_for_announced_writes() {
     let flag = is_written.clone();
     let node = server.node();
     let writer = std::thread::spawn(move || {
-        until(|| node.is_stopping());
+        assert!(until(|| node.is_stopping()));
         // Longer than a stop that does not wait would take to get by.
         std::thread::park_timeout(Duration::from_millis(200));
         flag.store(true, Ordering::SeqCst);
