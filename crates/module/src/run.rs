@@ -72,7 +72,7 @@ impl fmt::Debug for Pending {
 
 impl Pending {
     /// A wait. `start` is called once the run is parked and gets the means to wake it, from any thread; `finish` is called
-    /// on the run's worker with the result and may wait again. After `timeout` it is called with [`Wake::Timeout`].
+    /// on a worker with the result and may wait again. After `timeout` it is called with [`Wake::Timeout`].
     pub fn new(
         timeout: Duration,
         start: impl FnOnce(Waker) + Send + 'static,
@@ -131,9 +131,11 @@ impl fmt::Debug for crate::node::Node {
 }
 
 impl Waker {
-    /// Wakes the run with a result; does nothing when it has timed out.
+    /// Wakes the run with a result; does nothing when it has timed out. The run goes on where it is woken when that is a
+    /// worker: it keeps all it has with it, and waking another thread costs more than most runs.
     pub fn wake(self, result: Box<dyn Any + Send>) {
         let Waker { node, worker, token } = self;
+        let worker = if worker::is_worker() { worker::current() } else { worker };
         if let Some(workers) = node.workers() {
             workers.post(worker, Box::new(move |_| resume(node, token, Wake::Done(result))));
         }
@@ -381,7 +383,6 @@ fn watched<T>(node: NodeRef, work: impl FnOnce() -> T) -> T {
 fn drive(mut run: Run) {
     run.context.vars = worker::take_vars();
     let outcome = watched(run.context.node, || run.machine.run(&mut *run.context));
-    worker::put_vars(std::mem::take(&mut run.context.vars));
     settle(run, outcome);
 }
 
@@ -397,7 +398,8 @@ fn settle(run: Run, outcome: Outcome<Pending>) {
 }
 
 fn end(run: Run, end: End) {
-    let Run { context, machine, after, hold, .. } = run;
+    let Run { mut context, machine, after, hold, .. } = run;
+    worker::put_vars(std::mem::take(&mut context.vars));
     keep_machine(machine);
     after(context, end);
     // Only now is the message where it had to go.
@@ -446,7 +448,6 @@ fn resume(node: NodeRef, token: u64, wake: Wake) {
 fn go_on(parked: Parked, wake: Wake) {
     let Parked { mut run, finish, then } = parked;
     let node = run.context.node;
-    run.context.vars = worker::take_vars();
     let called = finish(&mut run.context, wake);
     let again = match called {
         Called::Pending(pending) => Err(pending),
@@ -454,10 +455,7 @@ fn go_on(parked: Parked, wake: Wake) {
     };
     let done = match again {
         Ok(done) => done,
-        Err(pending) => {
-            worker::put_vars(std::mem::take(&mut run.context.vars));
-            return park(run, pending, then, None);
-        }
+        Err(pending) => return park(run, pending, then, None),
     };
     let outcome = watched(node, || match then {
         Then::Continue => match done {
@@ -472,7 +470,6 @@ fn go_on(parked: Parked, wake: Wake) {
         }
         Then::Report(None, _) => Outcome::Finished { is_dropped: false, code: code_of(&done) },
     });
-    worker::put_vars(std::mem::take(&mut run.context.vars));
     settle(run, outcome);
 }
 

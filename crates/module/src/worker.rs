@@ -9,6 +9,8 @@ use crate::context::Context;
 
 /// Contexts a worker keeps for reuse.
 const CONTEXTS_KEPT_MAX: usize = 256;
+/// Sets of `$var` values a worker keeps for reuse.
+const VARS_KEPT_MAX: usize = 64;
 
 /// Index of a worker thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +67,7 @@ use spare::CONTEXTS;
 
 thread_local! {
     static WORKER: Cell<Option<WorkerId>> = const { Cell::new(None) };
-    static VARS: RefCell<VarStore> = RefCell::new(VarStore::default());
+    static VARS: RefCell<Vec<VarStore>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Marks the calling thread as that worker.
@@ -83,14 +85,19 @@ pub fn is_worker() -> bool {
     WORKER.get().is_some()
 }
 
-/// Takes the `$var` values of this worker for a run; nested runs see an empty store unless they share a context.
+/// Takes the `$var` values that the last run on this worker left, as a process of OpenSIPS would have them. A run that
+/// waits keeps its own; a worker all of whose sets are in use begins an empty one, as a process does that has just started.
 pub(crate) fn take_vars() -> VarStore {
-    VARS.take()
+    VARS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Gives them back.
+/// Leaves them to the next run.
 pub(crate) fn put_vars(vars: VarStore) {
-    VARS.set(vars);
+    VARS.with_borrow_mut(|all| {
+        if all.len() < VARS_KEPT_MAX && !vars.is_empty() {
+            all.push(vars);
+        }
+    });
 }
 
 pub(crate) fn spare_context() -> Option<Box<Context>> {

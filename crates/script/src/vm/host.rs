@@ -140,7 +140,7 @@ impl LogLevel {
     }
 }
 
-/// Values of `$var(...)`, one slot per name of the program, kept by each worker from message to message.
+/// Values of `$var(...)`, one slot per name of the program, left by each run to the next one of its worker.
 /// While a run is going on it also holds what that run shows in `$rc`, `$param(...)`, `$route` and the like; the machine puts it
 /// there and takes it back, so that variables read inside a function call see the run, also when runs nest.
 #[derive(Clone, Debug, Default)]
@@ -156,6 +156,11 @@ impl VarStore {
     pub fn value(&self, slot: u32) -> &Value {
         const NULL: &Value = &Value::Null;
         self.slots.get(slot as usize).unwrap_or(NULL)
+    }
+
+    /// Whether none was ever set.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Has every statement of this run logged from now on, or no longer.

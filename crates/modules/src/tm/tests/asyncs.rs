@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tandem_script::ast::Dialect;
 
-use super::{MODULES, answer, lines, request};
+use super::{MODULES, answer, lines, request, request_to};
 use crate::test_rig::{Rig, take_logs};
 
 fn rig(body: &str) -> Rig {
@@ -33,6 +33,32 @@ fn a_resume_route_is_a_new_top_route_with_the_state_of_the_message() {
     assert!(lines(&sent).iter().all(|line| line == "MESSAGE sip:new@192.0.2.9:5062 SIP/2.0"));
     assert!(sent[0].text().contains("X-Y: 1\r\n"));
     assert_eq!(lines(&rig.receive(answer(&sent[0], 200))), ["SIP/2.0 200 OK"]);
+}
+
+/// As in a process that blocks: what other messages set meanwhile is theirs.
+#[test]
+fn a_run_that_waits_keeps_its_script_variables() {
+    let rig = rig("route { xlog(\"$var(left)\"); $var(x) = $rU; $var(left) = $rU;
+           if ($rU == \"inline\") sleep(1);
+           if ($rU == \"async\") { t_newtran(); async(sleep(1), LATER); }
+           xlog(\"$rU $var(x)\"); }
+        route[LATER] { xlog(\"later $rU $var(x)\"); }");
+    let send =
+        |user: &str, branch: &str| rig.receive(request_to("MESSAGE", branch, &format!("sip:{user}@192.0.2.9"), ""));
+    for user in ["inline", "async", "plain"] {
+        send(user, user);
+    }
+    assert_eq!(rig.xlogs(), ["<null>", "<null>", "<null>", "plain plain"], "each begins with values of its own");
+    rig.advance(SECOND);
+    let mut later = rig.xlogs();
+    later.sort();
+    assert_eq!(later, ["inline inline", "later async async"]);
+    send("plain", "again");
+    let next = rig.xlogs();
+    assert!(
+        ["inline", "async"].contains(&next[0].as_str()),
+        "an ended run leaves its values to the next one: {next:?}"
+    );
 }
 
 #[test]
