@@ -41,15 +41,7 @@ fn level_of(text: &[u8]) -> Option<LogLevel> {
     let text = std::str::from_utf8(text).ok()?.trim();
     match text.parse() {
         Ok(number) => Some(LogLevel::from_number(number)),
-        Err(_) => Some(match text.strip_prefix("L_")?.bytes().next()? {
-            b'A' => LogLevel::Alert,
-            b'C' => LogLevel::Critical,
-            b'E' => LogLevel::Error,
-            b'W' => LogLevel::Warning,
-            b'N' => LogLevel::Notice,
-            b'I' => LogLevel::Info,
-            b'D' => LogLevel::Debug,
-            _ => return None,
-        }),
+        Err(_) if text.starts_with("L_") => LogLevel::from_name(text.as_bytes()),
+        Err(_) => None,
     }
 }

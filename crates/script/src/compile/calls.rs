@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::{ARGUMENTS_MAX, BLOCK_DEPTH_MAX, Compiler, level_of_text};
+use super::{ARGUMENTS_MAX, BLOCK_DEPTH_MAX, Compiler};
 use crate::ast::{Arg, ArgKind, Call, CallKind, Function, RouteKind, RouteName, Span, Spanned};
 use crate::diagnostic::Diagnostic;
 use crate::format::Format;
@@ -136,7 +136,7 @@ impl Compiler<'_> {
     }
 
     fn fixed_level(&mut self, text: &[u8], span: Span) -> Option<XlogLevel> {
-        let level = level_of_text(text);
+        let level = LogLevel::from_name(text);
         if level.is_none() {
             let text = String::from_utf8_lossy(text).into_owned();
             self.error(

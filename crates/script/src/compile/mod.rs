@@ -74,20 +74,6 @@ fn finish(mut compiler: Compiler<'_>, script: &Script) -> (Option<Program>, Vec<
     (program, diagnostics)
 }
 
-/// Level of a text like `L_ERR`: its third character decides.
-pub(crate) fn level_of_text(text: &[u8]) -> Option<LogLevel> {
-    Some(match text.get(2)? {
-        b'A' => LogLevel::Alert,
-        b'C' => LogLevel::Critical,
-        b'E' => LogLevel::Error,
-        b'W' => LogLevel::Warning,
-        b'N' => LogLevel::Notice,
-        b'I' => LogLevel::Info,
-        b'D' => LogLevel::Debug,
-        _ => return None,
-    })
-}
-
 struct Compiler<'a> {
     program: Program,
     surface: &'a Surface,

@@ -304,7 +304,7 @@ fn call<H: Host>(m: &mut Machine, program: &Program, host: &mut H, plan: u32) ->
 fn level_of(value: &Value) -> Option<LogLevel> {
     match value.as_int() {
         Some(int) => Some(LogLevel::from_number(int)),
-        None => crate::compile::level_of_text(&value.as_text()?),
+        None => LogLevel::from_name(&value.as_text()?),
     }
 }
 

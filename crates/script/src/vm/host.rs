@@ -138,6 +138,20 @@ impl LogLevel {
             4..=i32::MAX => LogLevel::Debug,
         }
     }
+
+    /// The level of a name such as `L_ERR`: its third character decides, as in OpenSIPS.
+    pub fn from_name(name: &[u8]) -> Option<LogLevel> {
+        Some(match name.get(2)? {
+            b'A' => LogLevel::Alert,
+            b'C' => LogLevel::Critical,
+            b'E' => LogLevel::Error,
+            b'W' => LogLevel::Warning,
+            b'N' => LogLevel::Notice,
+            b'I' => LogLevel::Info,
+            b'D' => LogLevel::Debug,
+            _ => return None,
+        })
+    }
 }
 
 /// Values of `$var(...)`, one slot per name of the program, left by each run to the next one of its worker.
