@@ -2,6 +2,7 @@
 //! nothing is ever changed here; edits live in [`crate::Lumps`].
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
@@ -10,6 +11,7 @@ use crate::list::CommaList;
 use crate::name_addr::{NameAddr, parse_delta_seconds};
 use crate::scan::scan;
 use crate::text::{eq_ignore_case, is_blank, parse_u32, sub, tail, trim_end, trim_start, unfold};
+use crate::via::ViaIndex;
 use crate::{DigestCredentials, HeaderKind, Method, Span, Via};
 
 /// What a message may cost at most.
@@ -87,6 +89,7 @@ pub struct Message {
     first_line: Span,
     headers_end: u32,
     body_start: u32,
+    top_via: OnceLock<ViaIndex>,
 }
 
 impl Message {
@@ -113,6 +116,7 @@ impl Message {
     /// # Errors
     /// As [`Message::parse`].
     pub fn parse_with(&mut self, buf: Bytes, limits: &Limits) -> Result<(), ParseError> {
+        self.top_via.take();
         match scan(&buf, limits, &mut self.headers) {
             Ok(found) => {
                 self.buf = buf;
@@ -139,6 +143,7 @@ impl Message {
         self.first_line = Span::default();
         self.headers_end = 0;
         self.body_start = 0;
+        self.top_via.take();
     }
 
     /// The whole buffer as received.
@@ -377,7 +382,16 @@ impl Message {
     /// `Missing` or `BadValue`.
     #[inline]
     pub fn top_via(&self) -> Result<Via<'_>, ParseError> {
-        self.vias().next().ok_or(ParseError::Missing(HeaderKind::Via))?
+        match self.top_via.get() {
+            Some(index) => Ok(index.via(self)),
+            None => self.read_top_via(),
+        }
+    }
+
+    fn read_top_via(&self) -> Result<Via<'_>, ParseError> {
+        let via = self.vias().next().ok_or(ParseError::Missing(HeaderKind::Via))??;
+        self.top_via.get_or_init(|| ViaIndex::new(self, &via));
+        Ok(via)
     }
 
     /// All Via values of all lines; `span_of(via.raw)` gives their places.

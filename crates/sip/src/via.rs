@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use crate::error::ParseError;
 use crate::list::Params;
+use crate::message::Message;
+use crate::span::Span;
 use crate::text::{
     eq_ignore_case, is_blank, is_host, is_token, parse_u32, push_decimal, sub, tail, trim, trim_end, trim_start,
 };
@@ -130,6 +132,68 @@ pub struct Via<'a> {
     pub rport: Option<Rport>,
     /// Text of a trailing `(comment)` without the parentheses; empty when absent.
     pub comment: &'a [u8],
+}
+
+/// The same as offsets into the message, to be kept: the topmost Via is asked for several times for every message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ViaIndex {
+    raw: Span,
+    protocol: Span,
+    version: Span,
+    transport_text: Span,
+    transport: Transport,
+    host: Span,
+    port: Option<u16>,
+    sent_by: Span,
+    params: Span,
+    branch: Option<Span>,
+    received: Option<Span>,
+    rport: Option<Rport>,
+    comment: Span,
+}
+
+impl ViaIndex {
+    /// Of a Via of that message.
+    pub(crate) fn new(message: &Message, via: &Via<'_>) -> ViaIndex {
+        // Parts that are not there are empty texts from nowhere.
+        let span = |part: &[u8]| message.span_of(part).unwrap_or_default();
+        ViaIndex {
+            raw: span(via.raw),
+            protocol: span(via.protocol),
+            version: span(via.version),
+            transport_text: span(via.transport_text),
+            transport: via.transport,
+            host: span(via.host),
+            port: via.port,
+            sent_by: span(via.sent_by),
+            params: span(via.params.raw()),
+            branch: via.branch.map(span),
+            received: via.received.map(span),
+            rport: via.rport,
+            comment: span(via.comment),
+        }
+    }
+
+    /// The Via again; `message` must be the one it was made of.
+    #[inline]
+    pub(crate) fn via<'a>(&self, message: &'a Message) -> Via<'a> {
+        let part = |span: Span| if span == Span::default() { &[][..] } else { message.bytes(span) };
+        Via {
+            raw: part(self.raw),
+            protocol: part(self.protocol),
+            version: part(self.version),
+            transport_text: part(self.transport_text),
+            transport: self.transport,
+            host: part(self.host),
+            port: self.port,
+            sent_by: part(self.sent_by),
+            params: Params::new(part(self.params)),
+            branch: self.branch.map(part),
+            received: self.received.map(part),
+            rport: self.rport,
+            comment: part(self.comment),
+        }
+    }
 }
 
 /// Reads the text step by step; `at` is the offset reported on errors.

@@ -181,6 +181,32 @@ fn every_torture_message_is_forwarded_answered_or_dropped_as_its_fixture_says() 
     }
 }
 
+/// It is kept after the first look; the next message in the same memory has its own.
+#[test]
+fn the_topmost_via_reads_the_same_each_time() {
+    let mut used = Message::default();
+    let mut count = 0;
+    for case in cases() {
+        if used.parse_into(Bytes::from(case.bytes.clone())).is_err() {
+            continue;
+        }
+        let first = used.vias().next().map(|via| via.map_err(|error| error.to_string()));
+        for _ in 0..3 {
+            match (&first, used.top_via()) {
+                (Some(Ok(first)), Ok(again)) => {
+                    assert_eq!(again, *first, "{}", case.name);
+                    assert_eq!(used.span_of(again.raw), used.span_of(first.raw), "{}", case.name);
+                    count += 1;
+                }
+                (Some(Err(first)), Err(again)) => assert_eq!(again.to_string(), *first, "{}", case.name),
+                (None, Err(_)) => {}
+                (first, again) => panic!("{}: {first:?} {again:?}", case.name),
+            }
+        }
+    }
+    assert!(count > 100, "only {count} looks");
+}
+
 #[test]
 fn torture_messages_leave_unchanged_when_nothing_is_edited() {
     for case in cases() {
