@@ -23,6 +23,9 @@ pub(crate) struct Stream {
     pub(crate) local: Option<SocketAddr>,
     /// Already in the list of connections to look at.
     pub(crate) is_queued: bool,
+    /// The other end may have closed: no event tells of it a second time, so only reading to the end does. Else a read that
+    /// does not fill its buffer has taken all there was (epoll(7)).
+    pub(crate) must_reach_end: bool,
     /// The one live entry of the worker's timer heap; others are stale.
     pub(crate) next_check: Option<Instant>,
 }
@@ -51,7 +54,7 @@ impl ReadBuffers {
 
 impl Stream {
     pub(crate) fn new(connection: Arc<Connection>, framer: Box<dyn Framer>) -> Self {
-        Stream { connection, framer, local: None, is_queued: false, next_check: None }
+        Stream { connection, framer, local: None, is_queued: false, must_reach_end: true, next_check: None }
     }
 
     /// Reads and cuts; complete frames are passed to `on_frame`. Bytes that came before an error or the end of the
@@ -68,7 +71,10 @@ impl Stream {
             let count = match socket.read(&mut buffers.wire) {
                 Ok(0) => return Turn::Close(CloseReason::Peer),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.must_reach_end = false;
+                    return Turn::Drained;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return Turn::Close(CloseReason::Peer);
@@ -76,6 +82,7 @@ impl Stream {
                 Err(error) => return Turn::Close(CloseReason::Io(error.kind())),
             };
             self.connection.touch(now_ms);
+            let has_all = count < buffers.wire.len() && !self.must_reach_end;
             let wire = buffers.wire.get(..count).unwrap_or_default();
             if self.connection.has_filter {
                 buffers.plain.clear();
@@ -83,6 +90,9 @@ impl Stream {
                     return Turn::Close(reason);
                 }
                 if buffers.plain.is_empty() {
+                    if has_all {
+                        return Turn::Drained;
+                    }
                     continue;
                 }
                 self.framer.push(&buffers.plain, now);
@@ -95,6 +105,9 @@ impl Stream {
                     Ok(None) => break,
                     Err(reason) => return Turn::Close(reason),
                 }
+            }
+            if has_all {
+                return Turn::Drained;
             }
         }
         Turn::More

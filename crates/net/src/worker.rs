@@ -91,7 +91,8 @@ impl<'a, H: Handler> Worker<'a, H> {
             }
             for event in &events {
                 if event.token() != WAKE_TOKEN {
-                    self.note_ready(event.token().0 as u64, event.is_writable());
+                    let is_closing = event.is_read_closed() || event.is_error();
+                    self.note_ready(event.token().0 as u64, event.is_writable(), is_closing);
                 }
             }
             if self.network.slot(self.index).wake.take_notified() {
@@ -125,7 +126,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
     }
 
-    fn note_ready(&mut self, token: u64, is_writable: bool) {
+    fn note_ready(&mut self, token: u64, is_writable: bool, is_closing: bool) {
         if token < FIRST_CONNECTION_TOKEN {
             if let Ok(index) = u16::try_from(token) {
                 self.queue_socket(SocketId(index));
@@ -137,6 +138,7 @@ impl<'a, H: Handler> Worker<'a, H> {
         let Some(stream) = self.streams.get_mut(&conn) else {
             return;
         };
+        stream.must_reach_end |= is_closing;
         if is_writable
             && stream.local.is_some()
             && let Err(reason) = stream.connection.flush()
