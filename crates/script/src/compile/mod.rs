@@ -26,7 +26,7 @@ use crate::pvar::{Scope, VarError};
 use crate::source::SourceMap;
 use crate::surface::Surface;
 use crate::value::Text;
-use crate::vm::{LogLevel, RouteId, kind_name};
+use crate::vm::{RouteId, kind_name};
 
 /// Parentheses and right-nested operators in one expression or condition.
 pub const EXPRESSION_DEPTH_MAX: usize = 100;
