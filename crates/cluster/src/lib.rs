@@ -29,6 +29,8 @@ mod link;
 mod list;
 mod log;
 mod message;
+#[cfg(test)]
+mod mutation;
 mod node;
 mod node_info;
 mod observe;
