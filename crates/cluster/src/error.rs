@@ -50,6 +50,9 @@ pub enum SendError {
     /// Too much waits for that node already (-4; Tandem only).
     #[error("too much waits for that node already")]
     QueueFull,
+    /// The own node is an observer: it changes no data of the others (-1; Tandem only).
+    #[error("cluster_roles makes this node an observer: it changes nothing")]
+    Observer,
     /// Unknown cluster or node, or nothing could be handed to the transport (-3).
     #[error("unknown cluster or node, or send error")]
     Failed,
@@ -60,7 +63,7 @@ impl SendError {
     #[must_use]
     pub fn script_code(self) -> i32 {
         match self {
-            Self::Disabled => -1,
+            Self::Disabled | Self::Observer => -1,
             Self::Unreachable => -2,
             Self::Failed => -3,
             Self::QueueFull => -4,

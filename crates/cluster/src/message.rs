@@ -226,7 +226,7 @@ impl Cluster {
         self.send_to(ctx, destination, SendClass::Message, packet).map_err(|error| match error {
             SendError::Disabled => MiSendError::LocalNodeDisabled,
             SendError::Unreachable => MiSendError::DestinationDown,
-            SendError::Failed | SendError::QueueFull => MiSendError::SendError,
+            SendError::Failed | SendError::QueueFull | SendError::Observer => MiSendError::SendError,
         })
     }
 
@@ -259,6 +259,13 @@ impl Cluster {
             None => return Err(SendError::Failed),
             Some(false) => return Err(SendError::Disabled),
             Some(true) if !self.own.is_enabled => return Err(SendError::Disabled),
+            // To single nodes it may have questions; what goes to all is news.
+            Some(true)
+                if matches!(destination, Destination::All | Destination::Members)
+                    && ctx.own_roles(self.id).is_observer =>
+            {
+                return Err(SendError::Observer);
+            }
             Some(true) => {}
         }
         let own_id = ctx.settings.node_id;

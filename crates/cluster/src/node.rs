@@ -221,8 +221,8 @@ impl ClusterNode {
         verdict
     }
 
-    /// Counts a malformed packet against its connection; with too many of them the connection is closed and the node that
-    /// sends on it is left alone for a while.
+    /// Counts a malformed packet against its connection and the node that sends on it, so that a new connection is no fresh
+    /// start; with too many of them the connection is closed and the node left alone for a while.
     fn note_malformed(&mut self, from: SocketAddr, conn: ConnId, packet: Option<Packet<'_>>, now: Now) {
         let reason = packet.map_or_else(
             || "not a packet".to_owned(),
@@ -231,16 +231,22 @@ impl ClusterNode {
                 format!("a field of capability {capability} type {} is cut or out of range", packet.packet_type())
             },
         );
-        if !self.offenders.add(conn, now.mono, &reason) {
+        let mut is_too_much = self.offenders.add(conn, now.mono, &reason);
+        let senders = self.clusters.iter_mut().flat_map(|cluster| {
+            let id = cluster.id;
+            cluster.nodes.iter_mut().filter(move |node| node.link.has_conn(conn)).map(move |node| (id, node))
+        });
+        let mut senders: Vec<_> = senders.collect();
+        for (_, node) in &mut senders {
+            is_too_much |= node.faults.add(now.mono, &reason);
+        }
+        if !is_too_much {
             return;
         }
         let mut parked = None;
-        for cluster in &mut self.clusters {
-            let id = cluster.id;
-            for node in cluster.nodes.iter_mut().filter(|node| node.link.has_conn(conn)) {
-                node.faults.park(now.mono, &reason);
-                parked = Some((id, node.id()));
-            }
+        for (id, node) in senders {
+            node.faults.park(now.mono, &reason);
+            parked = Some((id, node.id()));
         }
         self.out.log(LogEvent::Parked { node: parked, ip: from.ip(), reason });
         self.out.push(Output::CloseConnection { conn });

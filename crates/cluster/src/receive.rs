@@ -299,11 +299,16 @@ impl Cluster {
             return Verdict::Dropped(DropReason::SourceDisabled);
         }
         let is_source_down = node.link.state == LinkState::Down;
+        let is_foreign = node.is_foreign_family;
         if self.capability(received.packet.capability()).is_some_and(|cap| !cap.is_enabled) {
             return Verdict::Dropped(DropReason::CapabilityDisabled);
         }
         if is_source_down {
             self.set_link(ctx, source, LinkState::RestartPinging);
+        }
+        // What it sends to this node in clusterer-extra is looked at once more: it may have been restarted with another family.
+        if is_foreign && !(is_extra && destination == ctx.settings.node_id) {
+            return Verdict::Dropped(DropReason::ForeignFamily);
         }
         if destination != ctx.settings.node_id {
             return self.pass_on(ctx, received, destination, is_extra);

@@ -12,7 +12,7 @@ pub struct Roles {
     pub has_no_tags: bool,
     /// It is not asked for syncs, and does not answer such requests.
     pub is_no_donor: bool,
-    /// It changes nothing: it passes no updates of others on and removes no nodes.
+    /// It changes nothing: it passes no updates of others on, removes no nodes and tells no changes of shared data.
     pub is_observer: bool,
 }
 

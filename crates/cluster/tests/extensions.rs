@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use support::{CLUSTER, record};
 use tandem_cluster::{
-    CapabilityOptions, CapabilityStatus, ClusterConfig, ClusterNode, ClusterNodeConfig, ConnId, DropReason, Event,
-    LOG_LINES_MAX, LinkState, LogEvent, MALFORMED_MAX, NodeId, Now, OUTBOX_PACKETS_MAX, Output, PARK_TIME,
+    CapabilityOptions, CapabilityStatus, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConnId, DropReason,
+    Event, LOG_LINES_MAX, LinkState, LogEvent, MALFORMED_MAX, NodeId, Now, OUTBOX_PACKETS_MAX, Output, PARK_TIME,
     SharingTagReason, Subject, Verdict,
 };
 
@@ -238,6 +238,56 @@ fn who_sends_malformed_packets_is_parked_and_others_are_not() {
     assert_eq!(pair.nodes[0].handle_packet(from(5), ConnId(9), &bad, now), Verdict::Dropped(DropReason::Malformed));
     pair.pass(PARK_TIME + SEC * 70, Some);
     assert_eq!(pair.link(0), LinkState::Up, "it is forgiven");
+}
+
+/// OpenSIPS tells of a lost node in one of the clusters it shares with it.
+#[test]
+fn a_node_of_three_clusters_that_is_gone_is_told_of_in_each() {
+    let three = |own: i32, other: i32| {
+        move |config: &mut ClusterNodeConfig| {
+            for id in [2, 3] {
+                config.clusters.push(ClusterConfig::new(ClusterId(id), record(own, 3), vec![record(other, 3)]));
+            }
+        }
+    };
+    let now = Now { mono: Instant::now(), unix_secs: 1_800_000_000 };
+    let nodes = [node(1, 2, now, three(1, 2)), node(2, 1, now, three(2, 1))];
+    let mut pair = Pair { nodes, events: [Vec::new(), Vec::new()], now };
+    pair.exchange(Some);
+    let told = |pair: &mut Pair, wanted: bool| {
+        let mut clusters: Vec<i32> = std::mem::take(&mut pair.events[0])
+            .iter()
+            .filter_map(|event| match event {
+                Event::NodeStateChanged { cluster, node: NodeId(2), is_up } if *is_up == wanted => Some(cluster.0),
+                _ => None,
+            })
+            .collect();
+        clusters.sort_unstable();
+        clusters
+    };
+    assert_eq!(told(&mut pair, true), [1, 2, 3]);
+    pair.nodes[0].handle_connection_closed(ConnId(1), pair.now);
+    pair.nodes[0].handle_outgoing_closed(from(1), pair.now);
+    pair.pass(SEC * 20, |_| None);
+    assert_eq!(told(&mut pair, false), [1, 2, 3]);
+}
+
+/// A new connection is no fresh start.
+#[test]
+fn malformed_packets_of_a_node_count_over_all_its_connections() {
+    let mut pair = Pair::new();
+    let bad = Bytes::from_static(b"P4CK\x11\0\0\0\x01\0\x09\0");
+    for n in 1..=MALFORMED_MAX {
+        let now = pair.now;
+        pair.nodes[0].handle_packet(from(1), ConnId(1), &bad, now);
+        let is_parked = pair.nodes[0].explain(Some(NodeId(2)), now)[0].text.starts_with("parked");
+        assert_eq!(is_parked, n == MALFORMED_MAX, "{n}");
+        if n == MALFORMED_MAX - 1 {
+            pair.nodes[0].handle_connection_closed(ConnId(1), now);
+            pair.pass(SEC * 9, Some);
+            assert_eq!(pair.link(0), LinkState::Up, "it is back on a new connection");
+        }
+    }
 }
 
 #[test]

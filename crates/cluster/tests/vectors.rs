@@ -428,6 +428,14 @@ fn addressed_packets_of_the_other_family_are_refused_and_never_taken_for_somethi
             assert_eq!(node.list()[0].nodes.len(), 2, "{own} {name}");
             let again = node.handle_packet(addr(trailer.src_id), ConnId(1), &bytes, now());
             assert_eq!(again, Verdict::Dropped(DropReason::ForeignFamily), "{own} {name}");
+            // Nor is anything else of it served or passed on.
+            for destination in [trailer.dst_id, others.iter().copied().find(|id| *id != trailer.src_id).unwrap()] {
+                let mut writer = tandem_bin::PacketWriter::new(b"a-module", 1, 1);
+                writer.trailer(tandem_bin::Trailer { dst_id: destination, ..trailer });
+                let packet = writer.finish().unwrap();
+                let verdict = node.handle_packet(addr(trailer.src_id), ConnId(1), &packet, now());
+                assert_eq!(verdict, Verdict::Dropped(DropReason::ForeignFamily), "{own} {name} to {destination}");
+            }
         }
         assert!(seen >= 10, "{own} {file}: {seen}");
     }
