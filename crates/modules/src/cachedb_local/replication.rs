@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tandem_bin::{DecodeError, Reader};
+use tandem_cluster::SendError;
 use tandem_module::cachedb::{CacheDb, CacheReply};
 use tandem_module::node::NodeRef;
 use tandem_script::value::Value;
@@ -123,9 +124,10 @@ impl Shared {
             Some((value, ttl)) => write_entry(&mut body, name, key, value, ttl),
             None => write_text(&mut body, name.as_bytes()) && write_text(&mut body, key),
         };
-        let sent =
-            if fits { capability.broadcast(packet_type, &body).err() } else { Some(tandem_cluster::SendError::Failed) };
-        if let Some(error) = sent.filter(|error| *error != tandem_cluster::SendError::Unreachable) {
+        let sent = if fits { capability.broadcast(packet_type, &body).err() } else { Some(SendError::Failed) };
+        // Nobody to tell, or nothing to say by configuration.
+        let is_expected = |error: &SendError| matches!(error, SendError::Unreachable | SendError::Observer);
+        if let Some(error) = sent.filter(|error| !is_expected(error)) {
             tracing::warn!("cachedb_local: a change in collection '{name}' was not told to the cluster: {error}");
         }
     }

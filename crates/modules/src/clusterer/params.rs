@@ -44,7 +44,7 @@ pub(super) const PARAMS: &[ParamSpec] = &[
     int("ping_interval", "4", "seconds between pings"),
     int("ping_timeout", "1000", "milliseconds to wait for a pong"),
     int("node_timeout", "60", "seconds between attempts to reach a node that is down"),
-    int("seed_fallback_interval", "5", "seconds a seed node waits for a donor"),
+    int("seed_fallback_interval", "5", "seconds a seed node waits for a donor; 0 in scripts of 2.4"),
     int("sync_timeout", "15", "seconds of silence that end a sync"),
     int("sync_packet_size", "32768", "bytes a sync packet should not exceed"),
     int("dispatch_jobs", "1", "accepted, no effect: packets are always spread over the workers"),
@@ -132,8 +132,10 @@ fn read(setup: &Setup<'_>) -> Result<Configuration, SetupError> {
     let tags = sharing_tags(params)?;
     let mut core = ClusterNodeConfig::new(id, Vec::new());
     core.timers = timers(params)?;
+    // A seed of 2.4 has its data from the beginning.
+    let seed_fallback = if setup.settings.is_v2_4 { 0 } else { 5 };
     core.sync = SyncSettings {
-        seed_fallback_interval: secs(params, "seed_fallback_interval", 5)?,
+        seed_fallback_interval: secs(params, "seed_fallback_interval", seed_fallback)?,
         sync_timeout: secs(params, "sync_timeout", 15)?,
         sync_packet_size: positive(params, "sync_packet_size", 32_768)? as usize,
         ..SyncSettings::default()

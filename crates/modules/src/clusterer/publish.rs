@@ -311,6 +311,17 @@ fn keys_of(context: &Context, args: &[Arg], function: &str) -> Option<Arc<Shared
     keys
 }
 
+/// As [`keys_of`], for a function that changes something: an observer does not.
+fn keys_to_change(context: &Context, args: &[Arg], function: &str) -> Option<Arc<SharedKeys>> {
+    let keys = keys_of(context, args, function)?;
+    let clusterer = context.node.state::<Clusterer>()?;
+    if clusterer.security.own_roles(cluster_arg(args)?).is_observer {
+        context.log(LogLevel::Error, &format!("{function}: {}", SendError::Observer));
+        return None;
+    }
+    Some(keys)
+}
+
 /// Argument `at` as a time to live; 0 or nothing is for ever.
 fn ttl_ms(args: &[Arg], at: usize) -> Option<i64> {
     arg_int(args, at).filter(|secs| *secs > 0).map(|secs| i64::from(secs) * 1_000)
@@ -322,7 +333,7 @@ fn refuse(context: &Context, function: &str, error: KvError) -> Called {
 }
 
 fn publish(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(keys) = keys_of(context, args, "cluster_publish") else { return Called::Done(ERROR) };
+    let Some(keys) = keys_to_change(context, args, "cluster_publish") else { return Called::Done(ERROR) };
     let (Some(key), Some(value)) = (arg_text(args, 1), arg_text(args, 2)) else { return Called::Done(ERROR) };
     let published = keys.store.lock().publish(key, value, ttl_ms(args, 3), keys.now_ms());
     match published {
@@ -347,7 +358,7 @@ fn get(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 fn unpublish(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(keys) = keys_of(context, args, "cluster_unpublish") else { return Called::Done(ERROR) };
+    let Some(keys) = keys_to_change(context, args, "cluster_unpublish") else { return Called::Done(ERROR) };
     let Some(key) = arg_text(args, 1) else { return Called::Done(ERROR) };
     let removed = keys.store.lock().remove(key, keys.now_ms());
     match removed {
@@ -360,7 +371,7 @@ fn unpublish(context: &mut Context, args: &[Arg]) -> Called {
 }
 
 fn count(context: &mut Context, args: &[Arg]) -> Called {
-    let Some(keys) = keys_of(context, args, "cluster_count") else { return Called::Done(ERROR) };
+    let Some(keys) = keys_to_change(context, args, "cluster_count") else { return Called::Done(ERROR) };
     let (Some(key), Some(delta)) = (arg_text(args, 1), arg_int(args, 2)) else { return Called::Done(ERROR) };
     let counted = keys.store.lock().count(key, delta.into(), ttl_ms(args, 3), keys.now_ms());
     match counted {

@@ -187,6 +187,26 @@ fn a_node_without_the_capability_is_not_bothered() {
     assert_eq!(rig.xlogs(), ["1"]);
 }
 
+#[test]
+fn an_observer_reads_and_changes_nothing() {
+    let role = "modparam(\"clusterer\", \"cluster_roles\", \"cluster_id=1, node_id=1, roles=observer\")\n";
+    let rig = Rig::script(&format!("{}{PARAM}{role}{SCRIPT}", head(1, 2, ", flags=seed")));
+    let mut peer = Peer::new(2, 1, true);
+    peer.register(CAPABILITY);
+    let mut store = KvStore::new(NodeId(2), now_ms());
+    peer.exchange(&rig);
+    for user in ["block", "free", "join"] {
+        message(&rig, user);
+    }
+    peer.exchange(&rig);
+    assert_eq!(rig.xlogs(), ["-3", "-3", "-3 <null>"]);
+    assert!(peer.module_packets().iter().all(|(packet_type, _)| *packet_type != RECORDS));
+    let told = store.publish(b"blocked:192.0.2.1", b"spam", None, now_ms()).unwrap();
+    send(&mut peer, &rig, RECORDS, &told);
+    message(&rig, "get");
+    assert_eq!(rig.xlogs(), ["1 spam"]);
+}
+
 /// `examples/cluster-kv` as node 1 runs it.
 fn example() -> Rig {
     let file = |name: &str| {
