@@ -352,3 +352,39 @@ fn clusters_that_a_reload_adds_have_the_capabilities_that_modules_registered_bef
         assert_eq!(all[1].as_array().map(Vec::len), Some(1), "once, however often the table is read");
     }
 }
+
+#[test]
+fn in_database_mode_a_status_is_stored_and_a_node_is_removed_in_the_table_only() {
+    let db = crate::sqlops::tests::TestDb::new(&[
+        "CREATE TABLE nodes (id INTEGER PRIMARY KEY, cluster_id INTEGER, nid INTEGER, url TEXT, enabled INTEGER, \
+         no_ping_retries INTEGER, priority INTEGER, sip_addr TEXT, flags TEXT, description TEXT)",
+        "INSERT INTO nodes VALUES (1, 1, 1, 'bin:127.0.9.1:5555', 1, 3, 50, '', 'seed', 'own'),
+         (2, 1, 2, 'bin:127.0.9.2:5555', 1, 3, 50, '', '', 'other'), (3, 2, 2, 'bin:127.0.9.2:5555', 1, 3, 50, '', '', ''),
+         (4, 2, 1, 'bin:127.0.9.1:5555', 1, 3, 50, '', '', '')",
+    ]);
+    let _entered = db.handle().enter();
+    let rig = Rig::script(&format!(
+        "socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\nloadmodule \"db_sqlite.so\"\nloadmodule \"clusterer.so\"\n\
+         modparam(\"clusterer\", \"db_url\", \"{}\")\nmodparam(\"clusterer\", \"my_node_id\", 1)\n\
+         modparam(\"clusterer\", \"db_table\", \"nodes\")\nmodparam(\"clusterer\", \"node_id_col\", \"nid\")\n\
+         modparam(\"clusterer\", \"state_col\", \"enabled\")\nroute {{ exit; }}\n",
+        db.url()
+    ));
+    rig.settle();
+    let set = |params: serde_json::Value| {
+        let params = MiParams::Named(params.as_object().unwrap().clone());
+        assert_eq!(rig.mi("clusterer:set_status", params), Ok(json!("OK")));
+        rig.settle();
+    };
+    let enabled = || format!("{:?}", db.rows("SELECT enabled FROM nodes ORDER BY id").rows);
+    let before = enabled();
+    set(json!({ "cluster_id": 1, "node_id": 2, "status": 0 }));
+    let other = enabled();
+    assert_ne!(other, before);
+    set(json!({ "cluster_id": 1, "node_id": 2, "status": 1 }));
+    assert_eq!(enabled(), before, "only that row was changed, and back");
+    set(json!({ "cluster_id": 2, "status": 0 }));
+    assert!(enabled() != before && enabled() != other);
+    let error = rig.mi("clusterer:remove_node", MiParams::Positional(vec![json!(1), json!(2)])).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (400, "Running in DB mode"));
+}
