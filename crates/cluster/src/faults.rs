@@ -1,10 +1,17 @@
 //! Malformed packets per sender: each costs that packet; who sends many is parked with a reason, others are not touched.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use tandem_bin::Packet;
+
 use crate::ids::ConnId;
+use crate::ids::Now;
 use crate::limits::{MALFORMED_MAX, MALFORMED_WINDOW, OFFENDERS_MAX, PARK_TIME};
+use crate::log::LogEvent;
+use crate::node::ClusterNode;
+use crate::outbox::Output;
 
 /// Malformed packets of one sender.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +79,39 @@ impl Offenders {
 
     pub(crate) fn forget(&mut self, conn: ConnId) {
         self.known.retain(|(known, _)| *known != conn);
+    }
+}
+
+impl ClusterNode {
+    /// Counts a malformed packet against its connection and the node that sends on it, so that a new connection is no fresh
+    /// start; with too many of them the connection is closed and the node left alone for a while.
+    pub(crate) fn note_malformed(&mut self, from: SocketAddr, conn: ConnId, packet: Option<Packet<'_>>, now: Now) {
+        let reason = packet.map_or_else(
+            || "not a packet".to_owned(),
+            |packet| {
+                let capability = String::from_utf8_lossy(packet.capability()).into_owned();
+                format!("a field of capability {capability} type {} is cut or out of range", packet.packet_type())
+            },
+        );
+        let mut is_too_much = self.offenders.add(conn, now.mono, &reason);
+        let senders = self.clusters.iter_mut().flat_map(|cluster| {
+            let id = cluster.id;
+            cluster.nodes.iter_mut().filter(move |node| node.link.has_conn(conn)).map(move |node| (id, node))
+        });
+        let mut senders: Vec<_> = senders.collect();
+        for (_, node) in &mut senders {
+            is_too_much |= node.faults.add(now.mono, &reason);
+        }
+        if !is_too_much {
+            return;
+        }
+        let mut parked = None;
+        for (id, node) in senders {
+            node.faults.park(now.mono, &reason);
+            parked = Some((id, node.id()));
+        }
+        self.out.log(LogEvent::Parked { node: parked, ip: from.ip(), reason });
+        self.out.push(Output::CloseConnection { conn });
     }
 }
 

@@ -20,7 +20,6 @@ use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
-use crate::log::LogEvent;
 use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
 use crate::outbox::{Outbox, Output, SendClass};
 use crate::receive::Received;
@@ -94,7 +93,7 @@ pub struct ClusterNode {
     pub(crate) out: Outbox,
     pub(crate) rng: Box<dyn RngSource + Send>,
     recent_tags: RecentTags,
-    offenders: Offenders,
+    pub(crate) offenders: Offenders,
 }
 
 impl std::fmt::Debug for ClusterNode {
@@ -219,37 +218,6 @@ impl ClusterNode {
             self.note_malformed(from, conn, parsed.ok(), now);
         }
         verdict
-    }
-
-    /// Counts a malformed packet against its connection and the node that sends on it, so that a new connection is no fresh
-    /// start; with too many of them the connection is closed and the node left alone for a while.
-    fn note_malformed(&mut self, from: SocketAddr, conn: ConnId, packet: Option<Packet<'_>>, now: Now) {
-        let reason = packet.map_or_else(
-            || "not a packet".to_owned(),
-            |packet| {
-                let capability = String::from_utf8_lossy(packet.capability()).into_owned();
-                format!("a field of capability {capability} type {} is cut or out of range", packet.packet_type())
-            },
-        );
-        let mut is_too_much = self.offenders.add(conn, now.mono, &reason);
-        let senders = self.clusters.iter_mut().flat_map(|cluster| {
-            let id = cluster.id;
-            cluster.nodes.iter_mut().filter(move |node| node.link.has_conn(conn)).map(move |node| (id, node))
-        });
-        let mut senders: Vec<_> = senders.collect();
-        for (_, node) in &mut senders {
-            is_too_much |= node.faults.add(now.mono, &reason);
-        }
-        if !is_too_much {
-            return;
-        }
-        let mut parked = None;
-        for (id, node) in senders {
-            node.faults.park(now.mono, &reason);
-            parked = Some((id, node.id()));
-        }
-        self.out.log(LogEvent::Parked { node: parked, ip: from.ip(), reason });
-        self.out.push(Output::CloseConnection { conn });
     }
 
     fn handle_internal(&mut self, received: &Received<'_>, now: Now) -> Verdict {
