@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use tandem_bin::Packet;
 
-use crate::ids::ConnId;
-use crate::ids::Now;
+use crate::ids::{ConnId, Now};
 use crate::limits::{MALFORMED_MAX, MALFORMED_WINDOW, OFFENDERS_MAX, PARK_TIME};
 use crate::log::LogEvent;
 use crate::node::ClusterNode;

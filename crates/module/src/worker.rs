@@ -94,7 +94,8 @@ pub(crate) fn take_vars() -> VarStore {
 /// Leaves them to the next run.
 pub(crate) fn put_vars(vars: VarStore) {
     VARS.with_borrow_mut(|all| {
-        if all.len() < VARS_KEPT_MAX && !vars.is_empty() {
+        // One without values is kept for its buffer; behind others it would hide theirs.
+        if all.is_empty() || (all.len() < VARS_KEPT_MAX && !vars.is_empty()) {
             all.push(vars);
         }
     });
