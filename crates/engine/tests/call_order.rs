@@ -21,10 +21,10 @@ loadmodule "cfgutils.so"
 loadmodule "proto_udp.so"
 route {
     if ($rU == "slow") {
-        usleep(400000);
+        usleep(1000000);
     } else if ($rU == "async") {
         t_newtran();
-        async(usleep(400000), LATER);
+        async(usleep(1000000), LATER);
     }
     send_reply(200, "OK");
 }
@@ -82,6 +82,8 @@ fn another_sender_a_new_call_and_async_hold_nobody_up() {
     let (server, address) = start(5062);
     let (client, other) = (Client::new(address), Client::new(address));
     client.send("slow", "one", 1, ";tag=2");
+    // The two senders may be served by different workers: which of them starts first says nothing.
+    assert!(support::until(|| !server.node().parked.is_empty()), "the slow one waits");
     other.send("fast", "one", 2, ";tag=2");
     assert_eq!(other.answers(1), ["one 2"]);
     assert!(!server.node().parked.is_empty(), "the slow one still waits");
