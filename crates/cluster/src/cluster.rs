@@ -399,6 +399,7 @@ impl Cluster {
                     self.ping(ctx, id, list);
                 }
                 Step::GoDown => self.set_link(ctx, id, LinkState::Down),
+                Step::Knock => self.knock(ctx, id),
             }
         }
     }

@@ -201,11 +201,11 @@ fn node_text(node: &Node, settings: &Settings, now: Now, losses: usize) -> (bool
     match node.link.state {
         LinkState::Up => (true, format!("up for {since} s, lost {losses} times in the last {} s", secs(FLAP_WINDOW))),
         LinkState::Down => {
-            let again = secs(settings.timers.node_timeout);
+            let again = secs(settings.timers.ping_interval);
             (
                 false,
                 format!(
-                    "down for {since} s: no answer to pings at {url}; it is tried every {again} s (is the process running, \
+                    "down for {since} s: no answer to pings at {url}; it is tried about every {again} s (is the process running, \
                      is the port open, do both know each other?){detour}"
                 ),
             )

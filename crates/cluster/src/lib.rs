@@ -24,6 +24,7 @@ mod faults;
 mod flood;
 mod freshness;
 mod ids;
+mod knock;
 mod kv;
 mod link;
 mod list;

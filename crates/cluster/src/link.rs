@@ -17,7 +17,7 @@ use crate::limits::{
 pub enum LinkState {
     /// Pings are answered.
     Up,
-    /// Given up; tried again every `node_timeout`.
+    /// Given up; knocked at every `ping_interval` and pinged every `node_timeout`.
     Down,
     /// The last ping could not be sent.
     RetrySendFail,
@@ -48,6 +48,8 @@ pub(crate) enum Step {
     Ping(bool),
     /// No retries are left.
     GoDown,
+    /// Try whether its listener takes a connection.
+    Knock,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,12 @@ pub(crate) struct Link {
     losses: VecDeque<Instant>,
     /// The link has to stay good until then before it counts as up.
     held_until: Option<Instant>,
+    /// The last try to connect to a node that is down.
+    last_knock: Option<Instant>,
+    /// Whether its outcome is not known yet.
+    is_knocking: bool,
+    /// Tries in a row after which the node had a connection and answered no ping.
+    knocks_in_vain: u32,
 }
 
 /// A change of a link that is remembered.
@@ -107,6 +115,9 @@ impl Link {
             history: VecDeque::new(),
             losses: VecDeque::new(),
             held_until: None,
+            last_knock: None,
+            is_knocking: false,
+            knocks_in_vain: 0,
         }
     }
 
@@ -202,8 +213,36 @@ impl Link {
                 let at = others.map_or(at, |ping| at.min((ping + timers.ping_interval / 2).max(last + silence)));
                 (at, Step::Ping(false))
             }
-            LinkState::Down => (last + timers.node_timeout, Step::Ping(true)),
+            LinkState::Down => {
+                let ping = last + timers.node_timeout;
+                let knock = self.last_knock.map_or(self.entered, |at| at.max(self.entered)) + self.knock_wait(timers);
+                if knock < ping { (knock, Step::Knock) } else { (ping, Step::Ping(true)) }
+            }
         }
+    }
+
+    /// An interval while nothing listens there, for a refused or lost connection attempt costs next to nothing. Where a
+    /// connection is made and pings stay unanswered (something in between accepts for a dead node, a process that is
+    /// stopped), twice as long each time.
+    fn knock_wait(&self, timers: &Timers) -> Duration {
+        let factor = 1_u32 << self.knocks_in_vain.min(16);
+        timers.ping_interval.saturating_mul(factor).min(timers.node_timeout)
+    }
+
+    /// A try to connect is under way.
+    pub(crate) fn knocked(&mut self, now: Instant) {
+        self.last_knock = Some(now);
+        self.is_knocking = true;
+    }
+
+    /// The node's listener took a connection; true when that was the outcome of a knock and the link is still down: the
+    /// node is to be pinged.
+    pub(crate) fn take_connected(&mut self) -> bool {
+        let is_asked = std::mem::take(&mut self.is_knocking) && self.state == LinkState::Down;
+        if is_asked {
+            self.knocks_in_vain = self.knocks_in_vain.saturating_add(1);
+        }
+        is_asked
     }
 
     /// The state after a ping was sent or could not be sent. Does not change the state itself, for
@@ -344,6 +383,7 @@ impl Link {
         self.entered = now;
         if state == LinkState::Up {
             self.is_awaiting_pong = false;
+            self.knocks_in_vain = 0;
         }
     }
 

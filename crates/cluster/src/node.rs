@@ -180,7 +180,7 @@ impl ClusterNode {
         Some(result)
     }
 
-    fn on_all(&mut self, now: Now, mut step: impl FnMut(&mut Cluster, &mut Ctx<'_>)) {
+    pub(crate) fn on_all(&mut self, now: Now, mut step: impl FnMut(&mut Cluster, &mut Ctx<'_>)) {
         for cluster in &mut self.clusters {
             let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
             step(cluster, &mut ctx);
@@ -707,7 +707,7 @@ impl Cluster {
         self.probe(ctx, ids, false);
     }
 
-    fn nodes_at(&self, addr: SocketAddr) -> Vec<NodeId> {
+    pub(crate) fn nodes_at(&self, addr: SocketAddr) -> Vec<NodeId> {
         let nodes = self.nodes.iter().filter(|node| node.record.addr == Some(addr));
         nodes.map(crate::cluster::Node::id).collect()
     }

@@ -66,6 +66,16 @@ pub enum Output {
         /// Connections it opened to us.
         conns: Vec<ConnId>,
     },
+    /// Make a connection to a node's listener unless there is one, and answer with
+    /// [`crate::ClusterNode::handle_connected`] or [`crate::ClusterNode::handle_connect_failed`].
+    Connect {
+        /// The listener.
+        to: SocketAddr,
+        /// Its transport.
+        transport: Transport,
+        /// Own listener address to bind to.
+        local_ip: Option<IpAddr>,
+    },
     /// Send a packet to a node of another cluster; nobody waits for its fate.
     SendBridge {
         /// Its listener.

@@ -386,3 +386,31 @@ fn random_histories_of_three_to_five_nodes_converge() {
         }
     }
 }
+
+#[test]
+fn a_healed_path_is_used_again_within_two_intervals_of_pings() {
+    for phase in 0..40 {
+        let mut network = full_mesh(3);
+        network.run_for(SEC * 10);
+        network.cut(ProcessId(0), ProcessId(1));
+        network.run_for(SEC * 20 + Duration::from_millis(phase * 101));
+        assert_eq!(link(&network, ProcessId(0), 2), LinkState::Down);
+        assert_eq!(link(&network, ProcessId(1), 1), LinkState::Down);
+        network.heal(ProcessId(0), ProcessId(1));
+        assert!(network.run_until(SEC * 8, |network| up_everywhere(network, 3)).is_some(), "phase {phase}");
+    }
+}
+
+#[test]
+fn a_stopped_process_that_still_takes_connections_stays_down_and_comes_back_when_it_goes_on() {
+    let mut network = full_mesh(2);
+    network.run_for(SEC * 10);
+    network.pause(ProcessId(1));
+    network.run_for(SEC * 600);
+    assert_ne!(link(&network, ProcessId(0), 2), LinkState::Up);
+    network.clear_events();
+    network.run_for(SEC * 300);
+    assert_eq!(node_events(&network, ProcessId(0)), [], "connections are no sign of life");
+    network.resume(ProcessId(1));
+    assert!(network.run_until(SEC * 61, |network| up_everywhere(network, 2)).is_some());
+}

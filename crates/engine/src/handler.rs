@@ -12,7 +12,7 @@ use tandem_module::stat::Stat;
 use tandem_module::transaction::Admission;
 use tandem_module::transport::{ConnId, Source};
 use tandem_module::worker::{Task, WorkerId, Workers};
-use tandem_net::{Closed, Handler, Inbound, Io, Mailbox};
+use tandem_net::{Closed, ConnectionInfo, Direction, Handler, Inbound, Io, Mailbox};
 use tandem_script::ast::RouteKind;
 use tandem_script::vm::StartOptions;
 use tandem_sip::Method;
@@ -270,6 +270,12 @@ impl Handler for Worker {
 
     fn on_bin_packet(&mut self, inbound: Inbound, _io: &Io) {
         guarded(self.node, || self.node.on_bin_packet(Self::source(&inbound), inbound.bytes));
+        self.run_queued();
+    }
+
+    fn on_connection_opened(&mut self, info: &ConnectionInfo, _io: &Io) {
+        let is_own = info.direction == Direction::Opened;
+        self.node.on_connection_opened(info.remote, module_proto(info.proto), is_own);
         self.run_queued();
     }
 

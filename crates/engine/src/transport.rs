@@ -19,6 +19,14 @@ impl NetTransport {
         NetTransport { network }
     }
 
+    fn bin_target(&self, proto: Proto, to: SocketAddr, from: IpAddr) -> Target {
+        let proto = net_proto(proto);
+        let local = self.network.listeners().iter().find(|listener| {
+            listener.spec().proto == proto && (listener.local().ip() == from || listener.is_wildcard())
+        });
+        Target::new(proto, to, local.map(tandem_net::Listener::id))
+    }
+
     fn stream(&self, target: &Target, bytes: &[u8]) -> Result<(), SendError> {
         let failed = |reason: String| SendError::Failed { addr: target.dst, reason };
         self.network.send_stream(target, bytes).map(|_| ()).map_err(|error| failed(error.to_string()))
@@ -41,11 +49,12 @@ impl Transport for NetTransport {
     }
 
     fn send_bin(&self, proto: Proto, to: SocketAddr, from: IpAddr, bytes: &[u8]) -> Result<(), SendError> {
-        let proto = net_proto(proto);
-        let local = self.network.listeners().iter().find(|listener| {
-            listener.spec().proto == proto && (listener.local().ip() == from || listener.is_wildcard())
-        });
-        self.stream(&Target::new(proto, to, local.map(tandem_net::Listener::id)), bytes)
+        self.stream(&self.bin_target(proto, to, from), bytes)
+    }
+
+    fn connect_bin(&self, proto: Proto, to: SocketAddr, from: IpAddr) -> Result<bool, SendError> {
+        let connected = self.network.connect(&self.bin_target(proto, to, from));
+        connected.map_err(|error| SendError::Failed { addr: to, reason: error.to_string() })
     }
 
     fn send_on(&self, conn: ConnId, bytes: &[u8]) -> Result<(), SendError> {

@@ -58,6 +58,9 @@ pub type BinSink = Box<dyn Fn(NodeRef, Source, bytes::Bytes) + Send + Sync>;
 /// Told of a closed connection.
 pub type CloseSink = Box<dyn Fn(NodeRef, ConnId, SocketAddr, Proto, bool) + Send + Sync>;
 
+/// Told of a connection that is established: its peer, its protocol, and whether this process opened it.
+pub type OpenSink = Box<dyn Fn(NodeRef, SocketAddr, Proto, bool) + Send + Sync>;
+
 /// Reads the script again and puts it in place (`reload_routes`).
 pub type Reload = Box<dyn Fn(NodeRef) -> MiReply + Send + Sync>;
 
@@ -106,6 +109,7 @@ pub struct Node {
     reply_filters: RwLock<Vec<ReplyFilter>>,
     bin_sink: OnceLock<BinSink>,
     link_layer: OnceLock<Arc<dyn LinkLayer>>,
+    open_sinks: RwLock<Vec<OpenSink>>,
     close_sinks: RwLock<Vec<CloseSink>>,
     reload: OnceLock<Reload>,
     is_stopping: AtomicBool,
@@ -351,6 +355,18 @@ impl Node {
         let _ = self.link_layer.set(layer);
     }
 
+    /// Adds one who is told of established connections.
+    pub fn add_open_sink(&self, sink: OpenSink) {
+        self.open_sinks.write().push(sink);
+    }
+
+    /// A connection is established; `is_own` when this process opened it.
+    pub fn on_connection_opened(&'static self, peer: SocketAddr, proto: Proto, is_own: bool) {
+        for sink in self.open_sinks.read().iter() {
+            sink(self, peer, proto, is_own);
+        }
+    }
+
     /// Adds one who is told of closed connections.
     pub fn add_close_sink(&self, sink: CloseSink) {
         self.close_sinks.write().push(sink);
@@ -490,6 +506,7 @@ impl NodeBuilder {
             reply_filters: RwLock::new(Vec::new()),
             bin_sink: OnceLock::new(),
             link_layer: OnceLock::new(),
+            open_sinks: RwLock::new(Vec::new()),
             close_sinks: RwLock::new(Vec::new()),
             reload: OnceLock::new(),
             is_stopping: AtomicBool::new(false),

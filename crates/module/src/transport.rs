@@ -231,6 +231,15 @@ pub trait Transport: Send + Sync {
     /// As `send`.
     fn send_bin(&self, proto: Proto, to: SocketAddr, from: IpAddr, bytes: &[u8]) -> Result<(), SendError>;
 
+    /// Makes a connection to the listener of a cluster peer unless there is one; true when there is one that is established.
+    /// Otherwise those who are told of opened and closed connections hear how it went; without connections nobody hears.
+    ///
+    /// # Errors
+    /// When it is known at once that there will be none.
+    fn connect_bin(&self, _proto: Proto, _to: SocketAddr, _from: IpAddr) -> Result<bool, SendError> {
+        Ok(false)
+    }
+
     /// Sends on exactly that connection.
     ///
     /// # Errors

@@ -148,6 +148,11 @@ impl Connection {
         self.output.lock().queue_bytes
     }
 
+    /// Established and not closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.output.lock().phase == Phase::Open
+    }
+
     pub(crate) fn touch(&self, now_ms: u64) {
         self.last_activity_ms.store(now_ms, Ordering::Relaxed);
     }

@@ -264,6 +264,13 @@ impl Network {
         self.send_stream_on(worker, target, bytes)
     }
 
+    /// Opens a connection unless there is one to exactly that address; true when there is one that is established. How a new
+    /// one goes is told by [`crate::Handler::on_connection_opened`] or [`crate::Handler::on_connection_closed`].
+    pub fn connect(&self, target: &Target) -> Result<bool, SendError> {
+        let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        self.open_unless_there(worker, target).map(|connection| connection.is_open())
+    }
+
     /// Lets a connection also be found under another port of its peer (OpenSIPS: `force_tcp_alias()`). False when the
     /// connection is gone or has too many aliases. Only do this for peers that are trusted with that port.
     pub fn add_alias(&self, conn: ConnId, port: u16) -> bool {

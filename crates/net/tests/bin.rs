@@ -171,3 +171,21 @@ fn peer_that_dies_is_reported_and_its_return_needs_no_help() {
     accepted.read_exact(&mut bytes).unwrap();
     assert_eq!(bytes, bin(b"2"));
 }
+
+#[test]
+fn a_connection_can_be_made_without_sending_and_how_it_goes_is_told() {
+    let (a, b) = (node("127.0.1.1"), node("127.0.1.2"));
+    assert!(!a.network.connect(&to(&b)).unwrap(), "on its way");
+    let opened = a.opened();
+    assert_eq!((opened.remote, opened.direction), (b.local(0), Direction::Opened));
+    assert!(a.network.connect(&to(&b)).unwrap(), "there is one");
+    assert_eq!(a.network.send_stream(&to(&b), &bin(b"1")).unwrap(), opened.conn, "and it is used");
+    assert_eq!(b.packet().bytes, bin(b"1"));
+
+    let nobody = TcpListener::bind("127.0.1.3:0").unwrap().local_addr().unwrap();
+    if a.network.connect(&Target::new(Proto::Bin, nobody, Some(SocketId(0)))).is_ok() {
+        let closed = a.closed();
+        assert!(matches!(closed.reason, CloseReason::ConnectFailed(_)));
+        assert_eq!((closed.info.remote, closed.was_open), (nobody, false));
+    }
+}

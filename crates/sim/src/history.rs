@@ -34,7 +34,7 @@ impl Default for HistorySettings {
             nodes: 5,
             faults: 12,
             gap_max: Duration::from_secs(8),
-            quiet: Duration::from_secs(130),
+            quiet: Duration::from_secs(75),
             has_events: false,
         }
     }

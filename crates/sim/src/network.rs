@@ -97,6 +97,8 @@ struct Connection {
 enum Step {
     Arrive { conn: ConnId, to_opener: bool, bytes: Bytes },
     Refused { to: ProcessId, starts: u64, packet: SendPacket },
+    Connected { at: ProcessId, starts: u64, conn: ConnId, listener: SocketAddr },
+    NotConnected { at: ProcessId, starts: u64, listener: SocketAddr },
     Closed { at: ProcessId, starts: u64, conn: ConnId, listener: Option<SocketAddr> },
 }
 
@@ -472,32 +474,51 @@ impl Network {
             }
             return;
         }
-        let is_host_down = target.and_then(|id| self.processes.get(id.0)).is_some_and(|p| p.is_host_down);
-        let is_running = target.is_some_and(|id| self.node(id).is_some());
-        let is_reachable = target.is_none_or(|id| self.is_connected(from, id));
-        match target {
-            Some(to) if is_running && is_reachable => {
-                let conn = ConnId(self.next_conn);
-                self.next_conn += 1;
-                let connection = Connection {
-                    opener: from,
-                    acceptor: to,
-                    next_arrival: [self.now; 2],
-                    held: [Vec::new(), Vec::new()],
-                };
-                self.connections.insert(conn, connection);
-                if let Some(process) = self.processes.get_mut(from.0) {
-                    process.outgoing.insert(packet.to, conn);
-                }
-                self.transmit(conn, false, packet.bytes);
-            }
-            // A connect into the void fails by its timeout; a refused one at once.
-            _ => {
-                let wait = if is_host_down || !is_reachable { Duration::from_millis(100) } else { self.delay() };
+        match self.open(from, target, packet.to) {
+            Ok(conn) => self.transmit(conn, false, packet.bytes),
+            Err(wait) => {
                 let starts = self.processes.get(from.0).map_or(0, Process::start);
                 let step = Step::Refused { to: from, starts, packet };
                 self.schedule(self.now + wait, step);
             }
+        }
+    }
+
+    /// Opens a connection; else how long it takes to learn that there will be none: a connect into the void fails by its
+    /// timeout, a refused one at once.
+    fn open(&mut self, from: ProcessId, target: Option<ProcessId>, listener: SocketAddr) -> Result<ConnId, Duration> {
+        let is_host_down = target.and_then(|id| self.processes.get(id.0)).is_some_and(|p| p.is_host_down);
+        if is_host_down || target.is_some_and(|id| !self.is_connected(from, id)) {
+            return Err(Duration::from_millis(100));
+        }
+        let Some(to) = target.filter(|id| self.node(*id).is_some()) else { return Err(self.delay()) };
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let next_arrival = [self.now; 2];
+        let connection = Connection { opener: from, acceptor: to, next_arrival, held: [Vec::new(), Vec::new()] };
+        self.connections.insert(conn, connection);
+        if let Some(process) = self.processes.get_mut(from.0) {
+            process.outgoing.insert(listener, conn);
+        }
+        Ok(conn)
+    }
+
+    fn connect(&mut self, from: ProcessId, listener: SocketAddr) {
+        let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&listener)).copied();
+        let opened = match known {
+            Some(conn) => Ok(conn),
+            None => {
+                let target = self.processes.iter().position(|process| process.listener == listener);
+                self.open(from, target.map(ProcessId), listener)
+            }
+        };
+        let starts = self.processes.get(from.0).map_or(0, Process::start);
+        match opened {
+            Ok(conn) => {
+                let at = self.now + self.delay() + self.delay();
+                self.schedule(at, Step::Connected { at: from, starts, conn, listener });
+            }
+            Err(wait) => self.schedule(self.now + wait, Step::NotConnected { at: from, starts, listener }),
         }
     }
 
@@ -525,6 +546,7 @@ impl Network {
                     }
                 }
                 Output::CloseConnection { conn } => self.close(conn, Some(id)),
+                Output::Connect { to, .. } => self.connect(id, to),
                 // Simulated nodes have addresses in their URLs, and there is one cluster.
                 Output::Resolve { .. } | Output::SendBridge { .. } => {}
                 Output::Event(event) => self.take_event(id, event),
@@ -569,7 +591,7 @@ impl Network {
                 Some(if *to_opener { connection.opener } else { connection.acceptor })
             }
             Step::Refused { to, .. } => Some(*to),
-            Step::Closed { at, .. } => Some(*at),
+            Step::Closed { at, .. } | Step::Connected { at, .. } | Step::NotConnected { at, .. } => Some(*at),
         }
     }
 
@@ -613,6 +635,18 @@ impl Network {
                             core.handle_connect_failed(packet.to, now);
                         }
                     });
+                }
+            }
+            Step::Connected { at, starts, conn, listener } => {
+                if self.processes.get(at.0).is_some_and(|process| process.start() == starts)
+                    && self.connections.contains_key(&conn)
+                {
+                    self.with(at, |core, now| core.handle_connected(listener, now));
+                }
+            }
+            Step::NotConnected { at, starts, listener } => {
+                if self.processes.get(at.0).is_some_and(|process| process.start() == starts) {
+                    self.with(at, |core, now| core.handle_connect_failed(listener, now));
                 }
             }
             Step::Closed { at, starts, conn, listener } => {

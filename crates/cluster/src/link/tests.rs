@@ -23,6 +23,11 @@ fn step(link: &mut Link, retries: i32, was_sent: bool) -> (Duration, Step, LinkS
     let next = match step {
         Step::Ping(_) => link.after_ping(at, retries, was_sent),
         Step::GoDown => LinkState::Down,
+        // Nobody answers.
+        Step::Knock => {
+            link.knocked(at);
+            return self::step(link, retries, was_sent);
+        }
     };
     if next != link.state {
         link.enter(next, at);
@@ -183,4 +188,40 @@ fn a_ping_whose_connection_closes_is_repeated_a_few_times_and_not_for_ever() {
     assert!(!link.may_probe(now + 3 * MS, &timers(), true));
     assert!(!link.may_probe(now + 3 * MS, &timers(), false), "one is under way");
     assert!(link.may_probe(now + 300 * MS, &timers(), true));
+}
+
+#[test]
+fn a_link_that_is_down_is_knocked_at_every_interval_and_less_often_when_only_connections_are_made() {
+    let now = Instant::now();
+    let mut down = link(LinkState::Down, now);
+    down.last_ping = Some(now);
+    for n in 1..=3 {
+        let (at, step) = down.due(&timers(), 3);
+        assert_eq!((at - now, step), (4000 * MS * n, Step::Knock), "nobody listens there");
+        down.knocked(at);
+    }
+    assert!(down.take_connected());
+    assert!(!down.take_connected(), "a connection nobody asked for means nothing");
+    let mut waits = Vec::new();
+    let mut at = now + 12_000 * MS;
+    for _ in 0..5 {
+        // Pings stay unanswered, the link is down again.
+        down.last_ping = Some(at);
+        down.enter(LinkState::Down, at);
+        let (next, step) = down.due(&timers(), 3);
+        waits.push(((next - at).as_secs(), step));
+        down.knocked(next);
+        down.take_connected();
+        at = next;
+    }
+    let (knock, ping) = (Step::Knock, Step::Ping(true));
+    let wanted = [(8, knock), (16, knock), (32, knock), (60, ping), (60, ping)];
+    assert_eq!(waits, wanted, "not less often than it would be pinged anyway");
+    down.enter(LinkState::Up, at);
+    down.enter(LinkState::Down, at);
+    down.last_ping = Some(at);
+    assert_eq!(down.due(&timers(), 3), (at + 4000 * MS, Step::Knock), "forgotten once it was up");
+    down.knocked(at);
+    down.enter(LinkState::Restarted, at);
+    assert!(!down.take_connected(), "it is being pinged already");
 }

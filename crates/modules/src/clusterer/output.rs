@@ -48,6 +48,7 @@ impl Clusterer {
                         tracing::debug!(%error, "an answer on a cluster connection was not sent");
                     }
                 }
+                Output::Connect { to, transport, local_ip } => self.connect(node, core, to, transport, local_ip),
                 Output::SendBridge { to, transport, local_ip, bytes } => {
                     if !send_bytes(node, transport, to, local_ip, &bytes) {
                         tracing::warn!(%to, "a packet over a cluster bridge was not sent");
@@ -63,6 +64,27 @@ impl Clusterer {
             }
         }
         tracing::error!("the cluster core asks for too much at once; the rest comes with the next event");
+    }
+
+    /// The close and open sinks tell of what is not known at once.
+    fn connect(
+        &self,
+        node: NodeRef,
+        core: &mut ClusterNode,
+        to: SocketAddr,
+        transport: Transport,
+        local_ip: Option<IpAddr>,
+    ) {
+        let (proto, from) = way(transport, local_ip);
+        match node.transport().map(|transport| transport.connect_bin(proto, to, from)) {
+            Some(Ok(true)) => core.handle_connected(to, self.now()),
+            Some(Ok(false)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(%error, "no connection to a cluster node that is down");
+                core.handle_connect_failed(to, self.now());
+            }
+            None => core.handle_connect_failed(to, self.now()),
+        }
     }
 
     /// Events of capabilities into their queues, in the order of the core.
@@ -180,12 +202,16 @@ fn look_again(node: NodeRef) {
     workers.after(worker::current(), tandem_module::clock::now() + BACKLOG_PAUSE, Box::new(look));
 }
 
-fn send_bytes(node: NodeRef, transport: Transport, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> bool {
+fn way(transport: Transport, local_ip: Option<IpAddr>) -> (Proto, IpAddr) {
     let proto = match transport {
         Transport::Bin => Proto::Bin,
         Transport::Bins => Proto::Bins,
     };
-    let from = from.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    (proto, local_ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)))
+}
+
+fn send_bytes(node: NodeRef, transport: Transport, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> bool {
+    let (proto, from) = way(transport, from);
     let sent = node.transport().map(|transport| transport.send_bin(proto, to, from, bytes));
     matches!(sent, Some(Ok(())))
 }

@@ -462,6 +462,11 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     }
     node.events.set_held(REPLY_RECEIVED, Arc::new(move |filter| clusterer.claim(node, filter)));
     node.set_bin_sink(Box::new(move |node, source, packet| clusterer.on_packet(node, source, &packet)));
+    node.add_open_sink(Box::new(move |node, peer, proto, is_own| {
+        if is_own && matches!(proto, Proto::Bin | Proto::Bins) {
+            clusterer.with(node, |core| core.handle_connected(peer, clusterer.now()));
+        }
+    }));
     node.add_close_sink(Box::new(move |node, conn, peer, proto, was_open| {
         if matches!(proto, Proto::Bin | Proto::Bins) {
             clusterer.security.closed(conn);

@@ -37,18 +37,20 @@ impl Network {
         if !target.may_connect {
             return Err(SendError::NoConnection(target.dst));
         }
-        let connection = {
-            let _opening = self.opening.lock();
-            match self.reusable(target) {
-                Some(connection) => connection,
-                None => self.open(worker, target)?,
-            }
-        };
+        let connection = self.open_unless_there(worker, target)?;
         self.send_on(&connection, bytes).map_err(|error| match error {
             // Its worker was quicker: it has heard already that nobody listens there.
             SendError::NoConnection(dst) => SendError::Connect { dst, source: io::ErrorKind::ConnectionRefused.into() },
             error => error,
         })
+    }
+
+    pub(super) fn open_unless_there(&self, worker: usize, target: &Target) -> Result<Arc<Connection>, SendError> {
+        let _opening = self.opening.lock();
+        match self.reusable(target) {
+            Some(connection) => Ok(connection),
+            None => self.open(worker, target),
+        }
     }
 
     fn reusable(&self, target: &Target) -> Option<Arc<Connection>> {

@@ -265,6 +265,7 @@ impl Peers {
                         effects.push(Effect::ToNode(peer.addr, packet.bytes))
                     }
                     Output::Send(packet) => effects.push(Effect::ToPeer(peer.addr, packet.to, packet.bytes)),
+                    Output::Connect { to, .. } => core.handle_connected(to, now()),
                     // Both directions of a link are one connection here.
                     Output::SendOnConnection { conn, bytes } if conn.0 == CONN_BASE => {
                         effects.push(Effect::ToNode(peer.addr, bytes));
