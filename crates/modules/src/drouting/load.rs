@@ -15,7 +15,7 @@ use super::Drouting;
 use super::config::{Avps, Config, Origin, SocketFilter};
 use super::data::{Carrier, Gateway, Tables};
 use super::partition::Partition;
-use super::rows;
+use super::{rows, sharing};
 use crate::core::db_load::{self, Pages, is_table_name, text_of};
 
 /// Partitions of one process.
@@ -57,6 +57,7 @@ pub(super) async fn start(node: NodeRef, own: &'static Drouting) -> Result<(), S
         let partition = Arc::new(Partition::new(origin, db, own.config.is_persistent));
         own.partitions.write().push(partition.clone());
         read(node, &own.config, &partition, false).await?;
+        sharing::tables_read(node, own, &partition, false);
     }
     Ok(())
 }
@@ -73,7 +74,11 @@ pub(super) async fn reload(
         Err(Refused::Busy)
     } else {
         let _one = partition.reloading.lock().await;
-        read(node, &own.config, partition, inherits).await.map_err(Refused::Failed)
+        let done = read(node, &own.config, partition, inherits).await;
+        if done.is_ok() {
+            sharing::tables_read(node, own, partition, true);
+        }
+        done.map_err(Refused::Failed)
     };
     partition.reloads.fetch_sub(1, Ordering::AcqRel);
     result

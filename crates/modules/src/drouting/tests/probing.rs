@@ -13,7 +13,7 @@ const SCRIPT: &str = r#"
     route { exit; }
     event_route[E_DROUTING_STATUS] { xlog("$param(gwid) $param(status)\n"); }"#;
 
-fn reply(rig: &Rig, probe: &Sent, code: u16) {
+pub(super) fn reply(rig: &Rig, probe: &Sent, code: u16) {
     let message = probe.text();
     let head = |name: &str| message.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     let text = format!(
