@@ -8,6 +8,7 @@ use tandem_module::declare::{ParamValues, Setup};
 use tandem_script::avp::AvpName;
 use tandem_script::pvar::CompiledVar;
 
+use super::blacklists::{self, GatewayList};
 use crate::clusterer::ClusterId;
 
 /// Queries of `rule_tables_query`.
@@ -143,6 +144,7 @@ pub(super) struct Config {
     pub(super) has_checksum: bool,
     pub(super) is_v2_4: bool,
     pub(super) clustering: Option<Clustering>,
+    pub(super) blacklists: Vec<GatewayList>,
 }
 
 /// `$avp(name)`, or the bare name.
@@ -258,6 +260,7 @@ impl Config {
             has_checksum: params.int("generate_data_checksum", 0) != 0,
             is_v2_4: setup.settings.is_v2_4,
             clustering: Clustering::read(params)?,
+            blacklists: blacklists::read(&params.all("define_blacklist"), uses_partitions)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Module `drouting`: calls are routed by prefixes, groups, times and priorities to gateways and carriers, which are tried one
 //! after the other and probed. Their states may be shared with a cluster.
 
+mod blacklists;
 mod config;
 mod data;
 mod load;
@@ -98,6 +99,7 @@ impl Drouting {
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Drouting>() else { return Ok(()) };
     management::register(node, own);
+    blacklists::define(node, own)?;
     if let Some(sharing) = &own.sharing {
         sharing.join(node)?;
     }
@@ -111,6 +113,7 @@ fn start(node: NodeRef) -> Result<(), SetupError> {
     let loading = async move {
         let result = load::start(node, own).await;
         own.is_loaded.store(true, Ordering::Release);
+        blacklists::check(own);
         result
     };
     db_load::load_at_start(node, "drouting", Box::pin(loading))?;

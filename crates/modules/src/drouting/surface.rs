@@ -22,6 +22,11 @@ pub(super) static PARAMS: &[ParamSpec] = &[
     text("carrier_id_avp", "", "AVP with the carrier of the gateway in use"),
     text("gw_sock_avp", "$avp(___dr_sock__)", "AVP with the listeners of the gateways still to be tried"),
     text("rule_attrs_avp", "$avp(___dr_ru_att__)", "2.4: AVP with the attributes of the rule"),
+    list_param(
+        "define_blacklist",
+        ParamType::Text,
+        "[partition:]name = types: a blacklist of the addresses of all gateways of these types",
+    ),
     int("default_group", "", "group of callers that are not in drg_table"),
     int("force_dns", "1", "1: names of gateways are looked up when the tables are read"),
     int("persistent_state", "1", "1: the state column is read and written"),
