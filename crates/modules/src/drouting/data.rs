@@ -123,8 +123,8 @@ impl Gateway {
         match (self.state(), self.probing) {
             (State::Active, _) => "active",
             (State::Disabled, _) => "disabled MI",
-            (State::Inactive, Probing::Never) => "inactive",
-            (State::Inactive, _) => "probing",
+            (State::Inactive, Probing::WhenInactive) => "probing",
+            (State::Inactive, _) => "inactive",
         }
     }
 }

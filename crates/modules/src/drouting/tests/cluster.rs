@@ -202,7 +202,7 @@ fn what_one_node_finds_out_all_know_and_write_down() {
     let _entered = dbs[0].handle().enter();
     let nodes = Nodes::start(&dbs, DISTRIBUTED);
     nodes.probed(INTERVAL, &["g4"]);
-    assert_eq!(nodes.states("g4"), ["Probing"; 3]);
+    assert_eq!(nodes.states("g4"), ["Inactive"; 3]);
     for db in &dbs {
         assert_eq!(db.rows("SELECT state FROM dr_gateways WHERE gwid = 'g4'").rows[0][0].as_int(), Some(2));
     }
@@ -227,7 +227,7 @@ fn with_a_tag_its_holder_probes_and_tells() {
     nodes.pass(INTERVAL);
     let probed = nodes.probed(INTERVAL, &["g4"]);
     assert!(counts(&probed) == [1; GATEWAYS] && probed.keys().all(|(_, id)| *id == 1), "{probed:?}");
-    assert_eq!(nodes.states("g4"), ["Probing"; 3]);
+    assert_eq!(nodes.states("g4"), ["Inactive"; 3]);
     nodes.command(3, "clusterer:shtag_set_active", &["vip/1"]);
     let soon = nodes.probed(5, &["g4"]);
     assert!(soon.keys().all(|(_, id)| *id == 3) && !counts(&soon).contains(&0), "at once, all of them: {soon:?}");
