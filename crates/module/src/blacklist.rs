@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(list("ro").replace(vec![rule.clone(); BLACKLIST_RULES_MAX + 1]), Err(BlacklistError::TooMany));
         assert_eq!(list("ro").replace(vec![rule.clone()]), Ok(()));
         let rules: Vec<_> = list("ro").rules().into_iter().map(|known| known.rule).collect();
-        assert_eq!(rules, [rule.clone()]);
+        assert_eq!(rules, std::slice::from_ref(&rule));
         assert_eq!(list("keep").add(rule.clone(), Some(Duration::from_secs(1))), Err(BlacklistError::NoExpire));
         let exp = list("exp");
         assert_eq!(exp.add(rule.clone(), Some(Duration::from_secs(3600))), Ok(()));
