@@ -32,8 +32,10 @@ const CARRIER: i32 = 2;
 /// Flags of a gateway: it gets no calls, and probing does not bring it back.
 const DISABLED: i32 = 4;
 const KEPT_OFF: i32 = 8;
-/// Flag of a carrier.
+/// Flag of a carrier, since 3.1.
 const OFF: i32 = 2;
+/// The same in 2.4 and 3.0.
+const OFF_BEFORE: i32 = 4;
 /// States told before the tables were read that are kept for them.
 const EARLY_MAX: usize = 200_000;
 /// Longest names of partitions, gateways and carriers among those.
@@ -58,19 +60,20 @@ impl Status {
         }
     }
 
-    fn flags(self) -> i32 {
+    /// `off` is the flag of a carrier.
+    fn flags(self, off: i32) -> i32 {
         match self {
             Status::Gateway(State::Active) | Status::Carrier(true) => 0,
             Status::Gateway(State::Inactive) => DISABLED,
             Status::Gateway(State::Disabled) => DISABLED | KEPT_OFF,
-            Status::Carrier(false) => OFF,
+            Status::Carrier(false) => off,
         }
     }
 
-    /// Bits that mean nothing here are passed over.
+    /// Bits that mean nothing here are passed over; a carrier is off by the flag of any version.
     fn of_flags(is_gateway: bool, flags: i32) -> Status {
         match is_gateway {
-            false => Status::Carrier(flags & OFF == 0),
+            false => Status::Carrier(flags & (OFF | OFF_BEFORE) == 0),
             true if flags & DISABLED == 0 => Status::Gateway(State::Active),
             true if flags & KEPT_OFF == 0 => Status::Gateway(State::Inactive),
             true => Status::Gateway(State::Disabled),
@@ -101,13 +104,13 @@ impl<'a> Report<'a> {
     }
 
     /// False when a name is too long.
-    fn write(&self, body: &mut Vec<u8>) -> bool {
+    fn write(&self, body: &mut Vec<u8>, off: i32) -> bool {
         for text in [self.partition, self.id] {
             let Ok(len) = u16::try_from(text.len()) else { return false };
             body.extend_from_slice(&len.to_le_bytes());
             body.extend_from_slice(text);
         }
-        body.extend_from_slice(&self.status.flags().to_le_bytes());
+        body.extend_from_slice(&self.status.flags(off).to_le_bytes());
         true
     }
 }
@@ -119,8 +122,8 @@ type Key = (bool, Box<[u8]>, Box<[u8]>);
 pub(super) struct Sharing {
     settings: Clustering,
     capability: OnceLock<Capability>,
-    /// Whether the nodes of this cluster can be asked for a sync.
-    has_sync: AtomicBool,
+    /// What the nodes of this cluster speak.
+    family: OnceLock<Family>,
     /// What was told of partitions whose tables are not read yet. Locked before anything of a partition.
     early: Mutex<HashMap<Key, Status>>,
     untold: Mutex<VecDeque<(Arc<Partition>, bool, Text)>>,
@@ -150,7 +153,7 @@ impl Sharing {
         Sharing {
             settings,
             capability: OnceLock::new(),
-            has_sync: AtomicBool::new(false),
+            family: OnceLock::new(),
             early: Mutex::default(),
             untold: Mutex::default(),
             is_telling: AtomicBool::new(false),
@@ -163,14 +166,27 @@ impl Sharing {
         let Some(clusterer) = node.state::<Clusterer>() else {
             return Err(SetupError::param(param, "it needs the cluster: add loadmodule \"clusterer.so\""));
         };
-        // Nodes of 2.4 and 3.0 share changes only: they have nothing to answer a sync request with, and must not be asked.
-        let sync_at_start = !matches!(clusterer.family(cluster), Family::V2_4 | Family::V3_0);
-        self.has_sync.store(sync_at_start, Ordering::Relaxed);
-        let options = CapabilityOptions { sync_at_start, ..CapabilityOptions::default() };
+        let _ = self.family.set(clusterer.family(cluster));
+        let options = CapabilityOptions { sync_at_start: self.has_sync(), ..CapabilityOptions::default() };
         let (name, version, user) = (CAPABILITY, VERSION, Arc::new(User));
         let capability = clusterer.register(node, Registration { cluster, name, version, options, user })?;
         let _ = self.capability.set(capability);
         Ok(())
+    }
+
+    /// Whether other nodes can be asked for a sync. Those of 2.4 and 3.0 share changes only: they have nothing to answer with,
+    /// and must not be asked.
+    fn has_sync(&self) -> bool {
+        matches!(self.family.get(), Some(Family::V3_2 | Family::V3_3))
+    }
+
+    /// The flag of a carrier that is off; both where the nodes may be of either side of the change.
+    fn carrier_off(&self) -> i32 {
+        match self.family.get() {
+            Some(Family::V2_4) => OFF_BEFORE,
+            Some(Family::V3_0) => OFF | OFF_BEFORE,
+            _ => OFF,
+        }
     }
 
     /// Whether the sharing tag is active here; true without one.
@@ -230,7 +246,7 @@ impl Sharing {
         let (Some(status), Some(capability)) = (status, self.capability.get()) else { return };
         let report = Report { partition: partition.name.as_bytes(), id, status };
         let mut body = Vec::new();
-        let sent = match report.write(&mut body) {
+        let sent = match report.write(&mut body, self.carrier_off()) {
             true => capability.broadcast(status.packet_type(), &body).err(),
             false => Some(SendError::Failed),
         };
@@ -299,7 +315,7 @@ pub(super) fn tables_read(node: NodeRef, own: &Drouting, partition: &Arc<Partiti
     let Some(capability) = sharing.capability.get() else { return };
     // Who is alone stays in sync with itself.
     if is_reload
-        && sharing.has_sync.load(Ordering::Relaxed)
+        && sharing.has_sync()
         && !capability.members().is_empty()
         && let Err(error) = capability.request_sync()
     {
@@ -357,15 +373,17 @@ impl CapabilityUser for User {
     }
 
     fn donate(&self, node: NodeRef, _requester: NodeId, _resume: Option<&[u8]>) -> Option<Box<dyn SyncSource>> {
-        let partitions = node.state::<Drouting>()?.partitions();
-        let read = partitions.into_iter().filter_map(|partition| Some((partition.tables()?, partition)));
-        Some(Box::new(States { partitions: read.collect(), at: 0, carriers: 0, gateways: 0 }))
+        let own = node.state::<Drouting>()?;
+        let off = own.sharing.as_ref()?.carrier_off();
+        let read = own.partitions().into_iter().filter_map(|partition| Some((partition.tables()?, partition)));
+        Some(Box::new(States { partitions: read.collect(), off, at: 0, carriers: 0, gateways: 0 }))
     }
 }
 
 /// All states: of each partition the carriers, then the gateways.
 struct States {
     partitions: Vec<(Arc<Tables>, Arc<Partition>)>,
+    off: i32,
     at: usize,
     /// How many of the partition were sent.
     carriers: usize,
@@ -387,7 +405,7 @@ impl SyncSource for States {
             };
             chunk.clear();
             chunk.extend_from_slice(&i32::from(matches!(status, Status::Gateway(_))).to_le_bytes());
-            if (Report { partition: partition.name.as_bytes(), id, status }).write(chunk) {
+            if (Report { partition: partition.name.as_bytes(), id, status }).write(chunk, self.off) {
                 return true;
             }
         }
@@ -405,16 +423,19 @@ mod tests {
         let all = [State::Active, State::Disabled, State::Inactive].map(Status::Gateway);
         for status in all.into_iter().chain([true, false].map(Status::Carrier)) {
             let mut body = Vec::new();
-            assert!(Report { partition: b"Default", id: b"one", status }.write(&mut body));
+            assert!(Report { partition: b"Default", id: b"one", status }.write(&mut body, OFF));
             let is_gateway = matches!(status, Status::Gateway(_));
             let read = Report::read(is_gateway, Reader::new(&body)).unwrap();
             assert_eq!((read.partition, read.id, read.status), (&b"Default"[..], &b"one"[..], status));
-            assert_eq!(Status::of_flags(is_gateway, status.flags() | 0x7000_0000 | 16), status);
+            assert_eq!(Status::of_flags(is_gateway, status.flags(OFF) | 0x7000_0000 | 16), status);
             for cut in 0..body.len() {
                 assert!(Report::read(is_gateway, Reader::new(&body[..cut])).is_err(), "{cut}");
             }
             body.push(0);
             assert!(Report::read(is_gateway, Reader::new(&body)).is_err(), "more than there should be");
+        }
+        for off in [OFF, OFF_BEFORE, OFF | OFF_BEFORE] {
+            assert_eq!(Status::of_flags(false, off), Status::Carrier(false));
         }
         // Bit 8 alone disables nothing.
         assert_eq!(Status::of_flags(true, KEPT_OFF), Status::Gateway(State::Active));
@@ -424,6 +445,6 @@ mod tests {
     fn names_that_are_too_long_are_not_told() {
         let long = vec![b'x'; 65_536];
         let report = Report { partition: b"", id: &long, status: Status::Carrier(true) };
-        assert!(!report.write(&mut Vec::new()));
+        assert!(!report.write(&mut Vec::new(), OFF));
     }
 }

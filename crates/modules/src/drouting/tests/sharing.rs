@@ -267,6 +267,17 @@ fn nodes_of_2_4_are_told_and_never_asked_for_a_sync() {
     command(&rig, "dr_reload", &["n"]);
     peer.exchange(&rig);
     assert_eq!(own_packets(&peer), [recorded("gw-status #1")]);
+    // The flag of a carrier is another in 2.4.
+    command(&rig, "dr_carrier_status", &["cr1", "0"]);
+    peer.exchange(&rig);
+    let (off, on) = (b"\x07\x00Default\x03\x00cr1\x04\x00\x00\x00", b"\x07\x00Default\x03\x00cr1\x00\x00\x00\x00");
+    assert_eq!(peer.module_packets().last(), Some(&(2, Bytes::from_static(off))));
+    for (body, enabled) in [(on, "yes"), (off, "no")] {
+        let now = peer.now();
+        peer.core.send_module_packet(CLUSTER, Destination::All, CAP, 2, 1, body, now).unwrap();
+        peer.exchange(&rig);
+        assert_eq!(carrier(&rig, "cr1"), enabled);
+    }
     assert!(!peer.heard.iter().any(|event| matches!(event, Event::SyncRequested { .. })));
     assert_eq!(status(&rig), "synced");
 }
