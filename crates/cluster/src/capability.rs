@@ -78,10 +78,22 @@ impl CapabilityStatus {
 /// Which share of partitioned work this node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
-    /// Own position, from 0.
+    /// Own position, from 0; `count` when nothing is this node's, because others do it all.
     pub index: usize,
     /// Number of nodes that share the work, at least 1.
     pub count: usize,
+}
+
+impl Partition {
+    /// Everything: nobody else is there.
+    pub const ALL: Partition = Partition { index: 0, count: 1 };
+
+    /// Whether work with that hash is this node's.
+    #[must_use]
+    pub fn has(self, hash: u32) -> bool {
+        let count = u32::try_from(self.count.max(1)).unwrap_or(u32::MAX);
+        u32::try_from(self.index).ok() == Some(hash % count)
+    }
 }
 
 /// A module packet held back during a sync.
@@ -367,11 +379,25 @@ impl Cluster {
         own.into_iter().chain(others.map(Node::id)).collect()
     }
 
-    /// The own share of work among the nodes that have the capability OK.
+    /// The own share of work among the nodes that have the capability OK, as OpenSIPS divides it.
+    ///
+    /// Deviation: a node that is not in sync yet leaves the work to those that are, because they do not count it and do it
+    /// all; while nobody is in sync, all that have the capability divide it (OpenSIPS: such a node does all that would be
+    /// its share if it were in sync, and several of them do the same work).
     pub(crate) fn partition(&self, own_id: NodeId, name: &str) -> Option<Partition> {
-        self.capability(name.as_bytes())?;
-        let others: Vec<NodeId> =
-            self.nodes.iter().filter(|node| node.is_reachable && node.has_capability_ok(name)).map(Node::id).collect();
+        let own = self.capability(name.as_bytes())?;
+        if !own.is_enabled || !self.own.is_enabled {
+            // Told nothing by the others, and not counted by them.
+            return Some(Partition::ALL);
+        }
+        let reachable = || self.nodes.iter().filter(|node| node.is_reachable);
+        let mut others: Vec<NodeId> = reachable().filter(|node| node.has_capability_ok(name)).map(Node::id).collect();
+        if !own.is_ok && !others.is_empty() {
+            return Some(Partition { index: others.len(), count: others.len() });
+        }
+        if !own.is_ok {
+            others = reachable().filter(|node| node.has_capability(name)).map(Node::id).collect();
+        }
         let index = others.iter().filter(|id| **id < own_id).count();
         Some(Partition { index, count: others.len() + 1 })
     }

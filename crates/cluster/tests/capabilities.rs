@@ -322,6 +322,35 @@ fn work_is_partitioned_by_sorted_id_among_those_that_are_synced() {
     assert_eq!(share, Some(Partition { index: 1, count: 2 }));
 }
 
+#[test]
+fn work_is_left_to_the_others_until_a_node_is_in_sync() {
+    let mut network = with_sync(3, Vec::new(), |_| {});
+    network.run_for(SEC * 10);
+    let share = network.with(ProcessId(1), |node, now| {
+        node.request_sync(CLUSTER, CAP, now).unwrap();
+        node.partition(CLUSTER, CAP).unwrap()
+    });
+    let share = share.unwrap();
+    assert!((0..1000).all(|hash| !share.has(hash)), "{share:?}");
+    network.run_for(SEC);
+    assert_eq!(network.node(ProcessId(1)).unwrap().partition(CLUSTER, CAP), Some(Partition { index: 1, count: 3 }));
+    // Who takes no part any more is told nothing, and does everything for itself.
+    network.with(ProcessId(1), |node, now| node.set_cap_status(CLUSTER, CAP, false, now));
+    network.run_for(SEC);
+    assert_eq!(network.node(ProcessId(1)).unwrap().partition(CLUSTER, CAP), Some(Partition::ALL));
+    assert_eq!(network.node(ProcessId(2)).unwrap().partition(CLUSTER, CAP), Some(Partition { index: 1, count: 2 }));
+}
+
+#[test]
+fn while_nobody_is_in_sync_all_members_divide_the_work() {
+    let mut network = with_sync(3, Vec::new(), |spec| spec.config.clusters[0].own.is_seed = false);
+    network.run_for(SEC * 10);
+    for (index, id) in network.ids().enumerate() {
+        assert_eq!(status(&network, id), CapabilityStatus::SyncPending);
+        assert_eq!(network.node(id).unwrap().partition(CLUSTER, CAP), Some(Partition { index, count: 3 }));
+    }
+}
+
 // ---- sharing tags ----
 
 fn holders(network: &Network, name: &str) -> Vec<usize> {

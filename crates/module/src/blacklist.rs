@@ -115,6 +115,18 @@ impl Blacklist {
         Ok(())
     }
 
+    /// Puts other rules in place, for the module that owns the list: it may be read-only for everybody else.
+    ///
+    /// # Errors
+    /// [`BlacklistError::TooMany`]; the list stays as it was.
+    pub fn replace(&self, rules: Vec<BlacklistRule>) -> Result<(), BlacklistError> {
+        if rules.len() > BLACKLIST_RULES_MAX {
+            return Err(BlacklistError::TooMany);
+        }
+        *self.rules.write() = rules.into_iter().map(|rule| Rule { rule, until: None }).collect();
+        Ok(())
+    }
+
     /// Removes a rule.
     ///
     /// # Errors
@@ -248,6 +260,10 @@ mod tests {
         let rule = parse_blacklist_rule("udp,192.0.2.0/24,5060").unwrap_or_else(|error| panic!("{error}"));
         let list = |name: &str| lists.find(name).map(|(_, list)| list).unwrap_or_else(|| panic!("no list {name}"));
         assert_eq!(list("ro").add(rule.clone(), None), Err(BlacklistError::ReadOnly));
+        assert_eq!(list("ro").replace(vec![rule.clone(); BLACKLIST_RULES_MAX + 1]), Err(BlacklistError::TooMany));
+        assert_eq!(list("ro").replace(vec![rule.clone()]), Ok(()));
+        let rules: Vec<_> = list("ro").rules().into_iter().map(|known| known.rule).collect();
+        assert_eq!(rules, std::slice::from_ref(&rule));
         assert_eq!(list("keep").add(rule.clone(), Some(Duration::from_secs(1))), Err(BlacklistError::NoExpire));
         let exp = list("exp");
         assert_eq!(exp.add(rule.clone(), Some(Duration::from_secs(3600))), Ok(()));

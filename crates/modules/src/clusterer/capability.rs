@@ -366,25 +366,21 @@ impl Capability {
         asked.unwrap_or(Err(tandem_cluster::SyncError::UnknownCluster))
     }
 
-    /// Which share of partitioned work is this node's, among the reachable nodes that are in sync.
+    /// Which share of partitioned work is this node's, among the reachable nodes that are in sync; nothing while this node
+    /// is not and others are.
     #[must_use]
     pub fn partition(&self) -> Partition {
         let Registration { cluster, name, .. } = self.entry.registration;
         let share = self.clusterer.read(|core| core.partition(cluster, name)).flatten();
-        share.unwrap_or(Partition { index: 0, count: 1 })
+        share.unwrap_or(Partition::ALL)
     }
 
     /// Whether work on `key` is this node's (OpenSIPS: core hash of the key modulo the nodes, as for pinging in
     /// cooperation). All nodes that agree on who is there agree on who does it.
     #[must_use]
     pub fn is_mine(&self, key: &[u8]) -> bool {
-        is_share(self.partition(), key)
+        self.partition().has(tandem_sip::core_hash(key))
     }
-}
-
-fn is_share(share: Partition, key: &[u8]) -> bool {
-    let count = u32::try_from(share.count.max(1)).unwrap_or(u32::MAX);
-    u32::try_from(share.index).ok() == Some(tandem_sip::core_hash(key) % count)
 }
 
 #[cfg(test)]
@@ -395,7 +391,9 @@ mod tests {
     fn every_key_has_exactly_one_node() {
         for count in 1..6 {
             for key in [&b"alice@example.com"[..], b"bob@example.com", b""] {
-                let mine = (0..count).filter(|index| is_share(Partition { index: *index, count }, key)).count();
+                let mine = (0..count)
+                    .filter(|index| Partition { index: *index, count }.has(tandem_sip::core_hash(key)))
+                    .count();
                 assert_eq!(mine, 1);
             }
         }

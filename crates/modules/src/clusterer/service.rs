@@ -10,8 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    AnswerKind, ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now,
-    Verdict,
+    AnswerKind, ClusterId, ClusterNode, ConnId, Event as CoreEvent, Family, HeldReply, LogLevel as CoreLevel, NodeId,
+    Now, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -119,6 +119,13 @@ impl Clusterer {
             return Err(SetupError::new(format!("capability {name} of cluster {cluster}: {error}")));
         }
         Ok(Capability::new(node, self, entry))
+    }
+
+    /// The version family spoken in a cluster.
+    #[must_use]
+    pub fn family(&self, cluster: ClusterId) -> Family {
+        let named = self.configuration.families.iter().find(|(id, _)| *id == cluster);
+        named.map_or(self.configuration.default_family, |(_, family)| *family)
     }
 
     /// A number summed over all capabilities.

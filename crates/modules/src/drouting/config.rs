@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_module::SetupError;
-use tandem_module::declare::Setup;
+use tandem_module::declare::{ParamValues, Setup};
 use tandem_script::avp::AvpName;
 use tandem_script::pvar::CompiledVar;
+
+use super::blacklists::{self, GatewayList};
+use crate::clusterer::ClusterId;
 
 /// Queries of `rule_tables_query`.
 const QUERIES_MAX: usize = 64;
@@ -17,6 +20,70 @@ pub(super) enum SocketFilter {
     All,
     Ignore,
     MatchedOnly,
+}
+
+/// Which gateways a node of a cluster probes (`cluster_probing_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbingMode {
+    All,
+    /// All, on the node with the sharing tag.
+    ByTag,
+    /// Each gateway by one node.
+    Distributed,
+}
+
+const PROBING_MODES: [(&str, ProbingMode); 3] =
+    [("all", ProbingMode::All), ("by-shtag", ProbingMode::ByTag), ("distributed", ProbingMode::Distributed)];
+
+/// Part in a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Clustering {
+    /// The parameter that names the cluster.
+    pub(super) param: &'static str,
+    pub(super) cluster: ClusterId,
+    /// Only where it is active changes are told.
+    pub(super) tag: Option<String>,
+    pub(super) probing: ProbingMode,
+}
+
+impl Clustering {
+    fn read(params: &ParamValues) -> Result<Option<Clustering>, SetupError> {
+        let text =
+            |name: &'static str| params.text(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let (id, old) = (params.int("cluster_id", 0), params.int("status_replication_cluster", 0));
+        let param = if id == 0 && old != 0 { "status_replication_cluster" } else { "cluster_id" };
+        if id < 0 || old < 0 {
+            return Err(SetupError::param(param, "the number of a cluster is above 0; 0 shares nothing"));
+        }
+        if id != 0 && old != 0 && id != old {
+            let text = format!("it is the old name of cluster_id, which says {id}: leave one of them out");
+            return Err(SetupError::param("status_replication_cluster", text));
+        }
+        let (tag, mode) = (text("cluster_sharing_tag"), text("cluster_probing_mode"));
+        let probing = mode.as_deref().map_or(Ok(ProbingMode::All), probing_mode)?;
+        let cluster = match id.max(old) {
+            0 if tag.is_some() => return Err(SetupError::param("cluster_sharing_tag", "set cluster_id, too")),
+            0 if probing != ProbingMode::All => {
+                return Err(SetupError::param("cluster_probing_mode", "set cluster_id, too"));
+            }
+            0 => return Ok(None),
+            id => ClusterId(id),
+        };
+        if probing == ProbingMode::ByTag && tag.is_none() {
+            return Err(SetupError::param("cluster_probing_mode", "by-shtag needs cluster_sharing_tag"));
+        }
+        Ok(Some(Clustering { param, cluster, tag, probing }))
+    }
+}
+
+fn probing_mode(text: &str) -> Result<ProbingMode, SetupError> {
+    let found = PROBING_MODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, mode)| *mode).ok_or_else(|| {
+        let near = tandem_script::names::nearest(text, PROBING_MODES.iter().map(|(name, _)| *name));
+        let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        let text = format!("'{text}' is not one of all, by-shtag, distributed{near}");
+        SetupError::param("cluster_probing_mode", text)
+    })
 }
 
 /// AVPs of one partition.
@@ -76,6 +143,8 @@ pub(super) struct Config {
     pub(super) rule_queries: Vec<(String, String)>,
     pub(super) has_checksum: bool,
     pub(super) is_v2_4: bool,
+    pub(super) clustering: Option<Clustering>,
+    pub(super) blacklists: Vec<GatewayList>,
 }
 
 /// `$avp(name)`, or the bare name.
@@ -190,6 +259,8 @@ impl Config {
             rule_queries: rule_queries(&params.all("rule_tables_query"))?,
             has_checksum: params.int("generate_data_checksum", 0) != 0,
             is_v2_4: setup.settings.is_v2_4,
+            clustering: Clustering::read(params)?,
+            blacklists: blacklists::read(&params.all("define_blacklist"), uses_partitions)?,
         })
     }
 

@@ -61,6 +61,9 @@ pub(super) struct Gateway {
     pub(super) carrier: Option<u32>,
     pub(super) state: StateCell,
     pub(super) is_dirty: AtomicBool,
+    /// Core hash of the ID: which node of a cluster probes it.
+    pub(super) hash: u32,
+    pub(super) turn: Turn,
 }
 
 /// A state that changes while calls are routed.
@@ -70,6 +73,33 @@ pub(super) struct StateCell(AtomicU8);
 impl From<State> for StateCell {
     fn from(state: State) -> StateCell {
         StateCell(AtomicU8::new(state as u8))
+    }
+}
+
+/// Whose work the probes of a gateway are, as far as the last look goes.
+#[derive(Debug, Default)]
+pub(super) struct Turn(AtomicU8);
+
+impl Turn {
+    const OTHERS: u8 = 1;
+    const OURS: u8 = 2;
+    /// Ours since a moment, and not probed since.
+    const TAKEN_OVER: u8 = 3;
+
+    /// Looks again. Whether the gateway came from another node and was not probed here since.
+    pub(super) fn look(&self, is_ours: bool) -> bool {
+        let next = match (self.0.load(Ordering::Relaxed), is_ours) {
+            (_, false) => Turn::OTHERS,
+            (Turn::OTHERS | Turn::TAKEN_OVER, true) => Turn::TAKEN_OVER,
+            (_, true) => Turn::OURS,
+        };
+        self.0.store(next, Ordering::Relaxed);
+        next == Turn::TAKEN_OVER
+    }
+
+    /// It was this gateway's turn.
+    pub(super) fn done(&self) {
+        self.0.store(Turn::OURS, Ordering::Relaxed);
     }
 }
 
@@ -93,8 +123,8 @@ impl Gateway {
         match (self.state(), self.probing) {
             (State::Active, _) => "active",
             (State::Disabled, _) => "disabled MI",
-            (State::Inactive, Probing::Never) => "inactive",
-            (State::Inactive, _) => "probing",
+            (State::Inactive, Probing::WhenInactive) => "probing",
+            (State::Inactive, _) => "inactive",
         }
     }
 }

@@ -15,7 +15,7 @@ use super::Drouting;
 use super::config::{Avps, Config, Origin, SocketFilter};
 use super::data::{Carrier, Gateway, Tables};
 use super::partition::Partition;
-use super::rows;
+use super::{blacklists, rows, sharing};
 use crate::core::db_load::{self, Pages, is_table_name, text_of};
 
 /// Partitions of one process.
@@ -57,6 +57,7 @@ pub(super) async fn start(node: NodeRef, own: &'static Drouting) -> Result<(), S
         let partition = Arc::new(Partition::new(origin, db, own.config.is_persistent));
         own.partitions.write().push(partition.clone());
         read(node, &own.config, &partition, false).await?;
+        in_place(node, own, &partition, false);
     }
     Ok(())
 }
@@ -73,10 +74,20 @@ pub(super) async fn reload(
         Err(Refused::Busy)
     } else {
         let _one = partition.reloading.lock().await;
-        read(node, &own.config, partition, inherits).await.map_err(Refused::Failed)
+        let done = read(node, &own.config, partition, inherits).await;
+        if done.is_ok() {
+            in_place(node, own, partition, true);
+        }
+        done.map_err(Refused::Failed)
     };
     partition.reloads.fetch_sub(1, Ordering::AcqRel);
     result
+}
+
+/// New tables are in place.
+fn in_place(node: NodeRef, own: &Drouting, partition: &Arc<Partition>, is_reload: bool) {
+    blacklists::fill(node, own, partition);
+    sharing::tables_read(node, own, partition, is_reload);
 }
 
 /// Rows of `db_partitions_table`.

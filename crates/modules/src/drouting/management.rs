@@ -10,7 +10,7 @@ use tandem_module::mi::{MiError, MiReply, MiRequest, MiResult};
 use super::Drouting;
 use super::data::{Carrier, Gateway, Goal, Position, Rule, State, Tables};
 use super::load::{self, Refused};
-use super::partition::Partition;
+use super::partition::{Change, Partition, Source};
 use super::surface::{COMMANDS, PLAIN_COMMANDS};
 use crate::core::local_time;
 
@@ -143,7 +143,8 @@ fn gateway_status(node: NodeRef, own: &Drouting, request: &MiRequest) -> MiResul
         }
         Some(is_on) => {
             let to = if is_on { State::Active } else { State::Disabled };
-            let is_known = partition.change_gateway(node, id.as_bytes(), to, |_| true, "MI command");
+            let change = Change { to, reason: "MI command", source: Source::Here };
+            let is_known = partition.change_gateway(node, id.as_bytes(), change, |_| true);
             if is_known { Ok(json!("OK")) } else { Err(unknown()) }
         }
     }
@@ -176,7 +177,7 @@ fn carrier_status(node: NodeRef, own: &Drouting, request: &MiRequest) -> MiResul
             Ok(Json::Object(item))
         }
         Some(is_on) => {
-            let is_known = partition.change_carrier(node, id.as_bytes(), is_on);
+            let is_known = partition.change_carrier(node, id.as_bytes(), is_on, Source::Here);
             if is_known { Ok(json!("OK")) } else { Err(unknown()) }
         }
     }

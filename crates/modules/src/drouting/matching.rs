@@ -15,7 +15,7 @@ use tandem_sip::{NameAddr, Uri, UriEdit, edit_uri};
 use super::Drouting;
 use super::data::{Gateway, Position, State};
 use super::output::{self, Vars};
-use super::partition::Partition;
+use super::partition::{Change, Partition, Source};
 use super::routing::{number, refuse, text};
 use crate::core::table::done;
 
@@ -171,8 +171,8 @@ pub(super) fn dr_disable(context: &mut Context, args: &[Arg]) -> Called {
     let mut is_any = false;
     for partition in own.wanted(context, arg_text(args, 0)) {
         let Some(id) = output::top(context, partition.avps().gw_id) else { continue };
-        is_any |=
-            partition.change_gateway(node, &id, State::Inactive, |state| state == State::Active, "script dr_disable");
+        let change = Change { to: State::Inactive, reason: "script dr_disable", source: Source::Here };
+        is_any |= partition.change_gateway(node, &id, change, |state| state == State::Active);
     }
     done(is_any)
 }

@@ -1,6 +1,7 @@
 //! Module `drouting`: calls are routed by prefixes, groups, times and priorities to gateways and carriers, which are tried one
-//! after the other and probed. Shared status in a cluster and blacklists are not here.
+//! after the other and probed. Their states may be shared with a cluster.
 
+mod blacklists;
 mod config;
 mod data;
 mod load;
@@ -11,12 +12,13 @@ mod partition;
 mod probing;
 mod routing;
 mod rows;
+mod sharing;
 mod surface;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use tandem_module::context::Context;
@@ -27,6 +29,7 @@ use crate::core::db_load;
 
 use config::Config;
 use partition::Partition;
+use sharing::Sharing;
 
 /// The table of the module.
 pub static MODULE: ModuleDecl = ModuleDecl {
@@ -38,8 +41,9 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     commands: surface::COMMANDS,
     setup: |setup| {
         let config = Config::read(setup)?;
-        let is_probing = AtomicBool::new(true);
-        setup.state(Drouting { config, partitions: RwLock::default(), is_probing });
+        let sharing = config.clustering.clone().map(Sharing::new);
+        let (is_probing, is_loaded) = (AtomicBool::new(true), AtomicBool::new(false));
+        setup.state(Drouting { config, partitions: RwLock::default(), is_probing, is_loaded, sharing });
         Ok(())
     },
     init,
@@ -54,6 +58,10 @@ struct Drouting {
     partitions: RwLock<Vec<Arc<Partition>>>,
     /// `drouting:enable_probing`.
     is_probing: AtomicBool,
+    /// All partitions are known and were tried to be read.
+    is_loaded: AtomicBool,
+    /// With `cluster_id`.
+    sharing: Option<Sharing>,
 }
 
 impl Drouting {
@@ -91,6 +99,10 @@ impl Drouting {
 fn init(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Drouting>() else { return Ok(()) };
     management::register(node, own);
+    blacklists::define(node, own)?;
+    if let Some(sharing) = &own.sharing {
+        sharing.join(node)?;
+    }
     // A wrong URL is told before anything is opened; a driver that comes later in the script is waited for.
     let (param, url) = own.config.first_url();
     db_load::open(node, param, url).map(|_| ())
@@ -98,7 +110,12 @@ fn init(node: NodeRef) -> Result<(), SetupError> {
 
 fn start(node: NodeRef) -> Result<(), SetupError> {
     let Some(own) = node.state::<Drouting>() else { return Ok(()) };
-    let loading = async move { load::start(node, own).await };
+    let loading = async move {
+        let result = load::start(node, own).await;
+        own.is_loaded.store(true, Ordering::Release);
+        blacklists::check(own);
+        result
+    };
     db_load::load_at_start(node, "drouting", Box::pin(loading))?;
     probing::start(node, own);
     Ok(())

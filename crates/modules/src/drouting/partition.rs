@@ -15,9 +15,29 @@ use tandem_script::vm::LogLevel;
 
 use super::config::{Avps, Origin};
 use super::data::{Gateway, State, Tables};
+use super::sharing;
 
 /// Name of the event.
 pub(super) const EVENT: &str = "E_DROUTING_STATUS";
+
+/// Who changed a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// This node: the cluster is told.
+    Here,
+    /// Another node, just now.
+    Told,
+    /// Another node, some time ago: no event is raised.
+    Sync,
+}
+
+/// A change of a gateway.
+pub(super) struct Change {
+    pub(super) to: State,
+    /// For the event and the log.
+    pub(super) reason: &'static str,
+    pub(super) source: Source,
+}
 
 /// One set of tables.
 pub(super) struct Partition {
@@ -60,6 +80,11 @@ impl Partition {
         self.tables.load_full()
     }
 
+    /// Whether the tables were read once.
+    pub(super) fn is_read(&self) -> bool {
+        self.tables.load().is_some()
+    }
+
     /// Unix seconds of the last time the tables were read; 0 for never.
     pub(super) fn loaded_at(&self) -> i64 {
         self.loaded_at.load(Ordering::Relaxed)
@@ -80,28 +105,32 @@ impl Partition {
         self: &Arc<Self>,
         node: NodeRef,
         id: &[u8],
-        to: State,
+        change: Change,
         allowed: impl Fn(State) -> bool,
-        reason: &'static str,
     ) -> bool {
         let tables = {
             let _changing = self.changing.lock();
             let Some(tables) = self.tables() else { return false };
             let Some((_, gateway)) = tables.gateway(id) else { return false };
-            if !allowed(gateway.state()) || !gateway.set_state(to) {
+            if !allowed(gateway.state()) || !gateway.set_state(change.to) {
                 return true;
             }
             gateway.is_dirty.store(true, Ordering::Relaxed);
             tables
         };
         if let Some((_, gateway)) = tables.gateway(id) {
-            self.tell(node, gateway, reason);
+            if change.source != Source::Sync {
+                self.raise(node, gateway, change.reason);
+            }
+            if change.source == Source::Here {
+                sharing::tell(node, self, true, &gateway.id);
+            }
         }
         self.flush_later(node);
         true
     }
 
-    fn tell(&self, node: NodeRef, gateway: &Gateway, reason: &'static str) {
+    fn raise(&self, node: NodeRef, gateway: &Gateway, reason: &'static str) {
         let status = gateway.status();
         let text = format!(
             "drouting: gateway {} ({}) of partition {} is now {status}: {reason}",
@@ -124,8 +153,8 @@ impl Partition {
     }
 
     /// Switches a carrier on or off; false when there is none.
-    pub(super) fn change_carrier(self: &Arc<Self>, node: NodeRef, id: &[u8], is_on: bool) -> bool {
-        {
+    pub(super) fn change_carrier(self: &Arc<Self>, node: NodeRef, id: &[u8], is_on: bool, source: Source) -> bool {
+        let id = {
             let _changing = self.changing.lock();
             let Some(tables) = self.tables() else { return false };
             let Some((_, carrier)) = tables.carrier(id) else { return false };
@@ -133,6 +162,10 @@ impl Partition {
                 return true;
             }
             carrier.is_dirty.store(true, Ordering::Relaxed);
+            carrier.id.clone()
+        };
+        if source == Source::Here {
+            sharing::tell(node, self, false, &id);
         }
         self.flush_later(node);
         true
@@ -162,18 +195,18 @@ impl Partition {
     }
 
     /// Takes one change off.
-    fn next_change(&self) -> Option<Change> {
+    fn next_change(&self) -> Option<Unwritten> {
         let tables = self.tables()?;
         let gateway = tables.gateways.iter().find(|gateway| gateway.is_dirty.swap(false, Ordering::AcqRel));
         if let Some(gateway) = gateway {
-            return Some(Change { is_carrier: false, id: gateway.id.to_vec(), state: gateway.state() as i64 });
+            return Some(Unwritten { is_carrier: false, id: gateway.id.to_vec(), state: gateway.state() as i64 });
         }
         let carrier = tables.carriers.iter().find(|carrier| carrier.is_dirty.swap(false, Ordering::AcqRel))?;
         let state = i64::from(!carrier.is_on.load(Ordering::Relaxed));
-        Some(Change { is_carrier: true, id: carrier.id.to_vec(), state })
+        Some(Unwritten { is_carrier: true, id: carrier.id.to_vec(), state })
     }
 
-    fn give_back(&self, change: &Change) {
+    fn give_back(&self, change: &Unwritten) {
         let Some(tables) = self.tables() else { return };
         let mark = match change.is_carrier {
             true => tables.carrier(&change.id).map(|(_, carrier)| &carrier.is_dirty),
@@ -184,7 +217,7 @@ impl Partition {
         }
     }
 
-    fn statement(&self, change: &Change) -> Statement {
+    fn statement(&self, change: &Unwritten) -> Statement {
         let (table, column) = match change.is_carrier {
             true => (&self.origin.carriers, "carrierid"),
             false => (&self.origin.gateways, "gwid"),
@@ -198,13 +231,13 @@ impl Partition {
 }
 
 /// A state to be written.
-struct Change {
+struct Unwritten {
     is_carrier: bool,
     id: Vec<u8>,
     state: i64,
 }
 
-impl std::fmt::Display for Change {
+impl std::fmt::Display for Unwritten {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = if self.is_carrier { "carrier" } else { "gateway" };
         write!(f, "{kind} {}", String::from_utf8_lossy(&self.id))

@@ -1,4 +1,5 @@
-//! Probes of gateways: each gateway once per interval, spread evenly over it, and what their answers mean.
+//! Probes of gateways: each gateway once per interval, spread evenly over it, and what their answers mean. In a cluster only
+//! those that are this node's.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,14 @@ use tandem_script::vm::LogLevel;
 
 use super::Drouting;
 use super::data::{Gateway, Probing, State};
-use super::partition::Partition;
+use super::partition::{Change, Partition, Source};
+use super::sharing::Probes;
 use crate::tm::uac::{RequestSpec, UacReply, send_request};
 
 /// A part of the interval.
 const STEP: Duration = Duration::from_secs(1);
+/// A gateway that was another node's to probe is probed within so many steps.
+const TAKE_OVER_STEPS: u64 = 5;
 /// How often states that could not be written are tried again, in steps.
 const RETRY_STEPS: u64 = 15;
 
@@ -46,6 +50,7 @@ fn probe_part(node: NodeRef, own: &'static Drouting, step: u64, interval: u64) {
     if !node.has_module("tm") {
         return;
     }
+    let probes = own.sharing.as_ref().map_or(Probes::All, |sharing| sharing.probes(node));
     for partition in own.partitions() {
         let Some(tables) = partition.tables() else { continue };
         for (at, gateway) in tables.gateways.iter().enumerate() {
@@ -54,11 +59,23 @@ fn probe_part(node: NodeRef, own: &'static Drouting, step: u64, interval: u64) {
                 (_, State::Disabled) | (Probing::Never, _) | (Probing::WhenInactive, State::Active) => false,
                 (Probing::WhenInactive, State::Inactive) | (Probing::Always, _) => true,
             };
-            if is_wanted && at as u64 % interval == step % interval {
+            if is_turn(gateway, &probes, at as u64, step, interval) && is_wanted {
                 probe(node, own, &partition, gateway);
             }
         }
     }
+}
+
+/// Once per interval; soon for a gateway that another node has probed until now, which may have died just before its probe.
+fn is_turn(gateway: &Gateway, probes: &Probes, at: u64, step: u64, interval: u64) -> bool {
+    let is_ours = probes.has(gateway.hash);
+    let soon = interval.min(TAKE_OVER_STEPS);
+    let is_soon = gateway.turn.look(is_ours) && at % soon == step % soon;
+    let is_turn = is_ours && (is_soon || at % interval == step % interval);
+    if is_turn {
+        gateway.turn.done();
+    }
+    is_turn
 }
 
 fn probe(node: NodeRef, own: &'static Drouting, partition: &Arc<Partition>, gateway: &Gateway) {
@@ -96,5 +113,6 @@ fn answered(node: NodeRef, partition: &Arc<Partition>, id: &[u8], is_good: bool)
 }
 
 fn change(node: NodeRef, partition: &Arc<Partition>, id: &[u8], to: State, reason: &'static str) {
-    partition.change_gateway(node, id, to, |state| state != State::Disabled, reason);
+    let change = Change { to, reason, source: Source::Here };
+    partition.change_gateway(node, id, change, |state| state != State::Disabled);
 }

@@ -9,7 +9,7 @@ use tandem_script::value::Text;
 use tandem_sip::{Scheme, Uri};
 
 use super::config::Config;
-use super::data::{Carrier, Gateway, Goal, PREFIX_MAX, Probing, Rule, State, Tables};
+use super::data::{Carrier, Gateway, Goal, PREFIX_MAX, Probing, Rule, State, Tables, Turn};
 use crate::cfgutils::time_rec;
 use crate::core::db_load::{int_of, text_of};
 
@@ -77,6 +77,7 @@ pub(super) fn gateway(config: &Config, row: &[DbValue]) -> Result<(Gateway, Vec<
         other => return Err(format!("probe_mode {other} is not 0, 1 or 2")),
     };
     let state = if config.is_persistent { int_of(row, 9).unwrap_or(0) } else { 0 };
+    let hash = tandem_sip::core_hash(&gateway_id);
     let gateway = Gateway {
         id: gateway_id,
         kind: int_of(row, 5).and_then(|kind| i32::try_from(kind).ok()).unwrap_or(0),
@@ -93,6 +94,8 @@ pub(super) fn gateway(config: &Config, row: &[DbValue]) -> Result<(Gateway, Vec<
         carrier: None,
         state: State::from_number(state).ok_or_else(|| format!("state {state} is not 0, 1 or 2"))?.into(),
         is_dirty: AtomicBool::new(false),
+        hash,
+        turn: Turn::default(),
     };
     let host = parsed.maddr().unwrap_or(parsed.host).to_ascii_lowercase();
     Ok((gateway, host))

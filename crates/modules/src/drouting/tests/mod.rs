@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod directions;
 mod management;
 mod measure;
 mod partitions;
 mod probing;
 mod rules;
+mod sharing;
 mod tables;
 
 use tandem_script::ast::Dialect;

@@ -13,7 +13,7 @@ const SCRIPT: &str = r#"
     route { exit; }
     event_route[E_DROUTING_STATUS] { xlog("$param(gwid) $param(status)\n"); }"#;
 
-fn reply(rig: &Rig, probe: &Sent, code: u16) {
+pub(super) fn reply(rig: &Rig, probe: &Sent, code: u16) {
     let message = probe.text();
     let head = |name: &str| message.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     let text = format!(
@@ -64,14 +64,14 @@ fn answers_to_probes_switch_gateways() {
     assert_eq!(state(&rig, "probed"), "Active");
     let probes = interval(&rig);
     reply(&rig, &probes[0], 503);
-    assert_eq!((state(&rig, "probed").as_str(), rig.xlogs()), ("Probing", vec!["probed probing".to_owned()]));
+    assert_eq!((state(&rig, "probed").as_str(), rig.xlogs()), ("Inactive", vec!["probed inactive".to_owned()]));
     let probes = interval(&rig);
     reply(&rig, &probes[0], 200);
     assert_eq!((state(&rig, "probed").as_str(), rig.xlogs()), ("Active", vec!["probed active".to_owned()]));
     // No answer at all is a bad one; an operator's decision is not touched.
     interval(&rig);
     rig.advance(Duration::from_secs(40));
-    assert_eq!(state(&rig, "probed"), "Probing");
+    assert_eq!(state(&rig, "probed"), "Inactive");
     rig.mi("dr_gw_status", MiParams::Positional(vec![json!("probed"), json!("0")])).unwrap();
     rig.advance(Duration::from_secs(40));
     rig.take_sent();
@@ -87,6 +87,7 @@ fn inactive_gateways_are_probed_until_they_answer() {
     ]);
     let _entered = db.handle().enter();
     let rig = rig_in(&db, Dialect::V4_0, "modparam(\"drouting\", \"probing_interval\", 10)", "route { exit; }");
+    assert_eq!(state(&rig, "paused"), "Probing");
     let probes = interval(&rig);
     assert_eq!(probes.len(), 1);
     assert_eq!(probes[0].first_line(), "OPTIONS sip:10.0.0.5 SIP/2.0");

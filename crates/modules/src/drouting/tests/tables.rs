@@ -1,5 +1,7 @@
 //! What the tables may hold, and rows and tables that are wrong.
 
+use tandem_module::mi::MiParams;
+
 use super::{TABLES, call, database, rig, text};
 use crate::sqlops::tests::TestDb;
 use crate::test_rig::{Rig, RigOptions, take_logs};
@@ -139,4 +141,30 @@ fn wrong_parameters_stop_the_start() {
         let error = Rig::try_script(&text(&db, param, "route { exit; }"), RigOptions::default()).err();
         assert!(error.as_ref().is_some_and(|error| error.contains(told)), "{told}: {error:?}");
     }
+}
+
+#[test]
+fn blacklists_have_the_addresses_of_gateways_of_some_types() {
+    let db = database(&[]);
+    let _entered = db.handle().enter();
+    let params = "modparam(\"drouting\", \"define_blacklist\", \"carriers = 1, 3\")\n\
+        modparam(\"drouting\", \"define_blacklist\", \"none = 77\")";
+    let route = "use_blacklist(\"carriers\"); $var(a) = check_blacklist_rule(\"all\", \"10.0.0.1\"); \
+        $var(b) = check_blacklist_rule(\"all\", \"10.0.0.2\"); xlog(\"$var(a) $var(b)\\n\");";
+    let rig = rig(&db, params, route);
+    assert_eq!(call(&rig, "sip:1@x"), ["1 -1"]);
+    let addresses = |name: &str| -> Vec<String> {
+        let (_, list) = rig.node.blacklists.find(name).unwrap();
+        assert_eq!((list.owner, list.flags.is_read_only), ("drouting", true));
+        list.rules().iter().map(|rule| rule.rule.network.address().to_string()).collect()
+    };
+    assert_eq!(addresses("carriers"), ["10.0.0.1", "10.0.0.4", "10.0.0.5"]);
+    assert!(addresses("none").is_empty());
+    db.rows("UPDATE dr_gateways SET address = '10.0.0.99' WHERE gwid = 'probed'");
+    rig.mi("dr_reload", MiParams::None).unwrap();
+    assert_eq!(addresses("carriers"), ["10.0.0.1", "10.0.0.5", "10.0.0.99"]);
+    let twice = "modparam(\"drouting\", \"define_blacklist\", \"a = 1\")\nmodparam(\"drouting\", \"define_blacklist\", \"a = 2\")";
+    let script = super::text(&db, twice, "route { exit; }");
+    let error = Rig::try_script(&script, RigOptions::default()).err().unwrap();
+    assert!(error.contains("there is a blacklist of that name already"), "{error}");
 }
