@@ -168,6 +168,10 @@ pub(crate) struct Cluster {
     repeat_capabilities_late_at: Option<Instant>,
     /// A link entered RESTART_PINGING: look at the timers before returning to the caller.
     pub(crate) has_due_links: bool,
+    /// No link is due before it.
+    links_due: Option<Instant>,
+    /// Something happened by which a link may be due earlier than [`Cluster::links_due`].
+    pub(crate) are_links_touched: bool,
 }
 
 impl Cluster {
@@ -192,6 +196,8 @@ impl Cluster {
             repeat_capabilities_at: None,
             repeat_capabilities_late_at: None,
             has_due_links: true,
+            links_due: None,
+            are_links_touched: true,
         }
     }
 
@@ -215,6 +221,7 @@ impl Cluster {
     pub(crate) fn push_node(&mut self, record: NodeConfig, now: Instant) {
         self.nodes.insert(0, Node::new(record, now));
         self.has_due_links = true;
+        self.are_links_touched = true;
     }
 
     // ---- sending ----
@@ -282,6 +289,7 @@ impl Cluster {
     // ---- links ----
 
     fn ping(&mut self, ctx: &mut Ctx<'_>, id: NodeId, request_node_list: bool) {
+        self.are_links_touched = true;
         let was_sent = self.send_internal(ctx, id, Internal::Ping { request_node_list }, "PING");
         let now = ctx.now.mono;
         let Some(node) = self.node_mut(id) else { return };
@@ -304,6 +312,7 @@ impl Cluster {
 
     /// Changes the state of a link with all that follows from leaving UP.
     pub(crate) fn set_link(&mut self, ctx: &mut Ctx<'_>, id: NodeId, to: LinkState) {
+        self.are_links_touched = true;
         let cluster = self.id;
         let now = ctx.now.mono;
         let own_enabled = self.own.is_enabled;
@@ -381,6 +390,18 @@ impl Cluster {
         Some(node.link.due(&settings.timers, node.record.no_ping_retries))
     }
 
+    fn first_link_due(&self, settings: &Settings) -> Option<Instant> {
+        self.nodes.iter().filter_map(|node| self.link_due(node, settings).map(|(at, _)| at)).min()
+    }
+
+    /// Looks at all links again if one may be due earlier. What is not looked at is due later at most: then the caller comes
+    /// once too early.
+    pub(crate) fn settle_links(&mut self, settings: &Settings) {
+        if std::mem::take(&mut self.are_links_touched) {
+            self.links_due = self.first_link_due(settings);
+        }
+    }
+
     /// Pings every link whose time has come.
     pub(crate) fn run_links(&mut self, ctx: &mut Ctx<'_>) {
         self.has_due_links = false;
@@ -432,9 +453,12 @@ impl Cluster {
     }
 
     pub(crate) fn poll_timeout(&self, settings: &Settings) -> Option<Instant> {
-        self.nodes
-            .iter()
-            .filter_map(|node| self.link_due(node, settings).map(|(at, _)| at))
+        debug_assert!(
+            self.first_link_due(settings).is_none_or(|first| self.links_due.is_some_and(|at| at <= first)),
+            "a link is due earlier than is known"
+        );
+        self.links_due
+            .into_iter()
             .chain(self.sync_deadlines(settings))
             .chain(self.tag_deadlines())
             .chain(self.delivery_deadlines())

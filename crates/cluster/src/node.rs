@@ -174,9 +174,23 @@ impl ClusterNode {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
         let result = step(cluster, &mut ctx);
-        if cluster.has_due_links {
-            cluster.run_links(&mut ctx);
-        }
+        cluster.are_links_touched = true;
+        finish(cluster, &mut ctx);
+        Some(result)
+    }
+
+    /// As [`ClusterNode::on`] for script messages and what else only shows that a link is good: not every message is worth a
+    /// look at all links.
+    fn on_message<T>(
+        &mut self,
+        id: ClusterId,
+        now: Now,
+        step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T,
+    ) -> Option<T> {
+        let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
+        let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+        let result = step(cluster, &mut ctx);
+        finish(cluster, &mut ctx);
         Some(result)
     }
 
@@ -184,9 +198,8 @@ impl ClusterNode {
         for cluster in &mut self.clusters {
             let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
             step(cluster, &mut ctx);
-            if cluster.has_due_links {
-                cluster.run_links(&mut ctx);
-            }
+            cluster.are_links_touched = true;
+            finish(cluster, &mut ctx);
         }
     }
 
@@ -241,7 +254,7 @@ impl ClusterNode {
         if trailer.src_id == self.settings.node_id.0 && !is_bridge {
             return Verdict::Dropped(DropReason::OwnId);
         }
-        self.on(ClusterId(trailer.cluster_id), now, |cluster, ctx| {
+        self.on_message(ClusterId(trailer.cluster_id), now, |cluster, ctx| {
             if is_bridge {
                 cluster.receive_bridged(ctx, received)
             } else {
@@ -327,7 +340,7 @@ impl ClusterNode {
     pub fn broadcast_request(&mut self, cluster: ClusterId, msg: &[u8], include_self: bool, now: Now) -> SentRequest {
         let tag = self.new_tag(cluster, now);
         let result = self
-            .on(cluster, now, |cluster, ctx| cluster.broadcast_request(ctx, msg, &tag, include_self))
+            .on_message(cluster, now, |cluster, ctx| cluster.broadcast_request(ctx, msg, &tag, include_self))
             .unwrap_or(Err(SendError::Failed));
         SentRequest { tag, result }
     }
@@ -336,7 +349,7 @@ impl ClusterNode {
     pub fn send_request(&mut self, cluster: ClusterId, node: NodeId, msg: &[u8], now: Now) -> SentRequest {
         let tag = self.new_tag(cluster, now);
         let result = self
-            .on(cluster, now, |cluster, ctx| cluster.send_message(ctx, node, msg, &tag, true))
+            .on_message(cluster, now, |cluster, ctx| cluster.send_message(ctx, node, msg, &tag, true))
             .unwrap_or(Err(SendError::Failed))
             .map(|()| 1);
         SentRequest { tag, result }
@@ -354,7 +367,7 @@ impl ClusterNode {
         if tag.is_empty() {
             return Err(SendError::Disabled);
         }
-        self.on(cluster, now, |cluster, ctx| cluster.send_message(ctx, node, msg, tag, false))
+        self.on_message(cluster, now, |cluster, ctx| cluster.send_message(ctx, node, msg, tag, false))
             .unwrap_or(Err(SendError::Failed))
     }
 
@@ -658,6 +671,14 @@ impl ClusterNode {
         self.on(cluster, now, |cluster, ctx| cluster.sync_end(ctx, capability, requester))
             .unwrap_or(Err(SyncError::UnknownCluster))
     }
+}
+
+/// Runs the links that a step made due.
+fn finish(cluster: &mut Cluster, ctx: &mut Ctx<'_>) {
+    if cluster.has_due_links {
+        cluster.run_links(ctx);
+    }
+    cluster.settle_links(ctx.settings);
 }
 
 impl Cluster {

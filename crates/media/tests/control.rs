@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::runtime::Handle;
 
-const FAST: Timing = Timing { timeout: Duration::from_millis(150), retries: 2 };
+const FAST: Timing = Timing { timeout: Duration::from_millis(400), retries: 2 };
 
 fn client(address: &str, framing: Framing) -> ControlClient {
     ControlClient::new(Address::parse(address).unwrap(), framing, Handle::current())
