@@ -71,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) topology_sent: Option<Instant>,
     /// It should be sent one with the next repeat.
     pub(crate) is_topology_owed: bool,
+    /// How often it was asked for its topology, see [`Cluster::ask_for_topology`].
+    pub(crate) topology_asks: u8,
     is_resolve_asked: bool,
     pub(crate) faults: Faults,
 }
@@ -96,6 +98,7 @@ impl Node {
             ponged_nodes: NodeIds::new(),
             topology_sent: None,
             is_topology_owed: false,
+            topology_asks: 0,
             is_resolve_asked: false,
             faults: Faults::default(),
         }
@@ -300,6 +303,7 @@ impl Cluster {
         if self.node_mut(id).is_some_and(|node| node.link.take_nudge(now, &timers)) {
             self.send_internal(ctx, id, Internal::Pong { known_nodes: NodeIds::new() }, "PONG");
         }
+        self.ask_for_topology(ctx, id);
     }
 
     /// Pings now; a link that is not UP changes to RESTARTED.

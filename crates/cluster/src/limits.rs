@@ -78,6 +78,8 @@ pub const SYNC_REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 pub const REPEAT_DELAY: Duration = Duration::from_secs(5);
 /// After the first repeat of the own links, one more: others may have told each other what was true before it.
 pub const REPEAT_LATE_DELAY: Duration = Duration::from_secs(25);
+/// How often a node that is up and never told its topology is made to tell it.
+pub(crate) const TOPOLOGY_ASKS_MAX: u8 = 3;
 /// Connections remembered per node.
 pub const CONNS_PER_NODE_MAX: usize = 8;
 /// Outputs that wait for the caller; beyond it messages are refused at once, link traffic is not.

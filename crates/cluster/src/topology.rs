@@ -2,8 +2,9 @@
 
 use crate::cluster::{Cluster, Ctx};
 use crate::config::Provisioning;
+use crate::freshness::Freshness;
 use crate::ids::{ConnId, NodeId};
-use crate::limits::{NODES_MAX, REPEAT_DELAY};
+use crate::limits::{NODES_MAX, REPEAT_DELAY, TOPOLOGY_ASKS_MAX};
 use crate::link::LinkState;
 use crate::outbox::SendClass;
 use crate::packet::{Description, Internal, NodeIds, Stamp, TopologyEntry, encode_internal};
@@ -70,6 +71,27 @@ impl Cluster {
         node.ponged_nodes.clear();
         let described = self.nodes_unknown_to(id);
         self.send_full_topology(ctx, Some(id), &described);
+    }
+
+    /// A node that was up before this one started, and did not notice the restart, has no reason to tell its topology: what
+    /// it is connected to stays unknown here, and no route by way of it is found. OpenSIPS tells it only when its link comes
+    /// up, so it is made to begin its link anew.
+    ///
+    /// Deviation: OpenSIPS stays without until some link changes.
+    pub(crate) fn ask_for_topology(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let now = ctx.now.mono;
+        let wait = ctx.settings.timers.ping_interval;
+        // Between two nodes there is nothing to tell, and nodes of ours tell who asks for the node list.
+        if self.nodes.len() < 2 || self.is_tandem(id) {
+            return;
+        }
+        let Some(node) = self.node_mut(id) else { return };
+        let is_silent = node.is_neighbour() && now.saturating_duration_since(node.link.entered()) >= wait;
+        if !is_silent || node.top.stamp() != Freshness::default().stamp() || node.topology_asks >= TOPOLOGY_ASKS_MAX {
+            return;
+        }
+        node.topology_asks += 1;
+        self.send_internal(ctx, id, Internal::UnknownId, "UNKNOWN_ID");
     }
 
     /// Tells the own links to all neighbours once more, and everything to those who are owed it.

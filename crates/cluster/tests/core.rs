@@ -222,3 +222,50 @@ fn a_peer_that_answers_but_never_pings_gets_a_pong_it_did_not_ask_for() {
     assert!(nudges(40, true) <= 1);
     assert_eq!(nudges(80, true), 0);
 }
+
+/// OpenSIPS tells its topology only when its link comes up. A node that was restarted faster than it could be noticed would
+/// never hear it, and know of no way round a dead link.
+#[test]
+fn a_peer_that_never_told_its_topology_is_made_to_begin_its_link_anew() {
+    let peer: SocketAddr = "127.0.1.2:40000".parse().unwrap();
+    let internal = |packet_type: i32, ints: &[i32]| {
+        let mut writer = PacketWriter::new(b"clusterer-internal", packet_type, 1);
+        ints.iter().fold(&mut writer, |writer, int| writer.int(*int));
+        writer.finish().unwrap()
+    };
+    // Runs half a minute with node 2, which pings and answers; when it was asked, in milliseconds.
+    let asked = |others: &[i32], topology_at: Option<u64>| -> Vec<u64> {
+        let now = Instant::now();
+        let nodes = others.iter().map(|id| record(*id, 3)).collect();
+        let cluster = ClusterConfig::new(CLUSTER, record(1, 3), nodes);
+        let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
+        let mut asked = Vec::new();
+        for ms in (0..30_000).step_by(250) {
+            node.handle_timeout(at(now, ms));
+            let sent = outputs(&mut node);
+            for output in &sent {
+                let Output::Send(packet) = output else { continue };
+                if packet.node == NodeId(2) && Packet::parse(&packet.bytes).unwrap().packet_type() == 4 {
+                    asked.push(ms);
+                }
+            }
+            if pings(&sent).contains(&2) {
+                node.handle_packet(peer, ConnId(1), &internal(1, &[1, 2, 0]), at(now, ms + 1));
+                node.handle_packet(peer, ConnId(1), &internal(0, &[1, 2, 0]), at(now, ms + 2));
+                outputs(&mut node);
+            }
+            if topology_at == Some(ms) {
+                // Number 0, one entry: node 2 with node 3 as its neighbour; path of itself.
+                let topology = internal(3, &[1, 2, 0, 1_800_000_000, 1, 2, 0, 0, 0, 1, 3, 1, 2]);
+                assert_eq!(node.handle_packet(peer, ConnId(1), &topology, at(now, ms + 3)), Verdict::Handled);
+            }
+        }
+        asked
+    };
+    let never = asked(&[2, 3], None);
+    assert_eq!(never.len(), 3, "not for ever: {never:?}");
+    assert!((4_000..9_000).contains(&never[0]), "{never:?}");
+    assert_eq!(asked(&[2, 3], Some(6_000)).len(), 1, "until it is told");
+    assert_eq!(asked(&[2, 3], Some(500)), [], "it was told by itself");
+    assert_eq!(asked(&[2], None), [], "two nodes know all there is");
+}

@@ -492,8 +492,10 @@ fn check_dependencies(script: &Script, builder: &NodeBuilder, diagnostics: &mut 
     };
     for module in builder.modules() {
         for needed in module.depends {
-            if !builder.modules().iter().any(|other| other.name == *needed) {
-                let text = format!("module '{}' needs module '{needed}'", module.name);
+            if !builder.modules().iter().any(|other| needed.split('|').any(|one| one == other.name)) {
+                let names = needed.replace('|', "' or '");
+                let needed = needed.split('|').next().unwrap_or(needed);
+                let text = format!("module '{}' needs module '{names}'", module.name);
                 let span = span_of(module.name).unwrap_or_default();
                 diagnostics.push(
                     Diagnostic::error("module-depends", span, text)

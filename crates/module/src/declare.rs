@@ -65,7 +65,7 @@ pub struct ModuleDecl {
     pub commands: &'static [CommandSpec],
     /// Statistics (group = module name).
     pub stats: &'static [StatSpec],
-    /// Modules that must be loaded, too.
+    /// Modules that must be loaded, too; of `one|other` either will do.
     pub depends: &'static [&'static str],
     /// Reads the parameters and puts the state of the module into the setup.
     pub setup: fn(&mut Setup<'_>) -> Result<(), SetupError>,

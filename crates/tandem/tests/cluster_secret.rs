@@ -192,8 +192,8 @@ fn start_tls(place: &Place, id: u8, other: u8, certificate: &str) -> Process {
         ),
     ]
     .concat();
-    let text =
-        SCRIPT.replace("bin:", "bins:").replace("NET", &net).replace("MORE", &more).replace("ID", &id.to_string());
+    let script = SCRIPT.replace("bin:", "bins:").replace("loadmodule \"proto_bin.so\"\n", "");
+    let text = script.replace("NET", &net).replace("MORE", &more).replace("ID", &id.to_string());
     let name = format!("tls{id}");
     fs::write(place.dir().join(format!("{name}.cfg")), text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));

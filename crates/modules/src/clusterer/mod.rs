@@ -48,7 +48,7 @@ pub static MODULE: ModuleDecl = ModuleDecl {
     events: EVENTS,
     commands: COMMANDS,
     stats: STATS,
-    depends: &["proto_bin"],
+    depends: &["proto_bin|proto_bins"],
     setup: params::setup,
     init: service::init,
     start: service::start,

@@ -388,3 +388,14 @@ fn in_database_mode_a_status_is_stored_and_a_node_is_removed_in_the_table_only()
     let error = rig.mi("clusterer:remove_node", MiParams::Positional(vec![json!(1), json!(2)])).unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (400, "Running in DB mode"));
 }
+
+#[test]
+fn a_cluster_needs_one_of_its_two_transports() {
+    let script = "loadmodule \"clusterer.so\"\nmodparam(\"clusterer\", \"db_mode\", 0)\nmodparam(\"clusterer\", \"my_node_id\", 1)\n\
+                  modparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.9.1:5555\")\nroute { exit; }\n";
+    let start =
+        |transport: &str| Rig::try_script(&format!("{transport}{script}"), crate::test_rig::RigOptions::default());
+    let error = start("socket=bin:127.0.9.1:5555\n").err().expect("it started");
+    assert!(error.contains("proto_bin|proto_bins"), "{error}");
+    start("socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\n").expect("one is enough");
+}

@@ -103,7 +103,7 @@ fn modules(script: &Script, builder: &mut NodeBuilder, errors: &mut Vec<String>)
     }
     for module in builder.modules() {
         for needed in module.depends {
-            if !builder.modules().iter().any(|other| other.name == *needed) {
+            if !builder.modules().iter().any(|other| needed.split('|').any(|one| one == other.name)) {
                 errors.push(format!("module '{}' needs module '{needed}'", module.name));
             }
         }

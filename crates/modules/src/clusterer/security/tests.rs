@@ -345,7 +345,7 @@ const PEMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../link/tests/tls");
 /// A node in cluster 1 by TLS.
 fn tls_rig(more: &str) -> Rig {
     let script = head(1, 2, "").replace("bin:127.0.9", "bins:127.0.9");
-    let modules = "loadmodule \"proto_bin.so\"\nloadmodule \"tls_mgm.so\"\nloadmodule \"proto_bins.so\"\n";
+    let modules = "loadmodule \"tls_mgm.so\"\nloadmodule \"proto_bins.so\"\n";
     let script = script.replace("loadmodule \"proto_bin.so\"\n", modules);
     let tls = |name: &str, value: &str| format!("modparam(\"tls_mgm\", \"{name}\", \"[c]{value}\")\n");
     let tls: String = [
