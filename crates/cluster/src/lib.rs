@@ -8,6 +8,7 @@
 
 mod ask;
 mod bridge;
+mod bridge_waiting;
 mod capability;
 mod cluster;
 mod command;
@@ -47,6 +48,7 @@ mod tag_lease;
 mod topology;
 mod url;
 
+pub use bridge::BridgeCounts;
 pub use ask::{AnswerKind, AskMode, Missing, Question, asker_of, is_question};
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{

@@ -66,7 +66,8 @@ pub enum Output {
         /// Connections it opened to us.
         conns: Vec<ConnId>,
     },
-    /// Send a packet to a node of another cluster; nobody waits for its fate.
+    /// Send a packet to a node of another cluster. When that is refused at once, call
+    /// [`crate::ClusterNode::handle_bridge_undelivered`].
     SendBridge {
         /// Its listener.
         to: SocketAddr,
