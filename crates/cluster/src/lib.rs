@@ -48,8 +48,8 @@ mod tag_lease;
 mod topology;
 mod url;
 
-pub use bridge::BridgeCounts;
 pub use ask::{AnswerKind, AskMode, Missing, Question, asker_of, is_question};
+pub use bridge::BridgeCounts;
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
     Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,

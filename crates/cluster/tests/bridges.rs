@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use support::{CLUSTER, record};
-use tandem_bin::Packet;
+use tandem_bin::{BridgeTrailer, Packet, PacketWriter};
 use tandem_cluster::{
     BRIDGE_HOLD, BRIDGE_PASS_OVER, BRIDGE_RESOLVE_EVERY, BRIDGE_RESOLVE_RETRY, BRIDGE_WAITING_MAX, BRIDGE_WARN_EVERY,
     Bridge, BridgeCounts, CapabilityOptions, ClusterConfig, ClusterId, ClusterNode, ClusterNodeConfig, ConnId,
@@ -278,6 +278,13 @@ fn a_name_is_asked_for_again_and_all_its_addresses_are_used() {
     let tried = node.refuse_all();
     let count = |of: SocketAddr| tried.iter().filter(|addr| **addr == of.to_string()).count();
     assert_eq!((count(six), count(four), count(addr(TWO)), tried.len()), (2, 2, 1, 5), "{tried:?}");
+    // From all of them it takes packets, too.
+    let mut writer = PacketWriter::new(CAPABILITY.as_bytes(), 10, 1);
+    writer.bridge_trailer(BridgeTrailer { src_cluster_id: 2, cluster_id: 1, src_id: 5 });
+    let packet = writer.finish().unwrap();
+    for from in [six, four] {
+        assert_eq!(node.core.handle_packet(from, ConnId(1), &packet, node.now), Verdict::Handled);
+    }
     node.pass(BRIDGE_RESOLVE_EVERY);
     assert_eq!(asked(&mut node), [url], "addresses change");
     node.core.handle_resolved(url, &[], node.now);

@@ -124,6 +124,9 @@ fn two_nodes_live_by_one_table_and_follow_it_on_command() {
     assert_eq!(place.mi(1, "clusterer_reload", &[]), Ok(json!("OK")));
     until(SOON, || is_up(&place, 1, 2) && is_up(&place, 3, 1))
         .unwrap_or_else(|| panic!("{}\n{}", first.output(), second.output()));
-    assert_eq!((row(&place, 1, 2)["url"].clone(), row(&place, 1, 2)["description"].clone()), (json!(new), json!("moved")));
+    assert_eq!(
+        (row(&place, 1, 2)["url"].clone(), row(&place, 1, 2)["description"].clone()),
+        (json!(new), json!("moved"))
+    );
     assert_eq!(place.mi(1, "cluster_explain", &[("node_id", json!(2))]).unwrap()[0]["Well"], json!(true));
 }

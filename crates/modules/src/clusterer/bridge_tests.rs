@@ -197,7 +197,9 @@ fn a_reload_takes_the_bridges_over_and_all_addresses_of_a_name_are_used() {
     assert_eq!(near.send(b"x"), Ok(1));
     assert_eq!(near.sent()[0].0, "127.0.9.5:5555");
     // Rows that cannot be used cost themselves only.
-    db.rows("INSERT INTO clusterer_bridge (cluster_a, cluster_b, send_shtag, dst_node_csv) VALUES (1, 8, 'wan', 'far')");
+    db.rows(
+        "INSERT INTO clusterer_bridge (cluster_a, cluster_b, send_shtag, dst_node_csv) VALUES (1, 8, 'wan', 'far')",
+    );
     take_logs();
     near.reload();
     let told = take_logs().into_iter().any(|line| line.text.contains("row 4") && line.text.contains("left out"));

@@ -181,7 +181,10 @@ async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig
             // The bridges of other clusters concern others.
             Ok(bridge) if !clusters.iter().any(|known| known.cluster_id == bridge.cluster) => {}
             Ok(_) if bridges.len() >= BRIDGES_MAX => {
-                tracing::error!("table '{}' names more than {BRIDGES_MAX} bridges; the others are left out", names.bridges);
+                tracing::error!(
+                    "table '{}' names more than {BRIDGES_MAX} bridges; the others are left out",
+                    names.bridges
+                );
                 break;
             }
             Ok(bridge) => bridges.push(bridge),

@@ -10,8 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    AnswerKind, BridgeCounts, ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now,
-    Verdict,
+    AnswerKind, BridgeCounts, ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel,
+    NodeId, Now, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -521,7 +521,10 @@ pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
 }
 
 /// Other nodes reach this one at its URL: without a listener there it would never be heard of.
-pub(super) fn check_listeners(node: NodeRef, core: &tandem_cluster::ClusterNodeConfig) -> Result<(), declare::SetupError> {
+pub(super) fn check_listeners(
+    node: NodeRef,
+    core: &tandem_cluster::ClusterNodeConfig,
+) -> Result<(), declare::SetupError> {
     for cluster in &core.clusters {
         let Some(addr) = cluster.own.addr else { continue };
         let fits = |socket: &tandem_module::transport::Socket| {
