@@ -38,6 +38,8 @@ use super::{
 
 /// One number of a capability.
 type Pick = fn(&CapabilityCounters) -> &AtomicU64;
+/// One number of the bridges.
+type PickBridge = fn(BridgeCounts) -> u64;
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -469,7 +471,7 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     for (name, pick) in sums {
         node.stats.computed("clusterer", name, move || clusterer.sum(pick));
     }
-    let bridged: [(&str, fn(BridgeCounts) -> u64); 3] = [
+    let bridged: [(&str, PickBridge); 3] = [
         ("bridge_packets_sent", |counts| counts.sent),
         ("bridge_packets_moved", |counts| counts.moved),
         ("bridge_packets_lost", |counts| counts.lost),
