@@ -21,6 +21,8 @@ pub enum Subject {
     Capability(String),
     /// A sharing tag.
     Tag(String),
+    /// The bridge to another cluster.
+    Bridge(ClusterId),
 }
 
 /// One sentence.

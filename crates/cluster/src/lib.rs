@@ -8,6 +8,7 @@
 
 mod ask;
 mod bridge;
+mod bridge_waiting;
 mod capability;
 mod cluster;
 mod command;
@@ -49,6 +50,7 @@ mod topology;
 mod url;
 
 pub use ask::{AnswerKind, AskMode, Missing, Question, asker_of, is_question};
+pub use bridge::BridgeCounts;
 pub use capability::{CapabilityOptions, CapabilityStatus, DonorCondition, Partition};
 pub use config::{
     Bridge, BridgePeer, ClusterConfig, ClusterNodeConfig, NodeConfig, Provisioning, SharingTagConfig, SyncSettings,

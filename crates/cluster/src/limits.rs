@@ -114,5 +114,23 @@ pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 pub const TAG_LEASE: Duration = Duration::from_secs(10);
 /// Longest lease taken from another node.
 pub const TAG_LEASE_MAX: Duration = Duration::from_secs(300);
+/// Bridges of one process; further ones are ignored.
+pub const BRIDGES_MAX: usize = 256;
+/// Addresses of one bridge that are tried, over all entries of its `dst_node_csv`.
+pub const BRIDGE_ADDRS_MAX: usize = 16;
+/// How long a destination of a bridge that failed comes after all others.
+pub const BRIDGE_PASS_OVER: Duration = Duration::from_secs(10);
+/// How long a packet over a bridge is kept for another destination: longer than a connection takes to fail.
+pub const BRIDGE_HOLD: Duration = Duration::from_secs(10);
+/// Packets over bridges kept for another destination; one more forgets the oldest.
+pub const BRIDGE_WAITING_MAX: usize = 1_024;
+/// Bytes of those packets; same effect as [`BRIDGE_WAITING_MAX`].
+pub const BRIDGE_WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Between two questions for the addresses of a bridge destination that is a name.
+pub const BRIDGE_RESOLVE_EVERY: Duration = Duration::from_secs(60);
+/// The same while the name has none.
+pub const BRIDGE_RESOLVE_RETRY: Duration = Duration::from_secs(10);
+/// Between two log lines about lost packets of one bridge.
+pub const BRIDGE_WARN_EVERY: Duration = Duration::from_secs(30);
 /// Random characters of a message tag, drawn from 57: 140 bits.
 pub const TAG_RANDOM_CHARS: usize = 24;

@@ -149,6 +149,19 @@ pub enum LogEvent {
         /// Cluster of the message.
         cluster: ClusterId,
     },
+    /// No destination of a bridge took a packet.
+    BridgeLost {
+        /// Own cluster.
+        cluster: ClusterId,
+        /// The other one.
+        to_cluster: ClusterId,
+        /// Packets lost since the last such line.
+        count: u64,
+        /// The destinations, as they are provisioned.
+        destinations: String,
+        /// False when none of them has an address: names that cannot be resolved.
+        has_address: bool,
+    },
     /// The data of a sync is not what the donor sent.
     SyncSum {
         /// Cluster of the sync.
@@ -235,6 +248,14 @@ impl fmt::Display for LogEvent {
             Self::Suppressed { count } => write!(f, "{count} lines like the next one were left out"),
             Self::OutboxFull { cluster } => {
                 write!(f, "cluster {cluster}: too much waits to be sent; messages are refused")
+            }
+            Self::BridgeLost { cluster, to_cluster, count, destinations, has_address } => {
+                let why = if *has_address { "can be reached" } else { "has an address (its name is not resolved)" };
+                write!(
+                    f,
+                    "cluster {cluster}: {count} packets over the bridge to cluster {to_cluster} were lost: no destination \
+                     {why}. See whether they run, and correct dst_node_csv ({destinations}) if not"
+                )
             }
             Self::SyncSum { cluster, capability, donor } => write!(
                 f,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tandem_bin::{Packet, Trailer};
 
-use crate::bridge::BridgeState;
+use crate::bridge::Bridges;
 use crate::capability::{CapabilityOptions, CapabilityStatus, Partition};
 use crate::cluster::{Cluster, Ctx, Settings};
 use crate::config::{BridgePeer, ClusterConfig, ClusterNodeConfig, Provisioning};
@@ -86,7 +86,7 @@ pub enum Verdict {
 pub struct ClusterNode {
     pub(crate) settings: Settings,
     pub(crate) clusters: Vec<Cluster>,
-    pub(crate) bridges: Vec<BridgeState>,
+    pub(crate) bridges: Bridges,
     /// Peers of the configuration, beside the far ends of bridges.
     pub(crate) configured_peers: Vec<BridgePeer>,
     has_extensions: bool,
@@ -126,14 +126,14 @@ impl ClusterNode {
             configured_peers: settings.bridge_peers.clone(),
             settings,
             clusters,
-            bridges: Vec::new(),
+            bridges: Bridges::default(),
             has_extensions,
             out: Outbox::default(),
             rng,
             recent_tags,
             offenders: Offenders::default(),
         };
-        node.set_bridges(config.bridges);
+        node.set_bridges(config.bridges, now);
         // The own address is needed as the local end of connections.
         let unresolved = node.clusters.iter().filter(|cluster| cluster.own.addr.is_none());
         for cluster in unresolved {
@@ -289,19 +289,22 @@ impl ClusterNode {
 
     /// A connection opened to a node's listener was closed by the other side.
     pub fn handle_outgoing_closed(&mut self, to: SocketAddr, now: Now) {
+        self.bridge_closed(to);
         self.on_all(now, |cluster, ctx| cluster.outgoing_closed(ctx, to));
     }
 
     /// A connection to a node's listener could not be opened: what was queued for it is lost. A node that was up is not any
-    /// more.
+    /// more; packets over a bridge go to its next destination.
     pub fn handle_connect_failed(&mut self, to: SocketAddr, now: Now) {
+        self.bridge_connect_failed(to, now);
         self.on_all(now, |cluster, ctx| cluster.connect_failed(ctx, to));
     }
 
-    /// The answer to [`Output::Resolve`]; `None` when the name cannot be resolved now (it is asked
-    /// for again with the next ping).
-    pub fn handle_resolved(&mut self, url: &str, addr: Option<SocketAddr>, now: Now) {
-        self.resolve_bridges(url, addr);
+    /// The answer to [`Output::Resolve`], best address first; none when the name cannot be resolved now (it is asked for
+    /// again with the next ping). A node has the first one, a destination of a bridge all.
+    pub fn handle_resolved(&mut self, url: &str, addrs: &[SocketAddr], now: Now) {
+        self.resolve_bridges(url, addrs, now);
+        let addr = addrs.first().copied();
         self.on_all(now, |cluster, ctx| cluster.handle_resolved(ctx, url, addr));
     }
 
@@ -313,13 +316,15 @@ impl ClusterNode {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.run_bridges(now);
         self.on_all(now, |cluster, ctx| cluster.handle_timeout(ctx));
     }
 
     /// When [`ClusterNode::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.clusters.iter().filter_map(|cluster| cluster.poll_timeout(&self.settings)).min()
+        let clusters = self.clusters.iter().filter_map(|cluster| cluster.poll_timeout(&self.settings));
+        clusters.chain(self.bridges.poll_timeout()).min()
     }
 
     /// The next thing to do; drain until `None` after every call.
@@ -592,7 +597,12 @@ impl ClusterNode {
     #[must_use]
     pub fn explain(&mut self, node: Option<NodeId>, now: Now) -> Vec<Explanation> {
         let settings = &self.settings;
-        self.clusters.iter_mut().flat_map(|cluster| cluster.explain(settings, node, now)).collect()
+        let clusters = self.clusters.iter_mut().flat_map(|cluster| cluster.explain(settings, node, now));
+        let mut all: Vec<Explanation> = clusters.collect();
+        if node.is_none() {
+            all.extend(self.explain_bridges(now));
+        }
+        all
     }
 
     /// State of a capability for status/report.

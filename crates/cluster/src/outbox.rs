@@ -76,7 +76,8 @@ pub enum Output {
         /// Own listener address to bind to.
         local_ip: Option<IpAddr>,
     },
-    /// Send a packet to a node of another cluster; nobody waits for its fate.
+    /// Send a packet to a node of another cluster. When that is refused at once, call
+    /// [`crate::ClusterNode::handle_bridge_undelivered`].
     SendBridge {
         /// Its listener.
         to: SocketAddr,

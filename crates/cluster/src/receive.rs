@@ -16,7 +16,9 @@ use crate::link::LinkState;
 use crate::log::LogEvent;
 use crate::node::{DropReason, Verdict};
 use crate::outbox::{Output, SendClass};
-use crate::packet::{Chunks, Extra, Internal, InternalPacket, NodeIds, decode_extra, decode_internal};
+use crate::packet::{
+    Chunks, Extra, Internal, InternalPacket, NodeIds, decode_extra, decode_internal, stamp_of_refused_topology,
+};
 
 /// A packet as it came in.
 pub(crate) struct Received<'a> {
@@ -91,7 +93,15 @@ impl Cluster {
                 self.serve_internal(ctx, packet, received.conn)
             }
             Ok(None) => self.unknown_internal_type(ctx, source, number),
-            Err(error) => received.malformed(ctx, error),
+            Err(error) => {
+                // OpenSIPS looks at the number before it counts the nodes: both go on from the same one.
+                if let (Some(stamp), Some(node)) =
+                    (stamp_of_refused_topology(&received.packet, self.family), self.node_mut(source))
+                {
+                    node.top.accept(stamp);
+                }
+                received.malformed(ctx, error)
+            }
         }
     }
 

@@ -48,7 +48,7 @@ fn a_host_name_is_asked_for_once_and_pinged_when_it_is_resolved() {
     node.handle_timeout(at(now, 1_000));
     assert!(outputs(&mut node).is_empty(), "one question at a time");
     let addr = "10.1.1.2:5560".parse().unwrap();
-    node.handle_resolved("bin:core2.example:5560", Some(addr), at(now, 1_500));
+    node.handle_resolved("bin:core2.example:5560", &[addr], at(now, 1_500));
     let sent = outputs(&mut node);
     assert_eq!(pings(&sent), [2]);
     let Output::Send(packet) = &sent[0] else { panic!("{sent:?}") };
@@ -62,7 +62,7 @@ fn a_name_that_cannot_be_resolved_is_asked_for_again_with_the_next_ping() {
     let cluster = ClusterConfig::new(CLUSTER, record(1, 3), vec![named]);
     let mut node = start(ClusterNodeConfig::new(NodeId(1), vec![cluster]), at(now, 0));
     outputs(&mut node);
-    node.handle_resolved("bin:core2.example", None, at(now, 10));
+    node.handle_resolved("bin:core2.example", &[], at(now, 10));
     node.handle_timeout(at(now, 1_000));
     assert!(matches!(outputs(&mut node).as_slice(), [Output::Resolve { .. }]));
 }

@@ -359,6 +359,39 @@ fn malformed_input_gets_the_recorded_reaction() {
     assert_eq!(node.list_shtags()[0].tag, "");
 }
 
+/// The recorded node dropped it, and took its number all the same.
+#[test]
+fn a_topology_of_too_many_nodes_is_dropped_and_its_number_counts() {
+    let vectors = vectors("bin-malformed.jsonl");
+    let (_, bytes) = vectors.iter().find(|(value, _)| value["name"] == "topology_200_nodes").unwrap();
+    let topology = |seq_no, timestamp| {
+        let fields = Internal::FullTopUpdate {
+            stamp: Stamp { seq_no, timestamp },
+            entries: Vec::new(),
+            path: [NodeId(2)].into_iter().collect(),
+        };
+        let packet = tandem_cluster::InternalPacket { cluster_id: ClusterId(1), source_id: NodeId(2), fields };
+        encode_internal(&packet, Family::V3_3).unwrap()
+    };
+    let started = || receiver(1, &[2, 3], Provisioning::Script, Family::V3_3);
+    let mut node = started();
+    let dropped = node.handle_packet(addr(2), ConnId(9), bytes, now());
+    assert_eq!(dropped, Verdict::Dropped(DropReason::Malformed));
+    let stale = Verdict::Dropped(DropReason::Stale);
+    for (seq_no, timestamp, verdict) in [(100, 5, stale), (99, 5, stale), (100, 4, stale), (101, 5, Verdict::Handled)] {
+        let packet = topology(seq_no, timestamp);
+        assert_eq!(node.handle_packet(addr(2), ConnId(9), &packet, now()), verdict, "{seq_no} at {timestamp}");
+    }
+    // Without it they are news, and a packet that is only cut off sets no number.
+    let mut node = started();
+    let mut cut = PacketWriter::new(b"clusterer-internal", 3, 1);
+    cut.int(1).int(2).int(100).int(5);
+    assert_eq!(Packet::parse(bytes).unwrap().packet_type(), 3);
+    let dropped = node.handle_packet(addr(2), ConnId(9), &cut.finish().unwrap(), now());
+    assert_eq!(dropped, Verdict::Dropped(DropReason::Malformed));
+    assert_eq!(node.handle_packet(addr(2), ConnId(9), &topology(99, 5), now()), Verdict::Handled);
+}
+
 #[test]
 fn in_database_mode_strangers_get_no_answer_and_are_not_learned() {
     let vectors = vectors("bin-malformed.jsonl");

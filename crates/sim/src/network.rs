@@ -93,10 +93,35 @@ struct Connection {
     held: [Vec<Bytes>; 2],
 }
 
+/// A packet for a listener.
+#[derive(Debug)]
+enum Parcel {
+    /// For a node of the cluster.
+    Node(SendPacket),
+    /// For a node of another cluster, over a bridge.
+    Bridge { to: SocketAddr, bytes: Bytes },
+}
+
+impl Parcel {
+    fn to(&self) -> SocketAddr {
+        match self {
+            Self::Node(packet) => packet.to,
+            Self::Bridge { to, .. } => *to,
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Node(packet) => packet.bytes,
+            Self::Bridge { bytes, .. } => bytes,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Step {
     Arrive { conn: ConnId, to_opener: bool, bytes: Bytes },
-    Refused { to: ProcessId, starts: u64, packet: SendPacket },
+    Refused { to: ProcessId, starts: u64, parcel: Parcel },
     Connected { at: ProcessId, starts: u64, conn: ConnId, listener: SocketAddr },
     NotConnected { at: ProcessId, starts: u64, listener: SocketAddr },
     Closed { at: ProcessId, starts: u64, conn: ConnId, listener: Option<SocketAddr> },
@@ -459,26 +484,27 @@ impl Network {
         self.schedule(at, Step::Arrive { conn, to_opener, bytes });
     }
 
-    fn send(&mut self, from: ProcessId, packet: SendPacket) {
-        let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&packet.to)).copied();
-        let target = self.processes.iter().position(|process| process.listener == packet.to);
+    fn send(&mut self, from: ProcessId, parcel: Parcel) {
+        let listener = parcel.to();
+        let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&listener)).copied();
+        let target = self.processes.iter().position(|process| process.listener == listener);
         let target = target.map(ProcessId);
         if let Some(conn) = known {
             if self.connections.contains_key(&conn) {
-                self.transmit(conn, false, packet.bytes);
+                self.transmit(conn, false, parcel.into_bytes());
             } else if target.is_some_and(|to| self.is_connected(from, to)) {
                 // The other end knows nothing of it: what was written is lost, and the answer says so.
                 let starts = self.processes.get(from.0).map_or(0, Process::start);
                 let at = self.now + self.delay();
-                self.schedule(at, Step::Closed { at: from, starts, conn, listener: Some(packet.to) });
+                self.schedule(at, Step::Closed { at: from, starts, conn, listener: Some(listener) });
             }
             return;
         }
-        match self.open(from, target, packet.to) {
-            Ok(conn) => self.transmit(conn, false, packet.bytes),
+        match self.open(from, target, listener) {
+            Ok(conn) => self.transmit(conn, false, parcel.into_bytes()),
             Err(wait) => {
                 let starts = self.processes.get(from.0).map_or(0, Process::start);
-                let step = Step::Refused { to: from, starts, packet };
+                let step = Step::Refused { to: from, starts, parcel };
                 self.schedule(self.now + wait, step);
             }
         }
@@ -529,7 +555,7 @@ impl Network {
             let output = self.processes.get_mut(id.0).and_then(|process| process.node.as_mut());
             let Some(output) = output.and_then(ClusterNode::poll_output) else { return };
             match output {
-                Output::Send(packet) => self.send(id, packet),
+                Output::Send(packet) => self.send(id, Parcel::Node(packet)),
                 Output::SendOnConnection { conn, bytes } => {
                     let to_opener = self.connections.get(&conn).map(|c| c.acceptor == id);
                     if let Some(to_opener) = to_opener {
@@ -547,8 +573,9 @@ impl Network {
                 }
                 Output::CloseConnection { conn } => self.close(conn, Some(id)),
                 Output::Connect { to, .. } => self.connect(id, to),
-                // Simulated nodes have addresses in their URLs, and there is one cluster.
-                Output::Resolve { .. } | Output::SendBridge { .. } => {}
+                Output::SendBridge { to, bytes, .. } => self.send(id, Parcel::Bridge { to, bytes }),
+                // Simulated nodes have addresses in their URLs.
+                Output::Resolve { .. } => {}
                 Output::Event(event) => self.take_event(id, event),
             }
         }
@@ -625,14 +652,14 @@ impl Network {
                     self.drain(to);
                 }
             }
-            Step::Refused { to, starts, packet } => {
+            Step::Refused { to, starts, parcel } => {
                 if self.processes.get(to.0).is_some_and(|process| process.start() == starts) {
                     let gives_back = self.gives_back;
-                    self.with(to, |core, now| {
-                        if gives_back {
+                    self.with(to, |core, now| match parcel {
+                        _ if !gives_back => core.handle_connect_failed(parcel.to(), now),
+                        Parcel::Bridge { to, bytes } => core.handle_bridge_undelivered(to, &bytes, now),
+                        Parcel::Node(packet) => {
                             core.handle_undelivered(packet.cluster, packet.node, &packet.bytes, now);
-                        } else {
-                            core.handle_connect_failed(packet.to, now);
                         }
                     });
                 }

@@ -257,6 +257,18 @@ pub fn decode_internal<'a>(
     Ok(Some(InternalPacket { cluster_id, source_id, fields }))
 }
 
+/// The stamp of a FULL_TOP_UPDATE that is refused because it names more nodes than [`NODES_MAX`].
+pub(crate) fn stamp_of_refused_topology(packet: &Packet<'_>, family: Family) -> Option<Stamp> {
+    if family.kind(true, packet.packet_type()) != Some(PacketKind::FullTopUpdate) {
+        return None;
+    }
+    let mut reader = packet.reader();
+    // Cluster and source.
+    reader.int().and_then(|_| reader.int()).ok()?;
+    let stamp = stamp(&mut reader).ok()?;
+    matches!(reader.count(NODES_MAX), Err(DecodeError::Count { .. })).then_some(stamp)
+}
+
 fn put_ids(writer: &mut PacketWriter, ids: &[NodeId]) {
     writer.count(ids.len());
     for id in ids {

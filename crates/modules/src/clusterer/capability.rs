@@ -343,7 +343,8 @@ impl Capability {
         sent
     }
 
-    /// Sends over the bridges of the cluster whose tag is active here (OpenSIPS 4.0, `clusterer_bridge`); over how many.
+    /// Sends over the bridges of the cluster whose tag is active here (OpenSIPS 4.0, `clusterer_bridge`); over how many. The
+    /// first destination that takes the packet gets it; what none takes is counted (`bridge_packets_lost`).
     ///
     /// # Errors
     /// When no bridge could be used.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tandem_cluster::{Bridge, ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
+use serde_json::json;
+use tandem_cluster::{BRIDGES_MAX, Bridge, ClusterConfig, ClusterId, ClusterNodeConfig, NodeConfig, NodeId};
 use tandem_module::db::{Db, DbError, DbOp, DbRows, DbValue, Statement};
 use tandem_module::mi::{MiError, MiReply};
 use tandem_module::worker::WorkerId;
@@ -11,68 +12,91 @@ use tandem_module::{NodeRef, SetupError};
 use super::params::{self, Configuration, TableNames};
 use super::service::Clusterer;
 
-/// Pause before a database that was out of reach at start is asked again.
-const RETRY: Duration = Duration::from_secs(5);
+/// Pause before a node table that could not be read at start is read again; doubles each time.
+const RETRY: Duration = Duration::from_secs(1);
+/// Upper bound of the doubled [`RETRY`].
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Loads the records and starts the core with them. A database that is out of reach is asked again until it answers:
-/// SIP is served meanwhile, cluster functions return -3.
+/// Loads the records and starts the core with them. A table that cannot be read is read again until it can: SIP is served
+/// meanwhile, cluster functions return -3.
+///
+/// Deviation: OpenSIPS does not start then.
 pub(super) fn begin(node: NodeRef, clusterer: &'static Clusterer) -> Result<(), SetupError> {
     let Some(names) = clusterer.configuration.database.as_ref() else { return Ok(()) };
     node.db.open(&names.url).map_err(|error| SetupError::param("db_url", error.to_string()))?;
-    load_and_begin(node, clusterer);
+    load_and_begin(node, clusterer, RETRY);
     Ok(())
 }
 
-fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer) {
+fn load_and_begin(node: NodeRef, clusterer: &'static Clusterer, wait: Duration) {
     let Some(workers) = node.workers() else { return };
     workers.spawn(Box::pin(async move {
-        match load(node, &clusterer.configuration).await {
-            Ok(config) => match clusterer.begin(node, config) {
-                Ok(()) => super::security::start(node, clusterer),
-                Err(error) => tracing::error!("the node table cannot be used: {error}"),
-            },
-            Err(error) => {
-                tracing::error!("cluster nodes cannot be loaded, trying again in {} s: {error}", RETRY.as_secs());
-                if let Some(workers) = node.workers() {
-                    workers.after(
-                        WorkerId(0),
-                        tandem_module::clock::now() + RETRY,
-                        Box::new(move |_| load_and_begin(node, clusterer)),
-                    );
-                }
+        let loaded = load(node, &clusterer.configuration).await.map_err(|error| error.to_string());
+        let begun = loaded.and_then(|config| begin_with(node, clusterer, config));
+        let Err(reason) = begun else {
+            if wait > RETRY {
+                clusterer.report("node_states".into(), "the node table has been loaded".into());
             }
+            return;
+        };
+        // By the command to reload.
+        if clusterer.is_running() {
+            return;
+        }
+        if wait == RETRY {
+            clusterer.report("node_states".into(), format!("the node table cannot be loaded: {reason}"));
+        }
+        tracing::error!(
+            "this node is in no cluster yet: its node table cannot be loaded, trying again in {} s (at once with \
+             clusterer:reload): {reason}",
+            wait.as_secs()
+        );
+        if let Some(workers) = node.workers() {
+            let again = move |_| load_and_begin(node, clusterer, (wait * 2).min(RETRY_MAX));
+            workers.after(WorkerId(0), tandem_module::clock::now() + wait, Box::new(again));
         }
     }));
 }
 
-/// `clusterer:reload`.
+fn begin_with(node: NodeRef, clusterer: &'static Clusterer, config: ClusterNodeConfig) -> Result<(), String> {
+    // Unlike the script the table may name the listener of a later restart.
+    if let Err(error) = super::service::check_listeners(node, &config) {
+        tracing::error!("{error}");
+    }
+    if clusterer.begin(node, config).map_err(|error| error.to_string())? {
+        super::security::start(node, clusterer);
+    }
+    Ok(())
+}
+
+/// `clusterer:reload`. When the table cannot be read, or what it says cannot be used, all stays as it is.
 pub(super) fn reload(node: NodeRef, clusterer: &'static Clusterer) -> MiReply {
     if clusterer.configuration.database.is_none() {
         return MiReply::Now(Err(MiError::new(400, "Non-DB mode")));
     }
     MiReply::Later(Box::pin(async move {
         let failed = |error: &dyn std::fmt::Display| {
-            tracing::error!("reload of the node table failed: {error}");
+            tracing::error!("clusterer:reload failed, the nodes are those of before: {error}");
             MiError::new(500, "Failed to reload")
         };
         let config = load(node, &clusterer.configuration).await.map_err(|error| failed(&error))?;
-        let bridges = config.bridges;
-        clusterer.security.set_clusters(&config.clusters);
+        if !clusterer.is_running() {
+            return begin_with(node, clusterer, config).map(|()| json!("OK")).map_err(|error| failed(&error));
+        }
+        let (bridges, clusters) = (config.bridges, config.clusters.clone());
         let reload = |core: &mut tandem_cluster::ClusterNode| {
             let before: Vec<ClusterId> = core.cluster_ids().collect();
-            let after: Vec<ClusterId> = config.clusters.iter().map(|cluster| cluster.cluster_id).collect();
-            let done = core.reload(config.clusters, clusterer.now());
-            if done.is_ok() {
-                // The modules registered when this node was not in it yet.
-                clusterer.register_in(core, |id| after.contains(&id) && !before.contains(&id));
-                core.set_bridges(bridges);
-            }
-            done
+            core.reload(config.clusters, clusterer.now())?;
+            clusterer.security.set_clusters(&clusters);
+            // The modules registered when this node was not in it yet.
+            clusterer.register_in(core, |id| clusters.iter().any(|new| new.cluster_id == id) && !before.contains(&id));
+            core.set_bridges(bridges, clusterer.now());
+            Ok(())
         };
-        match clusterer.with(node, reload) {
-            Some(Ok(())) => Ok(serde_json::json!("OK")),
+        let reloaded: Option<Result<(), tandem_cluster::ConfigError>> = clusterer.with(node, reload);
+        match reloaded {
             Some(Err(error)) => Err(failed(&error)),
-            None => Err(failed(&"the table was never loaded")),
+            _ => Ok(json!("OK")),
         }
     }))
 }
@@ -127,13 +151,14 @@ async fn load(node: NodeRef, configuration: &Configuration) -> Result<ClusterNod
     };
     let rows = db.run(statement).await?;
     configuration.core.clusters = clusters_of(&rows, configuration.core.node_id, &names)?;
-    configuration.core.bridges = load_bridges(db.as_ref(), &names, &configuration.core.clusters).await;
+    configuration.core.bridges = load_bridges(db.as_ref(), &names, &configuration.core.clusters).await?;
     params::apply(&mut configuration);
     Ok(configuration.core)
 }
 
-/// Rows of the bridge table (OpenSIPS 4.0). A table that is not there means that there are no bridges.
-async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig]) -> Vec<Bridge> {
+/// Rows of the bridge table (OpenSIPS 4.0). A table that is not there means that there are no bridges; a database that has
+/// gone away meanwhile does not.
+async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig]) -> Result<Vec<Bridge>, DbError> {
     let columns = ["cluster_a", "cluster_b", "send_shtag", "dst_node_csv"];
     let statement = Statement::Select {
         table: names.bridges.clone(),
@@ -144,9 +169,10 @@ async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig
     };
     let rows = match db.run(statement).await {
         Ok(rows) => rows,
+        Err(error) if error.is_away() => return Err(error),
         Err(error) => {
             tracing::info!("no bridges to other clusters: table '{}' cannot be read: {error}", names.bridges);
-            return Vec::new();
+            return Ok(Vec::new());
         }
     };
     let mut bridges = Vec::new();
@@ -154,11 +180,18 @@ async fn load_bridges(db: &dyn Db, names: &TableNames, clusters: &[ClusterConfig
         match bridge(row) {
             // The bridges of other clusters concern others.
             Ok(bridge) if !clusters.iter().any(|known| known.cluster_id == bridge.cluster) => {}
+            Ok(_) if bridges.len() >= BRIDGES_MAX => {
+                tracing::error!(
+                    "table '{}' names more than {BRIDGES_MAX} bridges; the others are left out",
+                    names.bridges
+                );
+                break;
+            }
             Ok(bridge) => bridges.push(bridge),
             Err(reason) => tracing::error!("table '{}', row {}: {reason}; the row is left out", names.bridges, at + 1),
         }
     }
-    bridges
+    Ok(bridges)
 }
 
 fn bridge(row: &[DbValue]) -> Result<Bridge, String> {

@@ -18,6 +18,12 @@ mod variable;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
+mod bridge_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod database_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 pub(crate) mod peer;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
@@ -120,6 +126,9 @@ const STATS: &[StatSpec] = &[
     StatSpec { name: "module_packets_received", doc: "packets of capabilities taken in" },
     StatSpec { name: "module_packets_failed", doc: "packets of capabilities that could not be sent" },
     StatSpec { name: "module_packets_lost", doc: "packets of capabilities dropped because a module was too slow" },
+    StatSpec { name: "bridge_packets_sent", doc: "packets sent over bridges to other clusters, one per bridge" },
+    StatSpec { name: "bridge_packets_moved", doc: "how often one went to the next destination because one failed" },
+    StatSpec { name: "bridge_packets_lost", doc: "packets that no destination of their bridge took" },
     StatSpec { name: "sync_chunks_sent", doc: "chunks of syncs sent as donor" },
     StatSpec { name: "sync_chunks_received", doc: "chunks of syncs taken in" },
     StatSpec { name: "sync_chunks_refused", doc: "chunks of syncs left out because they do not fit a packet" },

@@ -51,7 +51,8 @@ impl Clusterer {
                 Output::Connect { to, transport, local_ip } => self.connect(node, core, to, transport, local_ip),
                 Output::SendBridge { to, transport, local_ip, bytes } => {
                     if !send_bytes(node, transport, to, local_ip, &bytes) {
-                        tracing::warn!(%to, "a packet over a cluster bridge was not sent");
+                        tracing::debug!(%to, "a destination of a cluster bridge refused a packet");
+                        core.handle_bridge_undelivered(to, &bytes, self.now());
                     }
                 }
                 Output::CloseConnectionsTo { to, conns, .. } => {
@@ -227,9 +228,9 @@ fn resolve(node: NodeRef, url: tandem_cluster::BinUrl) {
             Some(resolver) => resolver.lookup(query).await,
             None => Vec::new(),
         };
-        let addr = found.first().map(|(_, addr)| *addr);
+        let addrs: Vec<SocketAddr> = found.into_iter().map(|(_, addr)| addr).collect();
         if let Some(clusterer) = node.state::<Clusterer>() {
-            clusterer.with(node, |core| core.handle_resolved(&text, addr, clusterer.now()));
+            clusterer.with(node, |core| core.handle_resolved(&text, &addrs, clusterer.now()));
         }
     }));
 }

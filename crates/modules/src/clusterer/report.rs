@@ -28,7 +28,8 @@ pub(super) fn register(node: NodeRef, clusterer: &'static Clusterer) {
 
 /// Identifier, status number and its text.
 fn all(clusterer: &Clusterer) -> Vec<(String, i32, Option<&'static str>)> {
-    let mut all = vec![("sharing_tags".to_owned(), 1, None), ("node_states".to_owned(), 1, None)];
+    let nodes = if clusterer.is_running() { (1, None) } else { (-1, Some("the node table is not loaded")) };
+    let mut all = vec![("sharing_tags".to_owned(), 1, None), ("node_states".to_owned(), nodes.0, nodes.1)];
     let lists = clusterer.read(tandem_cluster::ClusterNode::list_cap).unwrap_or_default();
     for row in lists.into_iter().flat_map(|list| list.capabilities) {
         let name = format!("cap:{}", row.name);
@@ -89,6 +90,7 @@ fn sentence_json(sentence: &Explanation) -> Json {
         Subject::Node(id) => format!("node {id}"),
         Subject::Capability(name) => format!("capability {name}"),
         Subject::Tag(name) => format!("tag {name}"),
+        Subject::Bridge(to) => format!("bridge to cluster {to}"),
     };
     let mut row = json!({ "Cluster": cluster, "About": about, "Well": is_well, "Text": text });
     if let (false, Some(map)) = (history.is_empty(), row.as_object_mut()) {

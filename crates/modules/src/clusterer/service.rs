@@ -10,8 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    AnswerKind, ClusterId, ClusterNode, ConnId, Event as CoreEvent, Family, HeldReply, LogLevel as CoreLevel, NodeId,
-    Now, Verdict,
+    AnswerKind, BridgeCounts, ClusterId, ClusterNode, ConnId, Event as CoreEvent, Family, HeldReply,
+    LogLevel as CoreLevel, NodeId, Now, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -38,6 +38,8 @@ use super::{
 
 /// One number of a capability.
 type Pick = fn(&CapabilityCounters) -> &AtomicU64;
+/// One number of the bridges.
+type PickBridge = fn(BridgeCounts) -> u64;
 
 /// Lines kept per status/report identifier.
 const REPORTS_MAX: usize = 200;
@@ -171,20 +173,36 @@ impl Clusterer {
         self.core.lock().as_ref().map(work)
     }
 
+    /// Whether the core has been started: in database mode that is when the node table has been read.
+    pub(super) fn is_running(&self) -> bool {
+        self.core.lock().is_some()
+    }
+
+    /// Starts the core; false when it runs already.
     pub(super) fn begin(
         &self,
         node: NodeRef,
         configuration: tandem_cluster::ClusterNodeConfig,
-    ) -> Result<(), SetupError> {
+    ) -> Result<bool, SetupError> {
+        if self.is_running() {
+            return Ok(false);
+        }
         self.security.set_clusters(&configuration.clusters);
         self.security.announce();
         let rng = Box::new(|| rand::rng().next_u64());
         let mut core =
             ClusterNode::new(configuration, rng, self.now()).map_err(|error| SetupError::new(error.to_string()))?;
         self.register_in(&mut core, |_| true);
-        *self.core.lock() = Some(core);
+        {
+            // The command to reload and the next attempt of the start may meet here.
+            let mut running = self.core.lock();
+            if running.is_some() {
+                return Ok(false);
+            }
+            *running = Some(core);
+        }
         self.with(node, |_| ());
-        Ok(())
+        Ok(true)
     }
 
     /// Registers what modules have registered in the clusters that `is_new` says.
@@ -341,7 +359,7 @@ impl Clusterer {
         .flatten()
     }
 
-    fn report(&self, identifier: String, text: String) {
+    pub(super) fn report(&self, identifier: String, text: String) {
         tracing::info!("{identifier}: {text}");
         let mut reports = self.reports.lock();
         let lines = reports.entry(identifier).or_default();
@@ -460,6 +478,15 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     for (name, pick) in sums {
         node.stats.computed("clusterer", name, move || clusterer.sum(pick));
     }
+    let bridged: [(&str, PickBridge); 3] = [
+        ("bridge_packets_sent", |counts| counts.sent),
+        ("bridge_packets_moved", |counts| counts.moved),
+        ("bridge_packets_lost", |counts| counts.lost),
+    ];
+    for (name, pick) in bridged {
+        let value = move || clusterer.read(|core| pick(core.bridge_counts())).unwrap_or_default();
+        node.stats.computed("clusterer", name, move || i64::try_from(value()).unwrap_or(i64::MAX));
+    }
     node.stats.computed("clusterer", "messages_unacknowledged", move || {
         clusterer.read(|core| core.unacknowledged().0).unwrap_or_default() as i64
     });
@@ -508,7 +535,10 @@ pub(super) fn start(node: NodeRef) -> Result<(), SetupError> {
 }
 
 /// Other nodes reach this one at its URL: without a listener there it would never be heard of.
-fn check_listeners(node: NodeRef, core: &tandem_cluster::ClusterNodeConfig) -> Result<(), declare::SetupError> {
+pub(super) fn check_listeners(
+    node: NodeRef,
+    core: &tandem_cluster::ClusterNodeConfig,
+) -> Result<(), declare::SetupError> {
     for cluster in &core.clusters {
         let Some(addr) = cluster.own.addr else { continue };
         let fits = |socket: &tandem_module::transport::Socket| {

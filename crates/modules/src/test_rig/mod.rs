@@ -72,6 +72,8 @@ pub struct Recorder {
     sent: Mutex<Vec<Sent>>,
     /// Cluster packets: protocol, peer, local address, bytes.
     bin: Mutex<Vec<(Proto, SocketAddr, std::net::IpAddr, Vec<u8>)>>,
+    /// Cluster listeners that refuse every packet at once.
+    pub refused_bin: Mutex<Vec<SocketAddr>>,
     aliases: Mutex<Vec<(ConnId, u16)>>,
     /// The address that the system would send from, by destination; unknown where there is none.
     pub routes: Mutex<HashMap<std::net::IpAddr, std::net::IpAddr>>,
@@ -88,6 +90,9 @@ impl Transport for Recorder {
     }
 
     fn send_bin(&self, proto: Proto, to: SocketAddr, from: std::net::IpAddr, bytes: &[u8]) -> Result<(), SendError> {
+        if self.refused_bin.lock().contains(&to) {
+            return Err(SendError::Failed { addr: to, reason: "the test says so".to_owned() });
+        }
         self.bin.lock().push((proto, to, from, bytes.to_vec()));
         Ok(())
     }
