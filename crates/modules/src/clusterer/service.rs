@@ -10,8 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    AnswerKind, ClusterId, ClusterNode, ConnId, Event as CoreEvent, HeldReply, LogLevel as CoreLevel, NodeId, Now,
-    Verdict,
+    AnswerKind, ClusterId, ClusterNode, ConnId, DropReason, Event as CoreEvent, HeldReply, LogLevel as CoreLevel,
+    NodeId, Now, Verdict,
 };
 use tandem_module::context::write_log;
 use tandem_module::event::{Event, EventFilter};
@@ -211,7 +211,17 @@ impl Clusterer {
         }
         let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, self.now()));
         if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
-            counters.dropped.inc();
+            // What happens all the time beside nodes of OpenSIPS: they send module packets to nodes without the module, too.
+            let is_ordinary = matches!(
+                reason,
+                DropReason::Stale
+                    | DropReason::UnknownCapability
+                    | DropReason::CapabilityDisabled
+                    | DropReason::OwnDisabled
+            );
+            if !is_ordinary {
+                counters.dropped.inc();
+            }
             tracing::debug!(src = %source.src, ?reason, "cluster packet dropped");
         }
     }
