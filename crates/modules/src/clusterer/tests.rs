@@ -395,9 +395,9 @@ fn a_cluster_needs_one_of_its_two_transports() {
                   modparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.9.1:5555\")\nroute { exit; }\n";
     let start =
         |transport: &str| Rig::try_script(&format!("{transport}{script}"), crate::test_rig::RigOptions::default());
-    let error = start("socket=bin:127.0.9.1:5555\n").err().expect("it started");
+    let error = start("socket=bin:127.0.9.1:5555\n").err().unwrap();
     assert!(error.contains("proto_bin|proto_bins"), "{error}");
-    start("socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\n").expect("one is enough");
+    start("socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\n").unwrap();
 }
 
 /// Nodes of OpenSIPS send the packets of their modules to nodes that lack the module as well.
