@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngCore as _;
 use smallvec::{SmallVec, smallvec};
 use tandem_cluster::{
-    AnswerKind, BridgeCounts, ClusterId, ClusterNode, ConnId, Event as CoreEvent, Family, HeldReply,
+    AnswerKind, BridgeCounts, ClusterId, ClusterNode, ConnId, DropReason, Event as CoreEvent, Family, HeldReply,
     LogLevel as CoreLevel, NodeId, Now, Verdict,
 };
 use tandem_module::context::write_log;
@@ -236,7 +236,17 @@ impl Clusterer {
         }
         let verdict = self.with(node, |core| core.handle_packet(source.src, ConnId(conn.0), packet, self.now()));
         if let (Some(Verdict::Dropped(reason)), Some(counters)) = (verdict, self.counters.get()) {
-            counters.dropped.inc();
+            // What happens all the time beside nodes of OpenSIPS: they send module packets to nodes without the module, too.
+            let is_ordinary = matches!(
+                reason,
+                DropReason::Stale
+                    | DropReason::UnknownCapability
+                    | DropReason::CapabilityDisabled
+                    | DropReason::OwnDisabled
+            );
+            if !is_ordinary {
+                counters.dropped.inc();
+            }
             tracing::debug!(src = %source.src, ?reason, "cluster packet dropped");
         }
     }

@@ -395,7 +395,25 @@ fn a_cluster_needs_one_of_its_two_transports() {
                   modparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.9.1:5555\")\nroute { exit; }\n";
     let start =
         |transport: &str| Rig::try_script(&format!("{transport}{script}"), crate::test_rig::RigOptions::default());
-    let error = start("socket=bin:127.0.9.1:5555\n").err().expect("it started");
+    let error = start("socket=bin:127.0.9.1:5555\n").err().unwrap();
     assert!(error.contains("proto_bin|proto_bins"), "{error}");
-    start("socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\n").expect("one is enough");
+    start("socket=bin:127.0.9.1:5555\nloadmodule \"proto_bin.so\"\n").unwrap();
+}
+
+/// Nodes of OpenSIPS send the packets of their modules to nodes that lack the module as well.
+#[test]
+fn packets_of_modules_that_are_not_here_do_not_count_as_dropped() {
+    let rig = Rig::script(&format!("{}route {{ exit; }}\n", super::peer::head(1, 2, "")));
+    let mut peer = super::peer::Peer::new(2, 1, false);
+    peer.register("dialog-dlg-repl");
+    peer.exchange(&rig);
+    let dropped = || rig.node.stats.stat("clusterer", "dropped_packets").value();
+    let before = dropped();
+    let now = peer.now();
+    let to = tandem_cluster::Destination::Node(tandem_cluster::NodeId(1));
+    peer.core.send_module_packet(super::peer::CLUSTER, to, "dialog-dlg-repl", 1, 4, b"body", now).unwrap();
+    peer.exchange(&rig);
+    assert_eq!(dropped(), before);
+    peer.deliver(&rig, bytes::Bytes::from_static(b"P4CK nothing of use"));
+    assert_eq!(dropped(), before + 1);
 }
