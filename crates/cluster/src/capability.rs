@@ -11,7 +11,8 @@ use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{ConnId, NodeId, Now};
 use crate::limits::{
-    CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM, is_own_capability,
+    CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TAKEOVER,
+    CAPABILITY_TANDEM, is_own_capability,
 };
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
@@ -161,10 +162,10 @@ impl LocalCapability {
         }
     }
 
-    /// The capabilities by which Tandem nodes know each other.
-    pub(crate) fn of_tandem(are_wanted: bool) -> Vec<Self> {
-        let names = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY];
-        let all = names.into_iter().filter(|_| are_wanted);
+    /// The capabilities by which Tandem nodes know each other, and who of them takes tags over.
+    pub(crate) fn of_tandem(are_wanted: bool, takes_over: bool) -> Vec<Self> {
+        let names = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_TAKEOVER];
+        let all = names.into_iter().filter(|name| are_wanted && (takes_over || *name != CAPABILITY_TAKEOVER));
         all.map(|name| Self::new(name, CapabilityOptions::default())).collect()
     }
 

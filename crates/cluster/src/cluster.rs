@@ -178,7 +178,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(config: ClusterConfig, has_extensions: bool, now: Instant) -> Self {
+    pub(crate) fn new(config: ClusterConfig, has_extensions: bool, takes_over: bool, now: Instant) -> Self {
         let mut nodes: Vec<Node> = config.nodes.into_iter().map(|record| Node::new(record, now)).collect();
         nodes.reverse();
         Self {
@@ -187,7 +187,7 @@ impl Cluster {
             has_cap_update_numbers: config.has_cap_update_numbers,
             own: config.own,
             nodes,
-            capabilities: LocalCapability::of_tandem(has_extensions),
+            capabilities: LocalCapability::of_tandem(has_extensions, takes_over),
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             streams: Vec::new(),

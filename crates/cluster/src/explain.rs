@@ -8,6 +8,7 @@ use crate::config::Provisioning;
 use crate::ids::{ClusterId, NodeId, Now};
 use crate::limits::{FLAP_WINDOW, FLAPS_FREE, is_own_capability};
 use crate::link::{LinkChange, LinkState};
+use crate::sharing_tag::SharingTag;
 use crate::sync::SyncState;
 
 /// What a sentence is about.
@@ -82,30 +83,7 @@ impl Cluster {
         }
         for tag in &self.tags {
             if only.is_none_or(|only| tag.holder == Some(only)) {
-                let text = match (tag.is_active, tag.holder, tag.lease_until) {
-                    (true, ..) => "active here".to_owned(),
-                    (false, None, _) => "not here: no node claimed it since this one started; take it with \
-                                         clusterer:shtag_set_active"
-                        .to_owned(),
-                    (false, Some(holder), Some(until)) => {
-                        let left = secs(until.saturating_duration_since(now.mono));
-                        format!("not here: node {holder} holds it (claim {}, {left} s left of its lease)", tag.epoch)
-                    }
-                    (false, Some(holder), None) => {
-                        let is_there = self.node(holder).is_some_and(|node| node.next_hop.is_some());
-                        let hint = if settings.tags.is_takeover_enabled {
-                            "the node with the lowest priority value takes it over"
-                        } else {
-                            "take it with clusterer:shtag_set_active, or set tag_takeover"
-                        };
-                        if is_there {
-                            format!("not here: node {holder} took it")
-                        } else {
-                            format!("not here: node {holder} took it and is gone; {hint}")
-                        }
-                    }
-                };
-                let is_well = tag.is_active || tag.lease_until.is_some();
+                let (is_well, text) = self.tag_text(tag, settings, now);
                 say(Subject::Tag(tag.name.clone()), is_well, text);
             }
         }
@@ -117,6 +95,33 @@ impl Cluster {
             }
         }
         all
+    }
+
+    fn tag_text(&self, tag: &SharingTag, settings: &Settings, now: Now) -> (bool, String) {
+        let hint = if settings.tags.is_takeover_enabled {
+            "the node with the lowest priority value takes it over"
+        } else {
+            "take it with clusterer:shtag_set_active, or set tag_takeover"
+        };
+        let Some(holder) = tag.holder.filter(|_| !tag.is_active) else {
+            let text = "not here: no node claimed it since this one started; take it with clusterer:shtag_set_active";
+            return (tag.is_active, if tag.is_active { "active here" } else { text }.to_owned());
+        };
+        if holder == settings.node_id {
+            return (false, format!("not here: this node had it before it was restarted, and no node since; {hint}"));
+        }
+        let left = tag.lease_until.map(|until| until.saturating_duration_since(now.mono));
+        match left {
+            Some(left) if !tag.is_holder_gone => {
+                let left = secs(left);
+                (true, format!("not here: node {holder} holds it (claim {}, {left} s left of its lease)", tag.epoch))
+            }
+            // Without extensions, or of OpenSIPS: it has no leases.
+            None if !tag.is_holder_gone && self.next_hop(holder).is_some() => {
+                (true, format!("not here: node {holder} took it"))
+            }
+            _ => (false, format!("not here: node {holder} took it and is gone; {hint}")),
+        }
     }
 
     fn capability_text(&self, cap: &LocalCapability, settings: &Settings, now: Now) -> (bool, String) {

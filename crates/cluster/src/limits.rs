@@ -10,9 +10,11 @@ pub const CAPABILITY_EXTRA: &str = "clusterer-extra";
 pub const CAPABILITY_TANDEM: &str = "tandem";
 /// Capability of acknowledged delivery; others drop its packets unread.
 pub const CAPABILITY_DELIVERY: &str = "tandem-delivery";
+/// Capability of Tandem nodes that take sharing tags over (`tag_takeover`); it has no packets.
+pub const CAPABILITY_TAKEOVER: &str = "tandem-takeover";
 /// Capabilities that are no module's and are not listed.
 pub(crate) fn is_own_capability(name: impl AsRef<[u8]>) -> bool {
-    [CAPABILITY_TANDEM, CAPABILITY_DELIVERY].iter().any(|own| own.as_bytes() == name.as_ref())
+    [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_TAKEOVER].iter().any(|own| own.as_bytes() == name.as_ref())
 }
 /// Longest message and tag that are acknowledged; longer ones go as ordinary packets.
 pub const DELIVERY_LEN_MAX: usize = 65_000;

@@ -85,6 +85,8 @@ pub struct SharingTagRow {
     pub cluster: ClusterId,
     /// `State` is `active` when true, `backup` otherwise.
     pub is_active: bool,
+    /// Who has it as far as this node knows, or had it last; not shown by the command.
+    pub holder: Option<NodeId>,
 }
 
 /// The statistics of group `clusterer`.
@@ -138,7 +140,12 @@ impl Cluster {
         CapabilityList { cluster_id: self.id, capabilities: rows.collect() }
     }
 
-    pub(crate) fn list_tags(&self) -> impl Iterator<Item = SharingTagRow> + '_ {
-        self.tags.iter().map(|tag| SharingTagRow { tag: tag.name.clone(), cluster: self.id, is_active: tag.is_active })
+    pub(crate) fn list_tags(&self, own_id: NodeId) -> impl Iterator<Item = SharingTagRow> + '_ {
+        self.tags.iter().map(move |tag| SharingTagRow {
+            tag: tag.name.clone(),
+            cluster: self.id,
+            is_active: tag.is_active,
+            holder: if tag.is_active { Some(own_id) } else { tag.holder },
+        })
     }
 }

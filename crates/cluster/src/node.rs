@@ -119,8 +119,9 @@ impl ClusterNode {
             roles: config.roles,
         };
         let has_extensions = config.has_extensions;
-        let clusters =
-            config.clusters.into_iter().map(|cluster| Cluster::new(cluster, has_extensions, now.mono)).collect();
+        let takes_over = config.tags.is_takeover_enabled;
+        let clusters = config.clusters.into_iter();
+        let clusters = clusters.map(|cluster| Cluster::new(cluster, has_extensions, takes_over, now.mono)).collect();
         let recent_tags = RecentTags::default();
         let mut node = Self {
             configured_peers: settings.bridge_peers.clone(),
@@ -482,7 +483,8 @@ impl ClusterNode {
             if self.cluster(id).is_some() {
                 self.on(id, now, |known, ctx| known.reload(ctx, cluster));
             } else {
-                self.clusters.push(Cluster::new(cluster, self.has_extensions, now.mono));
+                let takes_over = self.settings.tags.is_takeover_enabled;
+                self.clusters.push(Cluster::new(cluster, self.has_extensions, takes_over, now.mono));
             }
         }
         self.run_due_links(now);
@@ -511,7 +513,7 @@ impl ClusterNode {
     /// `clusterer:list_shtags`.
     #[must_use]
     pub fn list_shtags(&self) -> Vec<SharingTagRow> {
-        self.clusters.iter().flat_map(Cluster::list_tags).collect()
+        self.clusters.iter().flat_map(|cluster| cluster.list_tags(self.settings.node_id)).collect()
     }
 
     /// The statistics of group `clusterer`.

@@ -25,8 +25,10 @@ pub(crate) struct SharingTag {
     pub(crate) epoch: u64,
     /// Who holds it as far as is known, this node included.
     pub(crate) holder: Option<NodeId>,
-    /// When the holder counts as gone.
+    /// When the holder counts as gone; when it is, when to look again who takes the tag over.
     pub(crate) lease_until: Option<Instant>,
+    /// The lease of the holder is over: its claim binds nobody any more.
+    pub(crate) is_holder_gone: bool,
     /// When the own claim is told again.
     pub(crate) repeat_at: Option<Instant>,
 }
@@ -41,6 +43,7 @@ impl SharingTag {
             epoch: 0,
             holder: None,
             lease_until: None,
+            is_holder_gone: false,
             repeat_at: None,
         }
     }
@@ -50,13 +53,25 @@ impl SharingTag {
         if self.holder == Some(id) {
             self.holder = None;
             self.lease_until = None;
+            self.is_holder_gone = false;
         }
+    }
+
+    /// Whether the node was told that the tag is active here; one of OpenSIPS has yielded then.
+    pub(crate) fn is_told(&self, id: NodeId) -> bool {
+        self.has_to_announce && self.told.contains(&id)
+    }
+
+    /// The claim that stands as far as is known; any node beats nobody.
+    pub(crate) fn claim(&self) -> (u64, NodeId) {
+        (self.epoch, self.holder.unwrap_or(NodeId(i32::MAX)))
     }
 
     /// Makes it backup; true when it was active.
     pub(crate) fn yield_to(&mut self, holder: NodeId) -> bool {
         self.holder = Some(holder);
         self.lease_until = None;
+        self.is_holder_gone = false;
         self.repeat_at = None;
         self.has_to_announce = false;
         self.told.clear();
@@ -126,6 +141,7 @@ impl Cluster {
         }
         tag.holder = Some(own_id);
         tag.lease_until = None;
+        tag.is_holder_gone = false;
         let told = if tag.has_to_announce { tag.told.clone() } else { NodeIds::new() };
         // The nodes of ours first, so that they know the epoch when the packet for all arrives.
         self.repeat_claim(ctx, name);

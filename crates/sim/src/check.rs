@@ -58,6 +58,24 @@ pub enum Disagreement {
         /// Who claims it.
         holders: Vec<NodeId>,
     },
+    /// No node is active for a tag, and one should be.
+    Nobody {
+        /// The tag.
+        name: String,
+        /// Why one should be.
+        why: String,
+    },
+    /// A node takes another one for the holder of a tag than the one that is active, or none.
+    Holder {
+        /// Who looks.
+        at: NodeId,
+        /// The tag.
+        name: String,
+        /// Whom it takes for the holder.
+        known: Option<NodeId>,
+        /// Who is active.
+        truth: NodeId,
+    },
     /// A message that was accepted neither arrived nor was it told that it did not.
     Lost {
         /// Who should have got it.
@@ -205,20 +223,6 @@ impl Network {
             }
         }
         found
-    }
-
-    fn check_tags(&self, found: &mut Vec<Disagreement>, cluster: ClusterId) {
-        let mut holders: HashMap<String, Vec<NodeId>> = HashMap::new();
-        for node in self.ids().filter_map(|id| self.node(id)) {
-            for row in node.list_shtags().into_iter().filter(|row| row.cluster == cluster) {
-                if row.is_active {
-                    holders.entry(row.tag).or_default().push(node.node_id());
-                }
-            }
-        }
-        for (name, holders) in holders.into_iter().filter(|(_, holders)| holders.len() > 1) {
-            found.push(Disagreement::Tag { name, holders });
-        }
     }
 
     /// True when uncut links lead from one to the other.

@@ -6,6 +6,7 @@ use tandem_cluster::SharingTagReason;
 
 use crate::history::CLUSTER;
 use crate::network::{Network, ProcessId};
+use crate::plan::TAGS;
 use crate::rng::SplitMix64;
 
 /// What faults are drawn from.
@@ -28,7 +29,7 @@ impl Faults<'_> {
 
     /// Does one fault and says what it was.
     pub(crate) fn strike(&mut self, network: &mut Network) -> String {
-        match self.rng.below(21) {
+        match self.rng.below(22) {
             kind @ 0..6 => self.strike_process(network, kind),
             kind @ 6..14 => self.strike_network(network, kind),
             kind => self.strike_more(network, kind),
@@ -124,8 +125,9 @@ impl Faults<'_> {
             // Without epochs the holder of a tag after a partition is whoever speaks last; nothing can be checked.
             _ if self.has_extensions => {
                 let reason = SharingTagReason::MiCommand;
-                network.with(a, |node, now| node.activate_sharing_tag(CLUSTER, "vip", reason, now));
-                format!("{one} takes the tag")
+                let name = TAGS.get(self.rng.index(TAGS.len())).copied().unwrap_or_default();
+                let did = network.with(a, |node, now| node.activate_sharing_tag(CLUSTER, name, reason, now));
+                format!("{one} takes {name} ({})", did.is_some())
             }
             _ => "nothing".to_owned(),
         }

@@ -11,6 +11,8 @@ use crate::check::Disagreement;
 use crate::fault::Faults;
 use crate::letter::Letters;
 use crate::network::{LATENCY, Network, ProcessId, ProcessSpec};
+use crate::parcel::Parcels;
+use crate::plan::{NodePlan, Plan, TAGS};
 use crate::rng::SplitMix64;
 
 /// What histories are made of.
@@ -47,6 +49,8 @@ pub struct History {
     pub steps: Vec<String>,
     /// Packets handed over.
     pub packets: u64,
+    /// Packets of capabilities that had to arrive, and did.
+    pub arrived: usize,
 }
 
 /// A history whose nodes do not agree at the end.
@@ -66,23 +70,28 @@ pub(crate) const CLUSTER: ClusterId = ClusterId(1);
 /// Capabilities of every process: one that is synced at start and one that is not.
 pub(crate) const CAPABILITIES: [&str; 2] = ["sim-synced", "sim-plain"];
 
-fn record(id: usize) -> Option<NodeConfig> {
+fn record(plan: &Plan, id: usize) -> Option<NodeConfig> {
     let number = i32::try_from(id + 1).ok()?;
     let url = format!("bin:127.0.1.{number}:{}", 15_550 + number).parse().ok()?;
-    Some(NodeConfig::new(NodeId(number), url))
+    let mut record = NodeConfig::new(NodeId(number), url);
+    record.priority = plan.nodes.get(id)?.priority;
+    Some(record)
 }
 
 /// The process of one node. Each names only its predecessor, the first is a seed.
-fn spec(index: usize, has_extensions: bool) -> Option<ProcessSpec> {
-    let mut own = record(index)?;
+fn spec(plan: &Plan, index: usize) -> Option<ProcessSpec> {
+    let NodePlan { takes_over, tags, .. } = plan.nodes.get(index)?;
+    let mut own = record(plan, index)?;
     own.is_seed = index == 0;
     let id = own.node_id;
     // The first names the second, so that it finds its way back after a restart.
-    let neighbour = record(if index == 0 { 1 } else { index - 1 });
+    let neighbour = record(plan, if index == 0 { 1 } else { index - 1 });
     let neighbours: Vec<NodeConfig> = neighbour.into_iter().collect();
-    let cluster = ClusterConfig::new(CLUSTER, own, neighbours);
+    let mut cluster = ClusterConfig::new(CLUSTER, own, neighbours);
+    cluster.sharing_tags.clone_from(tags);
     let mut config = ClusterNodeConfig::new(id, vec![cluster]);
-    config.has_extensions = has_extensions;
+    config.has_extensions = plan.has_extensions;
+    config.tags.is_takeover_enabled = *takes_over;
     let mut spec = ProcessSpec::new(config);
     let synced = CapabilityOptions { sync_at_start: true, ..CapabilityOptions::default() };
     let [with_sync, plain] = CAPABILITIES.map(str::to_owned);
@@ -99,21 +108,26 @@ pub fn chain(seed: u64, nodes: usize, origin: Instant) -> Network {
 }
 
 pub(crate) fn chain_of(seed: u64, nodes: usize, has_extensions: bool, origin: Instant) -> Network {
+    planned(seed, &Plan::plain(nodes, has_extensions), origin)
+}
+
+fn planned(seed: u64, plan: &Plan, origin: Instant) -> Network {
     let mut network = Network::new(seed, origin);
-    for spec in (0..nodes).filter_map(|index| spec(index, has_extensions)) {
+    for spec in (0..plan.nodes.len()).filter_map(|index| spec(plan, index)) {
         network.add(spec);
     }
     network
 }
 
 /// A second process per node with the same id on another address: started by mistake.
-fn add_twins(network: &mut Network, nodes: usize, has_extensions: bool) {
-    for index in 0..nodes {
-        let Some(mut twin) = spec(index, has_extensions) else { continue };
+fn add_twins(network: &mut Network, plan: &Plan) {
+    for index in 0..plan.nodes.len() {
+        let Some(mut twin) = spec(plan, index) else { continue };
         let url = format!("bin:127.0.2.{}:5555", index + 1).parse();
         if let (Some(cluster), Ok(url)) = (twin.config.clusters.first_mut(), url) {
             let mut own = NodeConfig::new(cluster.own.node_id, url);
             own.is_seed = cluster.own.is_seed;
+            own.priority = cluster.own.priority;
             cluster.own = own;
             network.add(twin);
         }
@@ -167,22 +181,24 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     let mut rng = SplitMix64::new(seed ^ 0x5851_f42d_4c95_7f2d);
     let nodes = settings.nodes.max(2);
     let has_extensions = seed.is_multiple_of(2);
-    let mut network = chain_of(seed, nodes, has_extensions, origin);
+    let plan = Plan::random(nodes, has_extensions, &mut rng);
+    let mut network = planned(seed, &plan, origin);
     network.gives_back = seed % 4 < 2;
-    let mut steps = vec![format!("extensions: {has_extensions}")];
+    let mut steps = vec![plan.describe()];
     let gap_ms = u64::try_from(settings.gap_max.as_millis()).unwrap_or(1);
     for id in network.ids() {
         network.start(id);
         network.run_for(Duration::from_millis(rng.below(500)));
     }
-    add_twins(&mut network, nodes, has_extensions);
-    let mut letters = Letters::default();
+    add_twins(&mut network, &plan);
+    let (mut letters, mut parcels) = (Letters::default(), Parcels::default());
     for _ in 0..settings.faults {
         let at = network.elapsed();
         let mut faults = Faults { rng: &mut rng, nodes, has_extensions };
         let what = faults.strike(&mut network);
         steps.push(format!("{at:>10.3?} {what}"));
         letters.send(&mut network, &mut rng, nodes);
+        parcels.send(&mut network, &mut rng, nodes);
         network.run_for(Duration::from_millis(rng.below(gap_ms)));
     }
     end_faults(&mut network, nodes);
@@ -196,13 +212,20 @@ pub fn run_history(seed: u64, settings: &HistorySettings, origin: Instant) -> Re
     let mut disagreements = network.disagreements(CLUSTER);
     disagreements.extend(network.capability_disagreements(CLUSTER, &CAPABILITIES));
     disagreements.extend(letters.lost(&network));
+    disagreements.extend(parcels.judge(&network));
     let mut events = if settings.has_events { network.told() } else { Vec::new() };
     disagreements.extend(unanswered(&mut network));
+    disagreements.extend(Parcels::judge_settled(&mut network));
+    if has_extensions {
+        for name in TAGS {
+            disagreements.extend(network.take_by_hand(CLUSTER, name, &mut rng));
+        }
+    }
     if settings.has_events {
         events.extend(network.told());
     }
     if disagreements.is_empty() {
-        Ok(History { steps, packets: network.packet_count() })
+        Ok(History { steps, packets: network.packet_count(), arrived: parcels.arrived })
     } else {
         Err(Box::new(Failure { seed, steps, disagreements, events }))
     }

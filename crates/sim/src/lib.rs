@@ -10,8 +10,12 @@ mod letter;
 mod mutation;
 mod network;
 mod overlay;
+mod parcel;
+mod plan;
 mod queue;
 mod rng;
+mod tags;
+mod witness;
 
 pub use check::Disagreement;
 pub use history::{Failure, History, HistorySettings, chain, run_history};

@@ -137,11 +137,14 @@ fn main() -> ExitCode {
         return mutations(&arguments, inputs);
     }
     let origin = Instant::now();
-    let (mut failed, mut packets) = (0_u64, 0_u64);
+    let (mut failed, mut packets, mut arrived) = (0_u64, 0_u64, 0_usize);
     for offset in 0..arguments.histories {
         let seed = arguments.seed.wrapping_add(offset);
         match run_history(seed, &arguments.settings, origin) {
-            Ok(history) => packets += history.packets,
+            Ok(history) => {
+                packets += history.packets;
+                arrived += history.arrived;
+            }
             Err(failure) => {
                 failed += 1;
                 println!("seed {} FAILED ({} nodes)", failure.seed, arguments.settings.nodes);
@@ -158,7 +161,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{} histories of {} nodes, {failed} failed, {packets} packets, {:.1?}",
+        "{} histories of {} nodes, {failed} failed, {packets} packets, {arrived} module packets that had to arrive, {:.1?}",
         arguments.histories,
         arguments.settings.nodes,
         origin.elapsed()

@@ -14,6 +14,7 @@ use tandem_cluster::{
 
 use crate::queue::Queue;
 use crate::rng::SplitMix64;
+use crate::witness::Witness;
 
 /// Position of a process in its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +142,7 @@ pub struct Network {
     next_conn: u64,
     packet_count: u64,
     trace: Option<Vec<TraceLine>>,
+    pub(crate) witness: Witness,
     /// Latency of every packet; up to as much again is added at random.
     pub latency: Duration,
     /// Whether a refused connection gives back what was to be sent on it; with real sockets it is lost.
@@ -168,6 +170,7 @@ impl Network {
             next_conn: 1,
             packet_count: 0,
             trace: None,
+            witness: Witness::default(),
             latency: LATENCY,
             gives_back: true,
         }
@@ -240,6 +243,12 @@ impl Network {
     #[must_use]
     pub fn node(&self, id: ProcessId) -> Option<&ClusterNode> {
         self.processes.get(id.0).and_then(|process| process.node.as_ref())
+    }
+
+    /// What a process is started from.
+    #[must_use]
+    pub fn spec(&self, id: ProcessId) -> Option<&ProcessSpec> {
+        self.processes.get(id.0).map(|process| &process.spec)
     }
 
     /// Its configuration, used at the next start.
@@ -340,7 +349,9 @@ impl Network {
 
     fn stop(&mut self, id: ProcessId) {
         if let Some(process) = self.processes.get_mut(id.0) {
-            process.node = None;
+            if process.node.take().is_some() {
+                self.witness.stopped(id, self.now);
+            }
             process.is_paused = false;
             process.backlog.clear();
             process.outgoing.clear();
@@ -362,6 +373,7 @@ impl Network {
     pub fn pause(&mut self, id: ProcessId) {
         if let Some(process) = self.processes.get_mut(id.0).filter(|process| process.node.is_some()) {
             process.is_paused = true;
+            self.witness.paused(id, self.now);
         }
     }
 
@@ -369,6 +381,7 @@ impl Network {
     pub fn resume(&mut self, id: ProcessId) {
         let Some(process) = self.processes.get_mut(id.0) else { return };
         process.is_paused = false;
+        self.witness.resumed(id, self.now);
         for step in std::mem::take(&mut process.backlog) {
             self.perform(step);
         }
@@ -446,6 +459,7 @@ impl Network {
     fn close(&mut self, conn: ConnId, by: Option<ProcessId>) {
         let Some(connection) = self.connections.remove(&conn) else { return };
         let (opener, acceptor) = (connection.opener, connection.acceptor);
+        self.witness.parted(opener, acceptor, self.now);
         let listener = self.processes.get(acceptor.0).map(|process| process.listener);
         // The other end goes on writing until it learns of it.
         if by != Some(acceptor)
@@ -489,6 +503,11 @@ impl Network {
         let known = self.processes.get(from.0).and_then(|p| p.outgoing.get(&listener)).copied();
         let target = self.processes.iter().position(|process| process.listener == listener);
         let target = target.map(ProcessId);
+        let is_lost = |conn| !self.connections.contains_key(&conn);
+        let is_refused = target.is_none_or(|to| self.node(to).is_none() || !self.is_connected(from, to));
+        if let Some(to) = target.filter(|_| known.map_or(is_refused, is_lost)) {
+            self.witness.parted(from, to, self.now);
+        }
         if let Some(conn) = known {
             if self.connections.contains_key(&conn) {
                 self.transmit(conn, false, parcel.into_bytes());

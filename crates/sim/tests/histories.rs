@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tandem_cluster::ClusterId;
+use tandem_cluster::{ClusterId, NodeId, SharingTagConfig, SharingTagReason};
 use tandem_sim::{Disagreement, HistorySettings, ProcessId, chain, run_history};
 
 #[test]
@@ -55,4 +55,61 @@ fn two_thousand_histories_of_five_nodes_end_well() {
         runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
     });
     assert!(failed.is_empty(), "replay with: cargo run -p tandem-sim -- --histories 1 --seed N; failed: {failed:?}");
+}
+
+/// Three nodes with numbered claims that know each other, tag `vip` active on the first.
+fn with_tag(takes_over: bool) -> tandem_sim::Network {
+    let mut network = chain(1, 3, Instant::now());
+    for id in network.ids() {
+        let config = &mut network.spec_mut(id).unwrap().config;
+        config.has_extensions = true;
+        config.tags.is_takeover_enabled = takes_over;
+        let tag = SharingTagConfig { name: "vip".into(), is_active: id == ProcessId(0) };
+        config.clusters[0].sharing_tags.push(tag);
+    }
+    for id in network.ids() {
+        network.start(id);
+    }
+    network.run_for(Duration::from_secs(20));
+    assert_eq!(network.disagreements(ClusterId(1)), []);
+    network
+}
+
+fn tag_faults(network: &tandem_sim::Network) -> Vec<Disagreement> {
+    let all = network.disagreements(ClusterId(1)).into_iter();
+    let tags = all.filter(|fault| {
+        matches!(fault, Disagreement::Nobody { .. } | Disagreement::Tag { .. } | Disagreement::Holder { .. })
+    });
+    tags.collect()
+}
+
+#[test]
+fn a_tag_without_a_holder_is_flagged_when_somebody_should_take_it_over() {
+    let mut network = with_tag(true);
+    network.kill(ProcessId(0));
+    assert!(matches!(tag_faults(&network).as_slice(), [Disagreement::Nobody { .. }]), "{:?}", tag_faults(&network));
+    network.run_for(Duration::from_secs(14));
+    assert_eq!(tag_faults(&network), []);
+}
+
+#[test]
+fn a_tag_without_a_holder_is_right_when_its_node_ended_and_nobody_takes_over() {
+    let mut network = with_tag(false);
+    network.kill(ProcessId(0));
+    network.run_for(Duration::from_secs(60));
+    assert_eq!(tag_faults(&network), []);
+}
+
+#[test]
+fn two_holders_and_views_that_do_not_know_the_holder_are_flagged() {
+    let mut network = with_tag(false);
+    network.cut(ProcessId(1), ProcessId(0));
+    network.cut(ProcessId(1), ProcessId(2));
+    let reason = SharingTagReason::MiCommand;
+    network.with(ProcessId(1), |node, now| node.activate_sharing_tag(ClusterId(1), "vip", reason, now));
+    network.run_for(Duration::from_secs(20));
+    assert!(matches!(tag_faults(&network).as_slice(), [Disagreement::Tag { .. }]));
+    network.kill(ProcessId(0));
+    let wrong = tag_faults(&network);
+    assert!(matches!(wrong.as_slice(), [Disagreement::Holder { at: NodeId(3), truth: NodeId(2), .. }]), "{wrong:?}");
 }
