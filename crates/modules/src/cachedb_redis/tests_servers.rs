@@ -51,27 +51,34 @@ fn a_server_that_hangs_costs_one_time_out_when_there_is_another() {
     assert_eq!(second.cli(&["get", "three"]).unwrap().trim(), "v");
 }
 
-/// Three masters with a third of the slots each.
-fn cluster() -> Vec<Redis> {
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-    let nodes: Vec<Redis> = (0..3).map(|_| Redis::with_options(&options).unwrap()).collect();
+/// Three masters with a third of the slots each. The ports they talk on are claimed, too: by default they are 10,000 above,
+/// where outgoing connections of others have theirs.
+fn cluster() -> (Vec<Redis>, Vec<Claim>) {
+    let talks: Vec<Claim> = (0..3).map(|_| Claim::take().unwrap()).collect();
+    let start = |talk: &Claim| {
+        let port = talk.port().to_string();
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &port];
+        Redis::with_options(&options).unwrap()
+    };
+    let nodes: Vec<Redis> = talks.iter().map(start).collect();
     for (node, range) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
         node.cli(&["cluster", "addslotsrange", range.0, range.1]).unwrap();
     }
-    for node in &nodes[1..] {
-        nodes[0].cli(&["cluster", "meet", "127.0.0.1", &node.port().to_string()]).unwrap();
+    for (node, talk) in nodes.iter().zip(&talks).skip(1) {
+        let meet = ["cluster", "meet", "127.0.0.1", &node.port().to_string(), &talk.port().to_string()];
+        nodes[0].cli(&meet).unwrap();
     }
     let is_ok = |node: &Redis| {
         let info = node.cli(&["cluster", "info"]).unwrap();
         info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
     };
     assert!(until(LONG, || nodes.iter().all(is_ok)), "the cluster does not come up");
-    nodes
+    (nodes, talks)
 }
 
 #[test]
 fn a_cluster_is_found_out_and_followed_when_slots_move() {
-    let (runtime, nodes) = (runtime(), cluster());
+    let (runtime, (nodes, _talks)) = (runtime(), cluster());
     let _entered = runtime.enter();
     let rig = Rig::script(&script(
         &format!("redis:c://127.0.0.1:{}/", nodes[0].port()),
