@@ -205,9 +205,11 @@ impl Running {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
     }
 
-    /// Stops all work of it (SIGSTOP): connections stay open, nothing is answered.
+    /// Stops all work of it (SIGSTOP): connections stay open, nothing is answered. Comes back when all its threads stand.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        until(STOP_MAX, || are_stopped(&tasks));
     }
 
     /// Lets it go on.
@@ -224,6 +226,15 @@ impl Running {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Whether all threads in a folder of `/proc` are stopped; threads that end meanwhile don't count.
+fn are_stopped(tasks: &Path) -> bool {
+    let Ok(threads) = fs::read_dir(tasks) else { return true };
+    threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+        // The name before it may contain anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// What all servers are made of: a folder, a port, and a process that can be stopped and started again. Dropped, it is gone.
