@@ -18,6 +18,7 @@ use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITIES_PER_NODE_MAX, PEER_TEXT_LEN_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
+use crate::observe::Claims;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
 use crate::role::NodeRole;
@@ -72,6 +73,8 @@ pub(crate) struct Node {
     /// It should be sent one with the next repeat.
     pub(crate) is_topology_owed: bool,
     is_resolve_asked: bool,
+    /// It was said that its changes are dropped.
+    pub(crate) is_observer_told: bool,
     pub(crate) faults: Faults,
 }
 
@@ -97,6 +100,7 @@ impl Node {
             topology_sent: None,
             is_topology_owed: false,
             is_resolve_asked: false,
+            is_observer_told: false,
             faults: Faults::default(),
         }
     }
@@ -157,6 +161,10 @@ pub(crate) struct Cluster {
     pub(crate) streams: Vec<(NodeId, Stream)>,
     /// The own capability of Tandem nodes is used.
     pub(crate) has_extensions: bool,
+    /// Packets of observers that were dropped.
+    pub(crate) observer_drops: u64,
+    /// Claims of tags, when this node looks on.
+    pub(crate) claims: Claims,
     pub(crate) ls_counter: Counter,
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
@@ -184,6 +192,8 @@ impl Cluster {
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             streams: Vec::new(),
+            observer_drops: 0,
+            claims: Claims::default(),
             ls_counter: Counter::default(),
             top_counter: Counter::default(),
             cap_counter: Counter::default(),
@@ -483,6 +493,7 @@ impl Cluster {
                 self.delivery_node_down(id);
                 self.sync_node_down(ctx, id);
                 self.tag_holder_down(ctx, id);
+                self.claims.forget(id);
             }
         }
     }

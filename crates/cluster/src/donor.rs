@@ -56,7 +56,7 @@ impl Cluster {
             return;
         }
         let capability = cap.name.clone();
-        ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume });
+        ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume, repair: None });
     }
 
     pub(crate) fn serve_waiting_requester(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
@@ -67,7 +67,7 @@ impl Cluster {
             }
             cap.waiting_requesters.retain(|other| *other != id);
             let capability = cap.name.clone();
-            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id, resume: None });
+            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id, resume: None, repair: None });
         }
     }
 

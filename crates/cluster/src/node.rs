@@ -20,7 +20,7 @@ use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
-use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
+use crate::message::{AddrKind, RngSource, SentRequest, Tag, new_tag};
 use crate::outbox::{Outbox, Output, SendClass};
 use crate::receive::Received;
 use crate::recent_tags::{HeldReply, RecentTags};
@@ -66,6 +66,8 @@ pub enum DropReason {
     Bridge,
     /// The sender is parked: it sent too much that is malformed.
     Parked,
+    /// The sender is an observer, which changes nothing.
+    Observer,
 }
 
 /// What became of a packet.
@@ -541,25 +543,6 @@ impl ClusterNode {
     ) -> Result<(), CapabilityError> {
         self.on(cluster, now, |cluster, ctx| cluster.register_capability(ctx, name, options))
             .unwrap_or(Err(CapabilityError::UnknownCluster))
-    }
-
-    /// Sends a packet of a registered capability; the body without trailer. The number of nodes sent
-    /// to.
-    #[allow(clippy::too_many_arguments)]
-    pub fn send_module_packet(
-        &mut self,
-        cluster: ClusterId,
-        destination: Destination,
-        capability: &str,
-        packet_type: i32,
-        version: u16,
-        body: &[u8],
-        now: Now,
-    ) -> Result<usize, SendError> {
-        self.on(cluster, now, |cluster, ctx| {
-            cluster.send_module_packet(ctx, destination, capability, packet_type, version, body)
-        })
-        .unwrap_or(Err(SendError::Failed))
     }
 
     /// Reachable nodes that have the capability OK, this one first when its own is.

@@ -32,7 +32,7 @@ mod tests;
 pub use capability::{Capability, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, QUEUE_MAX, Registration, SyncSource};
 pub use service::Clusterer;
 pub use tandem_cluster::{
-    CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError,
+    CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, NodeId, Partition, SendError, SyncError, SyncRepair,
 };
 
 use tandem_module::ModuleDecl;
