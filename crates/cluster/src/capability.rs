@@ -131,6 +131,10 @@ pub(crate) struct LocalCapability {
     pub(crate) has_data: bool,
     /// When the first data was asked for: what was changed long before came with it.
     pub(crate) base: Option<Instant>,
+    /// Nodes that were there then: their changes had reached the donor.
+    pub(crate) witnesses: NodeIds,
+    /// When this node first told all others something.
+    pub(crate) told_since: Option<Instant>,
 }
 
 /// A place in a sync: the donor that named it and when.
@@ -165,6 +169,8 @@ impl LocalCapability {
             repairing: None,
             has_data: !options.sync_at_start,
             base: None,
+            witnesses: NodeIds::new(),
+            told_since: None,
         }
     }
 
@@ -308,6 +314,7 @@ impl Cluster {
         let mut is_complete = true;
         let mut has_ok = false;
         let mut tandem = NodeIds::new();
+        let mut is_new = NodeIds::new();
         for entry in entries.iter().filter(|entry| entry.node_id != own_id) {
             let Some(node) = self.node_mut(entry.node_id) else {
                 is_complete = false;
@@ -315,15 +322,22 @@ impl Cluster {
             };
             for capability in &entry.capabilities {
                 has_ok |= capability.is_ok;
-                if node.note_capability(capability.name, capability.is_ok)
-                    && capability.name == CAPABILITY_TANDEM.as_bytes()
-                {
+                if !node.note_capability(capability.name, capability.is_ok) {
+                    continue;
+                }
+                if capability.name == CAPABILITY_TANDEM.as_bytes() {
                     tandem.push(entry.node_id);
+                }
+                if !is_new.contains(&entry.node_id) {
+                    is_new.push(entry.node_id);
                 }
             }
         }
         for id in tandem {
             self.tell_tag_states(ctx, id);
+        }
+        for id in is_new {
+            self.owe_earlier(ctx, id, entries);
         }
         if has_ok {
             self.ask_pending_syncs(ctx);

@@ -2,10 +2,12 @@
 //! in one order with script messages; what is given up on the way they learn, and ask for it (see `repair`). All others get
 //! the ordinary packets.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use tandem_bin::{PacketWriter, Trailer};
 
-use crate::capability::HeldPacket;
+use crate::capability::{HeldPacket, LocalCapability};
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::delivery::{Accepted, Stream, Waiting};
 use crate::error::SendError;
@@ -15,7 +17,7 @@ use crate::log::LogEvent;
 use crate::message::{Destination, readdress};
 use crate::node::{ClusterNode, DropReason, Verdict};
 use crate::outbox::SendClass;
-use crate::packet::NodeIds;
+use crate::packet::{CapabilityEntry, NodeIds};
 
 /// A packet of a module on its way out.
 pub(crate) struct ModuleSend<'a> {
@@ -67,6 +69,9 @@ impl Cluster {
             // To single nodes it may have questions; what goes to all is news.
             Some(true) if is_for_all && ctx.own_roles(self.id).is_observer => return Err(SendError::Observer),
             Some(true) => {}
+        }
+        if is_for_all && let Some(cap) = self.capability_mut(packet.capability.as_bytes()) {
+            cap.told_since.get_or_insert(ctx.now.mono);
         }
         let mut built = Built::default();
         let (mut sent, mut why) = (0, SendError::Unreachable);
@@ -137,6 +142,25 @@ impl Cluster {
             // Not sent, but not lost either.
             Accepted::Owed => Err(SendError::Unreachable),
             Accepted::Full => Err(SendError::QueueFull),
+        }
+    }
+
+    /// A node turned out to have capabilities: what was told before was not told to it.
+    pub(crate) fn owe_earlier(&mut self, ctx: &mut Ctx<'_>, id: NodeId, entries: &[CapabilityEntry<'_>]) {
+        let now = ctx.now.mono;
+        let Some(node) = self.node(id).filter(|node| node.has_capability(CAPABILITY_CHANGES)) else { return };
+        let named = entries.iter().filter(|entry| entry.node_id == id).flat_map(|entry| &entry.capabilities);
+        let named: Vec<&[u8]> = named.map(|capability| capability.name).collect();
+        let is_meant = |cap: &&LocalCapability| named.contains(&cap.name.as_bytes()) && node.has_capability(&cap.name);
+        let told = self.capabilities.iter().filter(is_meant);
+        let told: Vec<(Bytes, Instant)> =
+            told.filter_map(|cap| Some((cap.wire_name.clone(), cap.told_since?))).collect();
+        let is_reachable = node.next_hop.is_some();
+        for (capability, since) in told {
+            self.stream(id).owe(&capability, since);
+            if is_reachable {
+                self.deliver(ctx, id, |stream, work| stream.go_on(now, work));
+            }
         }
     }
 

@@ -83,7 +83,9 @@ impl Cluster {
             return self.next_repair(ctx, name);
         }
         repair.attempts += 1;
-        repair.since = base.map_or(repair.since, |base| repair.since.max(base));
+        if let Some(base) = base.filter(|_| !cap.options.sync_at_start || cap.witnesses.contains(&repair.donor)) {
+            repair.since = repair.since.max(base);
+        }
         let age = now.saturating_duration_since(repair.since).as_millis();
         let age_ms = u32::try_from(age).unwrap_or(u32::MAX);
         let (capability, incarnation) = (name.as_bytes(), repair.incarnation);
@@ -132,6 +134,14 @@ impl Cluster {
 
     /// A node came up: what was missed of it can be asked for.
     pub(crate) fn repairs_node_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
+        let now = ctx.now.mono;
+        for cap in &mut self.capabilities {
+            // Links come up one after the other when a node starts.
+            let is_begun = cap.base.is_some_and(|base| now <= base + REPAIR_START_MARGIN);
+            if is_begun && !cap.witnesses.contains(&id) {
+                cap.witnesses.push(id);
+            }
+        }
         let is_wanted = |cap: &&crate::capability::LocalCapability| {
             cap.sync == SyncState::Idle && cap.repairs.iter().any(|repair| repair.donor == id)
         };

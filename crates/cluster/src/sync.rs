@@ -142,12 +142,13 @@ impl Cluster {
         }
         let base = ctx.settings.sync.request_timeout;
         let now = ctx.now.mono;
+        let reachable = self.nodes.iter().filter(|node| node.next_hop.is_some()).map(Node::id).collect();
         let Some(cap) = self.capability_mut(name.as_bytes()) else { return false };
         let doubled = base.saturating_mul(1_u32.checked_shl(cap.attempts.min(8)).unwrap_or(1));
         let wait = doubled.min(SYNC_REQUEST_TIMEOUT_MAX.max(base));
         cap.sync = SyncState::Asked { donor, until: now + wait };
         if !cap.has_data {
-            cap.base = Some(now);
+            (cap.base, cap.witnesses) = (Some(now), reachable);
         }
         cap.attempts = cap.attempts.saturating_add(1);
         if cap.tried.contains(&donor) {

@@ -130,7 +130,7 @@ impl Stream {
     }
 
     /// Sends what may be sent, or asks where the other side stands.
-    pub(super) fn go_on(&mut self, now: Instant, work: &mut Work) {
+    pub(crate) fn go_on(&mut self, now: Instant, work: &mut Work) {
         if self.is_confirmed {
             self.tell_missed(now);
             self.pump(now, work);
