@@ -131,7 +131,9 @@ pub(crate) struct LocalCapability {
     pub(crate) has_data: bool,
     /// When the first data was asked for: what was changed long before came with it.
     pub(crate) base: Option<Instant>,
-    /// Nodes that were there then: their changes had reached the donor.
+    /// When it was registered.
+    pub(crate) registered: Option<Instant>,
+    /// Nodes whose changes had all reached the donor then, and those asked for theirs since.
     pub(crate) witnesses: NodeIds,
     /// When this node first told all others something.
     pub(crate) told_since: Option<Instant>,
@@ -169,6 +171,7 @@ impl LocalCapability {
             repairing: None,
             has_data: !options.sync_at_start,
             base: None,
+            registered: None,
             witnesses: NodeIds::new(),
             told_since: None,
         }
@@ -222,7 +225,7 @@ impl Cluster {
             return Err(CapabilityError::TooMany);
         }
         let mut capability = LocalCapability::new(name, options);
-        capability.base = Some(ctx.now.mono);
+        (capability.base, capability.registered) = (Some(ctx.now.mono), Some(ctx.now.mono));
         self.capabilities.insert(0, capability);
         if options.sync_at_start {
             self.start_sync(ctx, name);
@@ -338,6 +341,7 @@ impl Cluster {
         }
         for id in is_new {
             self.owe_earlier(ctx, id, entries);
+            self.ask_unwitnessed(ctx, Some(id));
         }
         if has_ok {
             self.ask_pending_syncs(ctx);

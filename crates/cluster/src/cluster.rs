@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) next_hop: Option<NodeId>,
     /// As last told by an event.
     pub(crate) is_reachable: bool,
+    /// Since when it is.
+    pub(crate) reachable_since: Instant,
     pub(crate) is_foreign_family: bool,
     /// Learned from the network, not provisioned: its address may turn out to be another.
     pub(crate) is_learned: bool,
@@ -94,6 +96,7 @@ impl Node {
             capabilities: Vec::new(),
             next_hop: None,
             is_reachable: false,
+            reachable_since: now,
             is_foreign_family: false,
             is_learned: false,
             ponged_nodes: NodeIds::new(),
@@ -474,6 +477,7 @@ impl Cluster {
             let is_reachable = node.next_hop.is_some();
             if node.is_reachable != is_reachable {
                 node.is_reachable = is_reachable;
+                node.reachable_since = ctx.now.mono;
                 changed.push(node.record.node_id);
             }
         }

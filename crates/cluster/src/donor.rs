@@ -90,7 +90,13 @@ impl Cluster {
         session.map(|session| (capability, session)).ok_or(SyncError::NoSession)
     }
 
-    pub(crate) fn sync_begin(&mut self, name: &str, requester: NodeId, data_version: i32) -> Result<(), SyncError> {
+    pub(crate) fn sync_begin(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        requester: NodeId,
+        data_version: i32,
+    ) -> Result<(), SyncError> {
         if !self.own.is_enabled {
             return Err(SyncError::Disabled);
         }
@@ -114,6 +120,7 @@ impl Cluster {
             unwritten: 0,
             is_waiting: false,
         });
+        self.send_sync_witness(ctx, name, requester);
         Ok(())
     }
 

@@ -47,8 +47,9 @@ pub const CHANGES_QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const MISSED_REPEAT: Duration = Duration::from_secs(30);
 /// How much earlier than the first change missed a repair begins: clocks of modules and of the core differ a little.
 pub const REPAIR_MARGIN: Duration = Duration::from_secs(2);
-/// What was changed longer than that before the first sync of a node was asked for is in that sync.
-pub const REPAIR_START_MARGIN: Duration = Duration::from_secs(5);
+/// What was changed longer than that before the first sync of a node was asked for had reached the donor, if the donor is in
+/// touch with who changed it: longer than it takes to notice a silent node.
+pub const REPAIR_START_MARGIN: Duration = Duration::from_secs(10);
 /// How often one donor is asked for a repair; then it is given up.
 pub const REPAIR_ATTEMPTS_MAX: u8 = 8;
 /// Clusters one process can be in; more are a configuration error.

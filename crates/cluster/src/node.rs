@@ -594,7 +594,7 @@ impl ClusterNode {
         data_version: i32,
         now: Now,
     ) -> Result<(), SyncError> {
-        self.on(cluster, now, |cluster, _| cluster.sync_begin(capability, requester, data_version))
+        self.on(cluster, now, |cluster, ctx| cluster.sync_begin(ctx, capability, requester, data_version))
             .unwrap_or(Err(SyncError::UnknownCluster))
     }
 

@@ -12,6 +12,7 @@ use crate::limits::{CAPABILITY_CHANGES, REPAIR_ATTEMPTS_MAX, REPAIR_MARGIN, REPA
 use crate::log::LogEvent;
 use crate::node::ClusterNode;
 use crate::outbox::SendClass;
+use crate::packet::NodeIds;
 use crate::sync::SyncState;
 
 /// What a node asks for that missed changes of this one.
@@ -30,6 +31,8 @@ pub(crate) struct Repair {
     /// The start of the donor that made them; 0: any.
     incarnation: u64,
     pub(crate) since: Instant,
+    /// All that the donor has changed since it was started.
+    is_all: bool,
     attempts: u8,
 }
 
@@ -48,7 +51,35 @@ impl Cluster {
             return;
         }
         let since = ctx.now.mono.checked_sub(age + REPAIR_MARGIN).unwrap_or(ctx.now.mono);
-        self.want_repair(ctx, &name, Repair { donor: src, incarnation, since, attempts: 0 });
+        self.want_repair(ctx, &name, Repair { donor: src, incarnation, since, is_all: false, attempts: 0 });
+    }
+
+    /// Who began with the data of a donor asks the nodes whose changes the donor may have missed for theirs: those that it
+    /// did not name as witnesses. All known ones, or one that was not known before.
+    pub(crate) fn ask_unwitnessed(&mut self, ctx: &mut Ctx<'_>, only: Option<NodeId>) {
+        if !self.has_extensions {
+            return;
+        }
+        let mut wanted = Vec::new();
+        for cap in &mut self.capabilities {
+            if !cap.is_enabled || !cap.has_data || !cap.options.sync_at_start {
+                continue;
+            }
+            let is_meant = |node: &&Node| {
+                only.is_none_or(|id| node.id() == id)
+                    && node.has_capability(CAPABILITY_CHANGES)
+                    && node.has_capability(&cap.name)
+                    && !cap.witnesses.contains(&node.id())
+            };
+            let donors: NodeIds = self.nodes.iter().filter(is_meant).map(Node::id).collect();
+            cap.witnesses.extend(donors.iter().copied());
+            let since = cap.registered.unwrap_or(ctx.now.mono);
+            wanted.extend(donors.into_iter().map(|donor| (cap.name.clone(), donor, since)));
+        }
+        for (name, donor, since) in wanted {
+            let repair = Repair { donor, incarnation: 0, since, is_all: true, attempts: 0 };
+            self.want_repair(ctx, &name, repair);
+        }
     }
 
     fn want_repair(&mut self, ctx: &mut Ctx<'_>, name: &str, repair: Repair) {
@@ -56,6 +87,7 @@ impl Cluster {
         match cap.repairs.iter_mut().find(|known| known.donor == repair.donor) {
             Some(known) => {
                 known.since = known.since.min(repair.since);
+                known.is_all |= repair.is_all;
                 (known.incarnation, known.attempts) = (repair.incarnation, known.attempts.max(repair.attempts));
             }
             None => cap.repairs.push(repair),
@@ -83,11 +115,13 @@ impl Cluster {
             return self.next_repair(ctx, name);
         }
         repair.attempts += 1;
-        if let Some(base) = base.filter(|_| !cap.options.sync_at_start || cap.witnesses.contains(&repair.donor)) {
+        if let Some(base) = base.filter(|_| !repair.is_all)
+            && (!cap.options.sync_at_start || cap.witnesses.contains(&repair.donor))
+        {
             repair.since = repair.since.max(base);
         }
         let age = now.saturating_duration_since(repair.since).as_millis();
-        let age_ms = u32::try_from(age).unwrap_or(u32::MAX);
+        let age_ms = if repair.is_all { u32::MAX } else { u32::try_from(age).unwrap_or(u32::MAX) };
         let (capability, incarnation) = (name.as_bytes(), repair.incarnation);
         let request = Extension::SyncRepair { capability, age_ms, incarnation };
         let is_sent = self.send_extension(ctx, repair.donor, SendClass::Message, &request);
@@ -134,20 +168,38 @@ impl Cluster {
 
     /// A node came up: what was missed of it can be asked for.
     pub(crate) fn repairs_node_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
-        let now = ctx.now.mono;
-        for cap in &mut self.capabilities {
-            // Links come up one after the other when a node starts.
-            let is_begun = cap.base.is_some_and(|base| now <= base + REPAIR_START_MARGIN);
-            if is_begun && !cap.witnesses.contains(&id) {
-                cap.witnesses.push(id);
-            }
-        }
         let is_wanted = |cap: &&crate::capability::LocalCapability| {
             cap.sync == SyncState::Idle && cap.repairs.iter().any(|repair| repair.donor == id)
         };
         let names: Vec<_> = self.capabilities.iter().filter(is_wanted).map(|cap| cap.name.clone()).collect();
         for name in names {
             self.next_repair(ctx, &name);
+        }
+    }
+
+    /// Tells a node that begins of whom this one has all changes: those that have been there for a while.
+    pub(crate) fn send_sync_witness(&mut self, ctx: &mut Ctx<'_>, name: &str, to: NodeId) {
+        let now = ctx.now.mono;
+        let Some(cap) = self.capability(name.as_bytes()).filter(|cap| cap.has_data) else { return };
+        let is_missed = |id: NodeId| cap.repairs.iter().chain(&cap.repairing).any(|repair| repair.donor == id);
+        let is_witness = |node: &&Node| {
+            let is_long_there = now.saturating_duration_since(node.reachable_since) > REPAIR_START_MARGIN;
+            node.is_reachable && is_long_there && node.has_capability(CAPABILITY_CHANGES) && !is_missed(node.id())
+        };
+        let mut nodes: NodeIds = self.nodes.iter().filter(is_witness).map(Node::id).collect();
+        nodes.push(ctx.settings.node_id);
+        let capability = cap.name.clone();
+        let witness = Extension::SyncWitness { capability: capability.as_bytes(), nodes };
+        self.send_extension(ctx, to, SendClass::Sync, &witness);
+    }
+
+    /// The donor says of whom it has all changes.
+    pub(crate) fn take_sync_witness(&mut self, src: NodeId, name: &[u8], nodes: NodeIds) {
+        if let Some(cap) = self.capability_mut(name)
+            && !cap.has_data
+            && cap.sync.donor() == Some(src)
+        {
+            cap.witnesses = nodes;
         }
     }
 
@@ -171,20 +223,22 @@ impl Cluster {
         let is_mine = [0, ctx.settings.incarnation].contains(&incarnation);
         let is_donor = !ctx.own_roles(cluster).is_no_donor;
         let Some(cap) = self.capability(name).filter(|cap| cap.is_enabled) else { return };
-        let (capability, is_whole) = (cap.name.clone(), cap.has_data);
+        let (capability, is_whole, registered) = (cap.name.clone(), cap.has_data, cap.registered);
         if is_mine {
             self.settle_owed(requester, name);
         }
         if !is_mine || !is_donor {
             // There is nothing it could be told.
-            if self.sync_begin(&capability, requester, 0).is_ok() {
+            if self.sync_begin(ctx, &capability, requester, 0).is_ok() {
                 // Fails only when the requester has gone.
                 let _ = self.sync_end(ctx, &capability, requester);
             }
             return;
         }
         let now = ctx.now.mono;
-        let since = now.checked_sub(Duration::from_millis(age_ms.into())).unwrap_or(now);
+        // Nothing was changed here before.
+        let first = registered.and_then(|at| at.checked_sub(REPAIR_MARGIN)).unwrap_or(now);
+        let since = now.checked_sub(Duration::from_millis(age_ms.into())).map_or(first, |since| since.max(first));
         let repair = Some(SyncRepair { since, is_whole });
         ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume: None, repair });
     }
@@ -214,7 +268,7 @@ impl ClusterNode {
                 return Ok(false);
             }
             let since = since.checked_sub(REPAIR_MARGIN).unwrap_or(since);
-            cluster.want_repair(ctx, capability, Repair { donor: node, incarnation: 0, since, attempts: 0 });
+            cluster.want_repair(ctx, capability, Repair { donor: node, incarnation: 0, since, is_all: false, attempts: 0 });
             Ok(true)
         });
         asked.unwrap_or(Err(SyncError::UnknownCluster))

@@ -11,7 +11,7 @@ use crate::error::SyncError;
 use crate::event::Event;
 use crate::extension::{Extension, digest};
 use crate::ids::NodeId;
-use crate::limits::{SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX};
+use crate::limits::{CAPABILITY_CHANGES, SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX};
 use crate::log::LogEvent;
 use crate::outbox::SendClass;
 use crate::packet::{Extra, ExtraPacket, encode_extra};
@@ -142,7 +142,9 @@ impl Cluster {
         }
         let base = ctx.settings.sync.request_timeout;
         let now = ctx.now.mono;
-        let reachable = self.nodes.iter().filter(|node| node.next_hop.is_some()).map(Node::id).collect();
+        // A donor of ours says it itself.
+        let is_silent = !self.node(donor).is_some_and(|node| node.has_capability(CAPABILITY_CHANGES));
+        let reachable = self.nodes.iter().filter(|node| is_silent && node.next_hop.is_some()).map(Node::id).collect();
         let Some(cap) = self.capability_mut(name.as_bytes()) else { return false };
         let doubled = base.saturating_mul(1_u32.checked_shl(cap.attempts.min(8)).unwrap_or(1));
         let wait = doubled.min(SYNC_REQUEST_TIMEOUT_MAX.max(base));
@@ -338,6 +340,10 @@ impl Cluster {
 
     /// It is told as in sync when nothing more is known to be missing.
     fn end_sync(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        self.ask_unwitnessed(ctx, None);
+        if self.capability(name.as_bytes()).is_some_and(|cap| cap.sync != SyncState::Idle) {
+            return;
+        }
         if self.next_repair(ctx, name) {
             return;
         }
@@ -470,6 +476,6 @@ impl Cluster {
         );
         ctx.out.event(Event::SyncDone { cluster, capability, chunk_count: None });
         self.tell_capability(ctx, name, true);
-        self.next_repair(ctx, name);
+        self.ask_unwitnessed(ctx, None);
     }
 }

@@ -171,13 +171,10 @@ impl Stream {
         !self.queue.is_empty() || self.owed.missed.iter().any(|missed| !missed.is_told)
     }
 
-    /// What was told is told once more, unless it is still on its way.
+    /// What was told is told once more. A letter in the queue may be one that the node has and that meant earlier changes.
     pub(super) fn owe_again(&mut self) {
         for missed in &mut self.owed.missed {
-            let is_waiting = |waiting: &Waiting| {
-                matches!(waiting, Waiting::Missed { capability } if *capability == missed.capability)
-            };
-            missed.is_told = self.queue.iter().any(is_waiting);
+            missed.is_told = false;
         }
     }
 
@@ -189,6 +186,11 @@ impl Stream {
             untold.push(missed.capability.clone());
         }
         for capability in untold {
+            for waiting in &mut self.queue {
+                if matches!(waiting, Waiting::Missed { capability: known } if *known == capability) {
+                    *waiting = Waiting::Missed { capability: Bytes::new() };
+                }
+            }
             self.push(Waiting::Missed { capability }, now);
             self.owed.repeat_at = Some(now + MISSED_REPEAT);
         }
