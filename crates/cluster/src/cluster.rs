@@ -164,6 +164,8 @@ pub(crate) struct Cluster {
     pub(crate) streams: Vec<(NodeId, Stream)>,
     /// The own capability of Tandem nodes is used.
     pub(crate) has_extensions: bool,
+    /// When it was last asked to do something.
+    pub(crate) last_step: Instant,
     /// Packets of observers that were dropped.
     pub(crate) observer_drops: u64,
     /// Claims of tags, when this node looks on.
@@ -195,6 +197,7 @@ impl Cluster {
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             streams: Vec::new(),
+            last_step: now,
             observer_drops: 0,
             claims: Claims::default(),
             ls_counter: Counter::default(),

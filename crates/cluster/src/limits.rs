@@ -50,6 +50,8 @@ pub const REPAIR_MARGIN: Duration = Duration::from_secs(2);
 /// What was changed longer than that before the first sync of a node was asked for had reached the donor, if the donor is in
 /// touch with who changed it: longer than it takes to notice a silent node.
 pub const REPAIR_START_MARGIN: Duration = Duration::from_secs(10);
+/// A process that did nothing for so long was stopped: others went on without it. Longer than the pause between two pings.
+pub const SLEEP_MIN: Duration = Duration::from_secs(8);
 /// How often one donor is asked for a repair; then it is given up.
 pub const REPAIR_ATTEMPTS_MAX: u8 = 8;
 /// Clusters one process can be in; more are a configuration error.

@@ -175,6 +175,7 @@ impl ClusterNode {
     ) -> Option<T> {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+        cluster.note_time(now.mono);
         let result = step(cluster, &mut ctx);
         if cluster.has_due_links {
             cluster.run_links(&mut ctx);
@@ -185,6 +186,7 @@ impl ClusterNode {
     fn on_all(&mut self, now: Now, mut step: impl FnMut(&mut Cluster, &mut Ctx<'_>)) {
         for cluster in &mut self.clusters {
             let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+            cluster.note_time(now.mono);
             step(cluster, &mut ctx);
             if cluster.has_due_links {
                 cluster.run_links(&mut ctx);

@@ -8,7 +8,7 @@ use crate::error::SyncError;
 use crate::event::Event;
 use crate::extension::Extension;
 use crate::ids::{ClusterId, NodeId, Now};
-use crate::limits::{CAPABILITY_CHANGES, REPAIR_ATTEMPTS_MAX, REPAIR_MARGIN, REPAIR_START_MARGIN};
+use crate::limits::{CAPABILITY_CHANGES, REPAIR_ATTEMPTS_MAX, REPAIR_MARGIN, REPAIR_START_MARGIN, SLEEP_MIN};
 use crate::log::LogEvent;
 use crate::node::ClusterNode;
 use crate::outbox::SendClass;
@@ -191,6 +191,14 @@ impl Cluster {
         let capability = cap.name.clone();
         let witness = Extension::SyncWitness { capability: capability.as_bytes(), nodes };
         self.send_extension(ctx, to, SendClass::Sync, &witness);
+    }
+
+    /// Time goes on; a process that was stopped has been in touch with nobody.
+    pub(crate) fn note_time(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last_step) > SLEEP_MIN {
+            self.nodes.iter_mut().for_each(|node| node.reachable_since = now);
+        }
+        self.last_step = now;
     }
 
     /// The donor says of whom it has all changes.

@@ -257,7 +257,7 @@ fn roles(spec: &mut ProcessSpec, on: &[i32], observer: i32) {
 
 #[test]
 fn what_an_observer_sends_nevertheless_is_dropped_counted_and_said_once() {
-    // Node 3 does not know that it is one; node 4 speaks as OpenSIPS does, too.
+    // Node 3 does not know that it is one; the second time it speaks as OpenSIPS does.
     for is_plain in [false, true] {
         let (mut network, ids) = nodes_with(3, |spec| {
             spec.capabilities[0].1 = CapabilityOptions { questions: &[9], ..CapabilityOptions::default() };

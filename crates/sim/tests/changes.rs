@@ -166,7 +166,7 @@ impl Chance for SplitMix64 {
 fn whatever_happens_nobody_misses_a_change_of_a_node_that_still_runs() {
     let only: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let mut failed = Vec::new();
-    for seed in only.map_or(0..1_500, |seed| seed..seed + 1) {
+    for seed in only.map_or(1_500..5_500, |seed| seed..seed + 1) {
         let mut run = Run::new(seed);
         for _ in 0..FAULTS {
             for _ in 0..run.rng.index(8) {
