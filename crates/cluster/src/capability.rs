@@ -11,8 +11,8 @@ use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{ConnId, NodeId, Now};
 use crate::limits::{
-    CAPABILITIES_MAX, CAPABILITY_CHANGES, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TANDEM,
-    is_own_capability,
+    CAPABILITIES_MAX, CAPABILITY_CHANGES, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL,
+    CAPABILITY_TANDEM, is_own_capability,
 };
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
@@ -133,8 +133,10 @@ pub(crate) struct LocalCapability {
     pub(crate) base: Option<Instant>,
     /// When it was registered.
     pub(crate) registered: Option<Instant>,
-    /// Nodes whose changes had all reached the donor then, and those asked for theirs since.
+    /// Nodes whose changes had all reached the donor then, but for the last ones.
     pub(crate) witnesses: NodeIds,
+    /// Nodes that were asked for what the donor may have missed.
+    pub(crate) asked: NodeIds,
     /// When this node first told all others something.
     pub(crate) told_since: Option<Instant>,
 }
@@ -173,6 +175,7 @@ impl LocalCapability {
             base: None,
             registered: None,
             witnesses: NodeIds::new(),
+            asked: NodeIds::new(),
             told_since: None,
         }
     }
@@ -341,7 +344,7 @@ impl Cluster {
         }
         for id in is_new {
             self.owe_earlier(ctx, id, entries);
-            self.ask_unwitnessed(ctx, Some(id));
+            self.ask_members(ctx, Some(id));
         }
         if has_ok {
             self.ask_pending_syncs(ctx);

@@ -37,8 +37,7 @@ struct Built {
 impl Cluster {
     /// Whether the node learns what it missed of the capability.
     fn takes_changes(&self, id: NodeId, packet: &ModuleSend<'_>) -> bool {
-        let is_taker =
-            |node: &Node| node.has_capability(CAPABILITY_CHANGES) && node.has_capability(packet.capability);
+        let is_taker = |node: &Node| node.has_capability(CAPABILITY_CHANGES) && node.has_capability(packet.capability);
         self.has_extensions
             && packet.body.len() + packet.capability.len() <= DELIVERY_LEN_MAX
             && self.node(id).is_some_and(|node| node.record.is_enabled && !node.is_foreign_family && is_taker(node))

@@ -54,12 +54,13 @@ impl Cluster {
         self.want_repair(ctx, &name, Repair { donor: src, incarnation, since, is_all: false, attempts: 0 });
     }
 
-    /// Who began with the data of a donor asks the nodes whose changes the donor may have missed for theirs: those that it
-    /// did not name as witnesses. All known ones, or one that was not known before.
-    pub(crate) fn ask_unwitnessed(&mut self, ctx: &mut Ctx<'_>, only: Option<NodeId>) {
+    /// Who began with the data of a donor asks the others once for what the donor may have missed: witnesses for what they
+    /// changed just before, all others for everything. All known ones, or one that was not known before.
+    pub(crate) fn ask_members(&mut self, ctx: &mut Ctx<'_>, only: Option<NodeId>) {
         if !self.has_extensions {
             return;
         }
+        let now = ctx.now.mono;
         let mut wanted = Vec::new();
         for cap in &mut self.capabilities {
             if !cap.is_enabled || !cap.has_data || !cap.options.sync_at_start {
@@ -69,15 +70,19 @@ impl Cluster {
                 only.is_none_or(|id| node.id() == id)
                     && node.has_capability(CAPABILITY_CHANGES)
                     && node.has_capability(&cap.name)
-                    && !cap.witnesses.contains(&node.id())
+                    && !cap.asked.contains(&node.id())
             };
             let donors: NodeIds = self.nodes.iter().filter(is_meant).map(Node::id).collect();
-            cap.witnesses.extend(donors.iter().copied());
-            let since = cap.registered.unwrap_or(ctx.now.mono);
-            wanted.extend(donors.into_iter().map(|donor| (cap.name.clone(), donor, since)));
+            cap.asked.extend(donors.iter().copied());
+            let base = cap.base.and_then(|base| base.checked_sub(REPAIR_START_MARGIN)).unwrap_or(now);
+            let registered = cap.registered.unwrap_or(now);
+            for donor in donors {
+                let is_all = !cap.witnesses.contains(&donor);
+                let since = if is_all { registered } else { base };
+                wanted.push((cap.name.clone(), Repair { donor, incarnation: 0, since, is_all, attempts: 0 }));
+            }
         }
-        for (name, donor, since) in wanted {
-            let repair = Repair { donor, incarnation: 0, since, is_all: true, attempts: 0 };
+        for (name, repair) in wanted {
             self.want_repair(ctx, &name, repair);
         }
     }
@@ -100,9 +105,8 @@ impl Cluster {
     /// Asks for the next repair; false when there is none that can be asked for now.
     pub(crate) fn next_repair(&mut self, ctx: &mut Ctx<'_>, name: &str) -> bool {
         let (cluster, now) = (self.id, ctx.now.mono);
-        let is_donor = |node: &Node| {
-            node.next_hop.is_some() && node.record.is_enabled && node.has_capability(CAPABILITY_CHANGES)
-        };
+        let is_donor =
+            |node: &Node| node.next_hop.is_some() && node.record.is_enabled && node.has_capability(CAPABILITY_CHANGES);
         let Some(cap) = self.capability(name.as_bytes()).filter(|cap| cap.is_enabled) else { return false };
         let there = |repair: &Repair| self.node(repair.donor).is_some_and(is_donor);
         let Some(at) = cap.repairs.iter().position(there) else { return false };
@@ -116,7 +120,7 @@ impl Cluster {
         }
         repair.attempts += 1;
         if let Some(base) = base.filter(|_| !repair.is_all)
-            && (!cap.options.sync_at_start || cap.witnesses.contains(&repair.donor))
+            && (!cap.options.sync_at_start || cap.asked.contains(&repair.donor))
         {
             repair.since = repair.since.max(base);
         }
@@ -186,8 +190,7 @@ impl Cluster {
             let is_long_there = now.saturating_duration_since(node.reachable_since) > REPAIR_START_MARGIN;
             node.is_reachable && is_long_there && node.has_capability(CAPABILITY_CHANGES) && !is_missed(node.id())
         };
-        let mut nodes: NodeIds = self.nodes.iter().filter(is_witness).map(Node::id).collect();
-        nodes.push(ctx.settings.node_id);
+        let nodes: NodeIds = self.nodes.iter().filter(is_witness).map(Node::id).collect();
         let capability = cap.name.clone();
         let witness = Extension::SyncWitness { capability: capability.as_bytes(), nodes };
         self.send_extension(ctx, to, SendClass::Sync, &witness);
@@ -208,6 +211,8 @@ impl Cluster {
             && cap.sync.donor() == Some(src)
         {
             cap.witnesses = nodes;
+            // What it changes is in what it sends, or comes after it.
+            cap.asked = NodeIds::from_slice(&[src]);
         }
     }
 
@@ -276,7 +281,11 @@ impl ClusterNode {
                 return Ok(false);
             }
             let since = since.checked_sub(REPAIR_MARGIN).unwrap_or(since);
-            cluster.want_repair(ctx, capability, Repair { donor: node, incarnation: 0, since, is_all: false, attempts: 0 });
+            cluster.want_repair(
+                ctx,
+                capability,
+                Repair { donor: node, incarnation: 0, since, is_all: false, attempts: 0 },
+            );
             Ok(true)
         });
         asked.unwrap_or(Err(SyncError::UnknownCluster))

@@ -11,10 +11,12 @@ use crate::error::SyncError;
 use crate::event::Event;
 use crate::extension::{Extension, digest};
 use crate::ids::NodeId;
-use crate::limits::{CAPABILITY_CHANGES, SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX};
+use crate::limits::{
+    CAPABILITY_CHANGES, SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX,
+};
 use crate::log::LogEvent;
 use crate::outbox::SendClass;
-use crate::packet::{Extra, ExtraPacket, encode_extra};
+use crate::packet::{Extra, ExtraPacket, NodeIds, encode_extra};
 
 /// Where a wanted sync stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +152,7 @@ impl Cluster {
         let wait = doubled.min(SYNC_REQUEST_TIMEOUT_MAX.max(base));
         cap.sync = SyncState::Asked { donor, until: now + wait };
         if !cap.has_data {
-            (cap.base, cap.witnesses) = (Some(now), reachable);
+            (cap.base, cap.witnesses, cap.asked) = (Some(now), reachable, NodeIds::new());
         }
         cap.attempts = cap.attempts.saturating_add(1);
         if cap.tried.contains(&donor) {
@@ -340,7 +342,7 @@ impl Cluster {
 
     /// It is told as in sync when nothing more is known to be missing.
     fn end_sync(&mut self, ctx: &mut Ctx<'_>, name: &str) {
-        self.ask_unwitnessed(ctx, None);
+        self.ask_members(ctx, None);
         if self.capability(name.as_bytes()).is_some_and(|cap| cap.sync != SyncState::Idle) {
             return;
         }
@@ -476,6 +478,6 @@ impl Cluster {
         );
         ctx.out.event(Event::SyncDone { cluster, capability, chunk_count: None });
         self.tell_capability(ctx, name, true);
-        self.ask_unwitnessed(ctx, None);
+        self.ask_members(ctx, None);
     }
 }

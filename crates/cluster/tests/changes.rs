@@ -38,9 +38,8 @@ fn tell(network: &mut Network, at: ProcessId, number: u32) -> Result<usize, Send
     let body = number.to_string();
     let all = network.spec_mut(at).unwrap().donations.entry(CAP.to_owned()).or_default();
     all.push(Bytes::from(body.clone()));
-    let sent = network.with(at, |node, now| {
-        node.send_module_packet(CLUSTER, Destination::All, CAP, 1, 1, body.as_bytes(), now)
-    });
+    let sent = network
+        .with(at, |node, now| node.send_module_packet(CLUSTER, Destination::All, CAP, 1, 1, body.as_bytes(), now));
     sent.unwrap()
 }
 
@@ -112,7 +111,11 @@ fn packets_and_script_messages_keep_one_order() {
     let (mut network, ids) = nodes(2);
     for round in 0..20_u32 {
         tell(&mut network, ids[0], round).unwrap();
-        network.with(ids[0], |node, now| node.send_request(CLUSTER, NodeId(2), b"message", now)).unwrap().result.unwrap();
+        network
+            .with(ids[0], |node, now| node.send_request(CLUSTER, NodeId(2), b"message", now))
+            .unwrap()
+            .result
+            .unwrap();
         if round == 10 {
             network.break_connections(ids[0]);
         }

@@ -74,9 +74,8 @@ impl Run {
     fn known(&self, at: ProcessId) -> HashSet<u32> {
         let start = self.network.starts(at).last().copied().unwrap();
         let parse = |body: &[u8]| std::str::from_utf8(body).unwrap().parse().unwrap();
-        let own = self.told.iter().filter(|(_, teller, starts)| {
-            (*teller, *starts) == (at, self.network.starts(at).len())
-        });
+        let own =
+            self.told.iter().filter(|(_, teller, starts)| (*teller, *starts) == (at, self.network.starts(at).len()));
         let own = own.map(|(number, ..)| *number);
         let events = self.network.events(at).iter().filter(|(when, _)| *when >= start);
         let came = events.filter_map(|(_, event)| match event {
@@ -166,7 +165,7 @@ impl Chance for SplitMix64 {
 fn whatever_happens_nobody_misses_a_change_of_a_node_that_still_runs() {
     let only: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let mut failed = Vec::new();
-    for seed in only.map_or(1_500..5_500, |seed| seed..seed + 1) {
+    for seed in only.map_or(0..200, |seed| seed..seed + 1) {
         let mut run = Run::new(seed);
         for _ in 0..FAULTS {
             for _ in 0..run.rng.index(8) {

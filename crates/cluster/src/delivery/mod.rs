@@ -64,7 +64,12 @@ impl Cluster {
     }
 
     /// Does a step towards one node and what it comes to.
-    pub(crate) fn deliver<T>(&mut self, ctx: &mut Ctx<'_>, id: NodeId, step: impl FnOnce(&mut Stream, &mut Work) -> T) -> T {
+    pub(crate) fn deliver<T>(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        id: NodeId,
+        step: impl FnOnce(&mut Stream, &mut Work) -> T,
+    ) -> T {
         let at = self.streams.iter().position(|(known, _)| *known == id);
         let mut stream = at.map_or_else(Stream::default, |at| self.streams.swap_remove(at).1);
         let mut work = Work::default();

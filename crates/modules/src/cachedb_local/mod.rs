@@ -6,10 +6,10 @@ mod replication;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod replication_tests;
+mod repair_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod repair_tests;
+mod replication_tests;
 #[cfg(test)]
 mod tests;
 

@@ -292,8 +292,7 @@ impl Registered {
         let Registration { cluster, name, .. } = self.registration;
         let mut is_whole = is_whole;
         for (src, since) in lost {
-            let asked =
-                clusterer.with(node, |core| core.request_repair(cluster, name, src, since, clusterer.now()));
+            let asked = clusterer.with(node, |core| core.request_repair(cluster, name, src, since, clusterer.now()));
             is_whole |= asked == Some(Ok(false));
         }
         if is_whole {

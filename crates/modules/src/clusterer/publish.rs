@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tandem_cluster::{
-    CapabilityOptions, ClusterId, Found, KV_BUCKETS, KvError, KvStore, NodeId, SendError, decode_sums,
-    encode_sums,
+    CapabilityOptions, ClusterId, Found, KV_BUCKETS, KvError, KvStore, NodeId, SendError, decode_sums, encode_sums,
 };
 use tandem_module::SetupError;
 use tandem_module::declare::{Function, arg_int, arg_text, arg_var};
