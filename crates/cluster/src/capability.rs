@@ -133,6 +133,8 @@ pub(crate) struct LocalCapability {
     pub(crate) base: Option<Instant>,
     /// When it was registered.
     pub(crate) registered: Option<Instant>,
+    /// Who was asked for it.
+    pub(crate) base_donor: Option<NodeId>,
     /// Nodes whose changes had all reached the donor then, but for the last ones.
     pub(crate) witnesses: NodeIds,
     /// Nodes that were asked for what the donor may have missed.
@@ -174,6 +176,7 @@ impl LocalCapability {
             has_data: !options.sync_at_start,
             base: None,
             registered: None,
+            base_donor: None,
             witnesses: NodeIds::new(),
             asked: NodeIds::new(),
             told_since: None,

@@ -119,6 +119,10 @@ impl Cluster {
             return self.next_repair(ctx, name);
         }
         repair.attempts += 1;
+        if cap.base_donor == Some(repair.donor) && !repair.is_all {
+            // All of before came with the first sync.
+            repair.since = cap.base.map_or(repair.since, |base| repair.since.max(base));
+        }
         if let Some(base) = base.filter(|_| !repair.is_all)
             && (!cap.options.sync_at_start || cap.asked.contains(&repair.donor))
         {

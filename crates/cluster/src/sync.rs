@@ -152,7 +152,8 @@ impl Cluster {
         let wait = doubled.min(SYNC_REQUEST_TIMEOUT_MAX.max(base));
         cap.sync = SyncState::Asked { donor, until: now + wait };
         if !cap.has_data {
-            (cap.base, cap.witnesses, cap.asked) = (Some(now), reachable, NodeIds::new());
+            (cap.base, cap.base_donor) = (Some(now), Some(donor));
+            (cap.witnesses, cap.asked) = (reachable, NodeIds::new());
         }
         cap.attempts = cap.attempts.saturating_add(1);
         if cap.tried.contains(&donor) {
@@ -294,7 +295,11 @@ impl Cluster {
         }
         let (donor, received) = match cap.sync {
             SyncState::InProgress { donor, received, .. } => (donor, received),
-            SyncState::Asked { .. } | SyncState::Pending => (src, 0),
+            SyncState::Asked { .. } | SyncState::Pending => {
+                // Of the sync before.
+                cap.digest = 0;
+                (src, 0)
+            }
             SyncState::Idle => return,
         };
         if donor != src {

@@ -95,7 +95,8 @@ fn packets_arrive_once_and_in_order_when_connections_break_under_way() {
         for number in next.by_ref().take(50) {
             tell(&mut network, ids[0], number).unwrap();
         }
-        network.run_for(MS);
+        // They are still under way.
+        network.run_for(MS / 10);
         network.break_connections(ids[0]);
         network.run_for(MS * 400);
     }
@@ -231,6 +232,23 @@ fn what_an_ended_start_of_a_node_changed_is_not_asked_of_the_next_one() {
     network.start(ids[0]);
     network.run_for(SEC * 100);
     assert!(repairs(&network, origin(&network), ids[0]).is_empty());
+    assert_eq!(status(&network, ids[1]), CapabilityStatus::Synced);
+}
+
+#[test]
+fn a_repair_that_brings_nothing_adds_up_after_a_sync_that_brought_something() {
+    let (mut network, ids) = nodes(2);
+    tell(&mut network, ids[0], 1).unwrap();
+    network.with(ids[1], |node, now| node.request_sync(CLUSTER, CAP, now).unwrap());
+    network.run_for(SEC);
+    network.spec_mut(ids[0]).unwrap().donations.clear();
+    network.clear_events();
+    let asked = network.with(ids[1], |node, now| node.request_repair(CLUSTER, CAP, NodeId(1), now.mono, now));
+    assert_eq!(asked, Some(Ok(true)));
+    network.run_for(SEC);
+    assert_eq!(repairs(&network, origin(&network), ids[0]).len(), 1, "asked once");
+    let is_bad = |event: &Event| matches!(event, Event::Log(tandem_cluster::LogEvent::SyncSum { .. }));
+    assert!(!network.events(ids[1]).iter().any(|(_, event)| is_bad(event)));
     assert_eq!(status(&network, ids[1]), CapabilityStatus::Synced);
 }
 

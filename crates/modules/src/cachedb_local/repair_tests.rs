@@ -9,6 +9,7 @@ use tandem_module::mi::MiParams;
 use tandem_module::transport::{ConnId, Proto, SocketId, Source};
 
 use super::changes::CHANGES_MAX;
+use crate::clusterer::Clusterer;
 use crate::test_rig::Rig;
 
 const REQUEST: &str = "OPTIONS sip:bob@example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK1\r\n\
@@ -65,6 +66,13 @@ impl Nodes {
         self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a))
     }
 
+    /// All nodes see the same moment.
+    fn tick(&self) {
+        for rig in &self.rigs {
+            rig.node.state::<Clusterer>().unwrap().move_to(rig.now());
+        }
+    }
+
     /// What a node has sent and nobody has got yet.
     fn take(&self, from: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut all = std::mem::take(&mut self.under_way.borrow_mut()[from]);
@@ -76,6 +84,7 @@ impl Nodes {
     fn carry(&self) {
         for _ in 0..2_000 {
             let mut is_quiet = true;
+            self.tick();
             for from in 0..self.rigs.len() {
                 for (to, bytes) in self.take(from) {
                     let to_index = (0..self.rigs.len()).find(|at| listener(*at) == to).unwrap();
@@ -128,11 +137,13 @@ impl Nodes {
     }
 
     fn set(&self, at: usize, key: &str, value: &str, secs: u32) {
+        self.tick();
         let engine = self.rigs[at].node.caches.engine(b"local").unwrap();
         assert!(matches!(engine.store(key.as_bytes(), value.as_bytes(), secs), CacheReply::Now(Ok(()))));
     }
 
     fn remove(&self, at: usize, key: &str) {
+        self.tick();
         let engine = self.rigs[at].node.caches.engine(b"local").unwrap();
         assert!(matches!(engine.remove(key.as_bytes()), CacheReply::Now(Ok(_))));
     }

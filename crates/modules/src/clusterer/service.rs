@@ -95,6 +95,13 @@ impl Clusterer {
         Now { mono, unix_secs: node::unix_secs() }
     }
 
+    /// Lets the core know of a moment that no timer has brought.
+    #[cfg(test)]
+    pub(crate) fn move_to(&self, at: Instant) {
+        let mut latest = self.latest.lock();
+        *latest = at.max(*latest);
+    }
+
     /// Registers a capability of a module. Call it from the module's `init`.
     ///
     /// # Errors
