@@ -15,13 +15,16 @@ use crate::test_rig::Rig;
 const REQUEST: &str = "OPTIONS sip:bob@example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.3.9:5099;branch=z9hG4bK1\r\n\
 From: <sip:alice@from.example>;tag=1\r\nTo: <sip:bob@example.org>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
 
+/// Where a packet goes, and the packet.
+type Letter = (SocketAddr, Vec<u8>);
+
 /// Nodes 1, 2, ... and the network between them.
 struct Nodes {
     rigs: Vec<Rig>,
     /// Pairs between which nothing passes.
     cuts: Vec<(usize, usize)>,
     /// Sent and not carried yet, by sender.
-    under_way: std::cell::RefCell<Vec<Vec<(SocketAddr, Vec<u8>)>>>,
+    under_way: std::cell::RefCell<Vec<Vec<Letter>>>,
 }
 
 fn script(own: usize, count: usize) -> String {
@@ -74,7 +77,7 @@ impl Nodes {
     }
 
     /// What a node has sent and nobody has got yet.
-    fn take(&self, from: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn take(&self, from: usize) -> Vec<Letter> {
         let mut all = std::mem::take(&mut self.under_way.borrow_mut()[from]);
         all.extend(self.rigs[from].take_bin().into_iter().map(|(_, to, _, bytes)| (to, bytes)));
         all
