@@ -720,7 +720,7 @@ impl Cluster {
             }
         }
         for id in &ids {
-            self.letter_lost(ctx, *id);
+            self.direct_letters_lost(ctx, *id);
         }
         self.probe(ctx, ids, false);
     }
@@ -733,14 +733,14 @@ impl Cluster {
     fn outgoing_closed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
         let ids = self.nodes_at(to);
         for id in &ids {
-            self.letter_lost(ctx, *id);
+            self.direct_letters_lost(ctx, *id);
         }
         self.probe(ctx, ids, true);
     }
 
     fn connect_failed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
         for id in self.nodes_at(to) {
-            self.letter_lost(ctx, id);
+            self.direct_letters_lost(ctx, id);
             self.send_failed(ctx, id);
         }
     }

@@ -206,6 +206,14 @@ impl Cluster {
         }
     }
 
+    /// A connection to or from a node ended or could not be made: what was said over it may be lost. What goes by another
+    /// node has nothing to do with it.
+    pub(crate) fn direct_letters_lost(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
+        if self.next_hop(to) == Some(to) {
+            self.letter_lost(ctx, to);
+        }
+    }
+
     pub(crate) fn delivery_node_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
         let now = ctx.now.mono;
         if self.streams.iter().any(|(known, _)| *known == id) {

@@ -205,7 +205,9 @@ impl Stream {
         self.is_confirmed = false;
         self.rewind();
         if self.has_something_to_say() {
-            self.hello_at = Some(now + DELIVERY_HELLO_WAIT);
+            // A further doubt puts off no question that is due.
+            let soon = now + DELIVERY_HELLO_WAIT;
+            self.hello_at = Some(self.hello_at.map_or(soon, |at| at.min(soon)));
         }
     }
 
