@@ -11,11 +11,12 @@ use crate::donor::DonorSession;
 use crate::error::CapabilityError;
 use crate::ids::{ConnId, NodeId, Now};
 use crate::limits::{
-    CAPABILITIES_MAX, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL, CAPABILITY_TAKEOVER,
-    CAPABILITY_TANDEM, is_own_capability,
+    CAPABILITIES_MAX, CAPABILITY_CHANGES, CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL,
+    CAPABILITY_TAKEOVER, CAPABILITY_TANDEM, is_own_capability,
 };
 use crate::outbox::SendClass;
 use crate::packet::{CapabilityEntry, CapabilityStateEntry, Internal, NodeIds, Stamp};
+use crate::repair::Repair;
 use crate::sync::SyncState;
 
 /// Which nodes may be asked for a sync.
@@ -37,6 +38,8 @@ pub struct CapabilityOptions {
     pub sync_at_start: bool,
     /// Who may be asked for it.
     pub donor: DonorCondition,
+    /// Types of packets that only ask: those of an observer are heard, while what changes something is not taken from one.
+    pub questions: &'static [i32],
 }
 
 /// State of a capability for status/report; the numbers are those of OpenSIPS.
@@ -110,6 +113,8 @@ pub(crate) struct HeldPacket {
 #[derive(Debug)]
 pub(crate) struct LocalCapability {
     pub(crate) name: Arc<str>,
+    /// The name once more, for packets: cheap to copy.
+    pub(crate) wire_name: Bytes,
     pub(crate) options: CapabilityOptions,
     pub(crate) is_enabled: bool,
     pub(crate) is_ok: bool,
@@ -130,6 +135,24 @@ pub(crate) struct LocalCapability {
     pub(crate) told_sum: Option<(NodeId, u32, u64)>,
     /// Where the last sync can be taken up again.
     pub(crate) mark: Option<SyncMark>,
+    /// Changes of others that were missed and have not been asked for yet.
+    pub(crate) repairs: Vec<Repair>,
+    /// The running sync is this repair.
+    pub(crate) repairing: Option<Repair>,
+    /// It was in sync once, or began without one.
+    pub(crate) has_data: bool,
+    /// When the first data was asked for: what was changed long before came with it.
+    pub(crate) base: Option<Instant>,
+    /// When it was registered.
+    pub(crate) registered: Option<Instant>,
+    /// Who was asked for it.
+    pub(crate) base_donor: Option<NodeId>,
+    /// Nodes whose changes had all reached the donor then, but for the last ones.
+    pub(crate) witnesses: NodeIds,
+    /// Nodes that were asked for what the donor may have missed.
+    pub(crate) asked: NodeIds,
+    /// When this node first told all others something.
+    pub(crate) told_since: Option<Instant>,
 }
 
 /// A place in a sync: the donor that named it and when.
@@ -144,6 +167,7 @@ impl LocalCapability {
     fn new(name: &str, options: CapabilityOptions) -> Self {
         Self {
             name: Arc::from(name),
+            wire_name: Bytes::copy_from_slice(name.as_bytes()),
             options,
             is_enabled: true,
             is_ok: !options.sync_at_start,
@@ -159,12 +183,21 @@ impl LocalCapability {
             digest: 0,
             told_sum: None,
             mark: None,
+            repairs: Vec::new(),
+            repairing: None,
+            has_data: !options.sync_at_start,
+            base: None,
+            registered: None,
+            base_donor: None,
+            witnesses: NodeIds::new(),
+            asked: NodeIds::new(),
+            told_since: None,
         }
     }
 
     /// The capabilities by which Tandem nodes know each other, and who of them takes tags over.
     pub(crate) fn of_tandem(are_wanted: bool, takes_over: bool) -> Vec<Self> {
-        let names = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_TAKEOVER];
+        let names = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_CHANGES, CAPABILITY_TAKEOVER];
         let all = names.into_iter().filter(|name| are_wanted && (takes_over || *name != CAPABILITY_TAKEOVER));
         all.map(|name| Self::new(name, CapabilityOptions::default())).collect()
     }
@@ -209,7 +242,9 @@ impl Cluster {
         if self.capabilities.len() >= CAPABILITIES_MAX {
             return Err(CapabilityError::TooMany);
         }
-        self.capabilities.insert(0, LocalCapability::new(name, options));
+        let mut capability = LocalCapability::new(name, options);
+        (capability.base, capability.registered) = (Some(ctx.now.mono), Some(ctx.now.mono));
+        self.capabilities.insert(0, capability);
         if options.sync_at_start {
             self.start_sync(ctx, name);
         }
@@ -300,6 +335,7 @@ impl Cluster {
         let mut is_complete = true;
         let mut has_ok = false;
         let mut tandem = NodeIds::new();
+        let mut is_new = NodeIds::new();
         for entry in entries.iter().filter(|entry| entry.node_id != own_id) {
             let Some(node) = self.node_mut(entry.node_id) else {
                 is_complete = false;
@@ -307,15 +343,23 @@ impl Cluster {
             };
             for capability in &entry.capabilities {
                 has_ok |= capability.is_ok;
-                if node.note_capability(capability.name, capability.is_ok)
-                    && capability.name == CAPABILITY_TANDEM.as_bytes()
-                {
+                if !node.note_capability(capability.name, capability.is_ok) {
+                    continue;
+                }
+                if capability.name == CAPABILITY_TANDEM.as_bytes() {
                     tandem.push(entry.node_id);
+                }
+                if !is_new.contains(&entry.node_id) {
+                    is_new.push(entry.node_id);
                 }
             }
         }
         for id in tandem {
             self.tell_tag_states(ctx, id);
+        }
+        for id in is_new {
+            self.owe_earlier(ctx, id, entries);
+            self.ask_members(ctx, Some(id));
         }
         if has_ok {
             self.ask_pending_syncs(ctx);
@@ -356,12 +400,18 @@ impl Cluster {
             if !is_ok {
                 self.start_sync(ctx, name);
             }
+            if is_ok && self.next_repair(ctx, name) {
+                // It is told when that is done.
+                return Ok(());
+            }
             let is_ok = self.capability(name.as_bytes()).map_or(is_ok, |cap| cap.is_ok);
             self.tell_capability(ctx, name, is_ok);
         } else {
             cap.is_ok = false;
             cap.sync = SyncState::Idle;
             cap.pending_since = None;
+            let repairing = cap.repairing.take();
+            cap.repairs.extend(repairing);
             cap.held.clear();
             cap.held_bytes = 0;
             cap.sessions.clear();

@@ -18,6 +18,7 @@ use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITIES_PER_NODE_MAX, PEER_TEXT_LEN_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
+use crate::observe::Claims;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
 use crate::role::NodeRole;
@@ -62,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) next_hop: Option<NodeId>,
     /// As last told by an event.
     pub(crate) is_reachable: bool,
+    /// Since when it is.
+    pub(crate) reachable_since: Instant,
     pub(crate) is_foreign_family: bool,
     /// Learned from the network, not provisioned: its address may turn out to be another.
     pub(crate) is_learned: bool,
@@ -74,6 +77,8 @@ pub(crate) struct Node {
     /// How often it was asked for its topology, see [`Cluster::ask_for_topology`].
     pub(crate) topology_asks: u8,
     is_resolve_asked: bool,
+    /// It was said that its changes are dropped.
+    pub(crate) is_observer_told: bool,
     pub(crate) faults: Faults,
 }
 
@@ -93,6 +98,7 @@ impl Node {
             capabilities: Vec::new(),
             next_hop: None,
             is_reachable: false,
+            reachable_since: now,
             is_foreign_family: false,
             is_learned: false,
             ponged_nodes: NodeIds::new(),
@@ -100,6 +106,7 @@ impl Node {
             is_topology_owed: false,
             topology_asks: 0,
             is_resolve_asked: false,
+            is_observer_told: false,
             faults: Faults::default(),
         }
     }
@@ -160,6 +167,12 @@ pub(crate) struct Cluster {
     pub(crate) streams: Vec<(NodeId, Stream)>,
     /// The own capability of Tandem nodes is used.
     pub(crate) has_extensions: bool,
+    /// When it was last asked to do something.
+    pub(crate) last_step: Instant,
+    /// Packets of observers that were dropped.
+    pub(crate) observer_drops: u64,
+    /// Claims of tags, when this node looks on.
+    pub(crate) claims: Claims,
     pub(crate) ls_counter: Counter,
     pub(crate) top_counter: Counter,
     pub(crate) cap_counter: Counter,
@@ -191,6 +204,9 @@ impl Cluster {
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             streams: Vec::new(),
+            last_step: now,
+            observer_drops: 0,
+            claims: Claims::default(),
             ls_counter: Counter::default(),
             top_counter: Counter::default(),
             cap_counter: Counter::default(),
@@ -493,6 +509,7 @@ impl Cluster {
             let is_reachable = node.next_hop.is_some();
             if node.is_reachable != is_reachable {
                 node.is_reachable = is_reachable;
+                node.reachable_since = ctx.now.mono;
                 changed.push(node.record.node_id);
             }
         }
@@ -512,6 +529,7 @@ impl Cluster {
                 self.delivery_node_down(id);
                 self.sync_node_down(ctx, id);
                 self.tag_holder_down(ctx, id);
+                self.claims.forget(id);
             }
         }
     }

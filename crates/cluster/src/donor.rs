@@ -56,7 +56,7 @@ impl Cluster {
             return;
         }
         let capability = cap.name.clone();
-        ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume });
+        ctx.out.event(Event::SyncRequested { cluster, capability, requester, resume, repair: None });
     }
 
     pub(crate) fn serve_waiting_requester(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
@@ -67,7 +67,7 @@ impl Cluster {
             }
             cap.waiting_requesters.retain(|other| *other != id);
             let capability = cap.name.clone();
-            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id, resume: None });
+            ctx.out.event(Event::SyncRequested { cluster, capability, requester: id, resume: None, repair: None });
         }
     }
 
@@ -90,7 +90,13 @@ impl Cluster {
         session.map(|session| (capability, session)).ok_or(SyncError::NoSession)
     }
 
-    pub(crate) fn sync_begin(&mut self, name: &str, requester: NodeId, data_version: i32) -> Result<(), SyncError> {
+    pub(crate) fn sync_begin(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &str,
+        requester: NodeId,
+        data_version: i32,
+    ) -> Result<(), SyncError> {
         if !self.own.is_enabled {
             return Err(SyncError::Disabled);
         }
@@ -114,6 +120,7 @@ impl Cluster {
             unwritten: 0,
             is_waiting: false,
         });
+        self.send_sync_witness(ctx, name, requester);
         Ok(())
     }
 

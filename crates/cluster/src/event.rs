@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -9,6 +10,7 @@ use crate::ask::AnswerKind;
 use crate::delivery::UndeliveredReason;
 use crate::ids::{ClusterId, NodeId};
 use crate::log::LogEvent;
+use crate::repair::SyncRepair;
 
 /// Why a sharing tag changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,8 @@ pub enum Event {
         requester: NodeId,
         /// Where an earlier sync of this node broke off: the cursor of [`crate::ClusterNode::sync_mark`].
         resume: Option<Bytes>,
+        /// It has the data but for what this node changed from some moment on.
+        repair: Option<SyncRepair>,
     },
     /// A donor session that was told to wait may go on.
     SyncReady {
@@ -174,6 +178,8 @@ pub enum Event {
         capability: Arc<str>,
         /// Donor.
         donor: NodeId,
+        /// Changes of the donor from then on were missed; everything else is here.
+        repair_since: Option<Instant>,
     },
     /// One chunk of a sync that we asked for.
     SyncChunk {

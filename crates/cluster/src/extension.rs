@@ -8,9 +8,10 @@ use crate::ask::AnswerKind;
 use crate::cluster::{Cluster, Ctx};
 use crate::event::Event;
 use crate::ids::NodeId;
-use crate::limits::{CAPABILITY_TANDEM, SYNC_CURSOR_LEN_MAX};
+use crate::limits::{CAPABILITY_TANDEM, NODES_MAX, SYNC_CURSOR_LEN_MAX};
 use crate::log::LogEvent;
 use crate::outbox::SendClass;
+use crate::packet::NodeIds;
 
 /// Content version; a receiver drops what is newer.
 const VERSION: u16 = 1;
@@ -20,6 +21,8 @@ const SYNC_SUM: i32 = 2;
 const SYNC_MARK: i32 = 3;
 const SYNC_RESUME: i32 = 4;
 const ANSWER: i32 = 5;
+const SYNC_REPAIR: i32 = 6;
+const SYNC_WITNESS: i32 = 7;
 
 /// One packet of the capability [`CAPABILITY_TANDEM`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,10 @@ pub(crate) enum Extension<'a> {
     SyncResume { capability: &'a [u8], cursor: &'a [u8] },
     /// An answer to a question that is no useful one.
     Answer { kind: AnswerKind, tag: &'a [u8], msg: &'a [u8] },
+    /// As SYNC_REQ, but for what the start `incarnation` of the receiver changed in the last `age_ms`.
+    SyncRepair { capability: &'a [u8], age_ms: u32, incarnation: u64 },
+    /// The donor of the sync that follows misses nothing that these nodes have changed.
+    SyncWitness { capability: &'a [u8], nodes: NodeIds },
 }
 
 pub(crate) fn long(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
@@ -41,9 +48,15 @@ pub(crate) fn long(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
     Ok(bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default())
 }
 
-fn unsigned(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+pub(crate) fn unsigned(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
     let value = reader.int()?;
     u32::try_from(value).map_err(|_| DecodeError::Value(value))
+}
+
+fn node_ids(reader: &mut Reader<'_>) -> Result<NodeIds, DecodeError> {
+    let count = reader.int()?;
+    let len = usize::try_from(count).ok().filter(|len| *len <= NODES_MAX).ok_or(DecodeError::Value(count))?;
+    (0..len).map(|_| reader.int().map(NodeId)).collect()
 }
 
 fn cursor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
@@ -78,6 +91,10 @@ pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Opti
             let kind = AnswerKind::from_number(number).ok_or(DecodeError::Value(number))?;
             Extension::Answer { kind, tag: reader.str()?, msg: reader.str()? }
         }
+        SYNC_REPAIR => {
+            Extension::SyncRepair { capability: reader.str()?, age_ms: unsigned(reader)?, incarnation: long(reader)? }
+        }
+        SYNC_WITNESS => Extension::SyncWitness { capability: reader.str()?, nodes: node_ids(reader)? },
         _ => return Ok(None),
     }))
 }
@@ -90,6 +107,8 @@ pub(crate) fn encode(extension: &Extension<'_>, trailer: Trailer) -> Result<Byte
         Extension::SyncMark { .. } => SYNC_MARK,
         Extension::SyncResume { .. } => SYNC_RESUME,
         Extension::Answer { .. } => ANSWER,
+        Extension::SyncRepair { .. } => SYNC_REPAIR,
+        Extension::SyncWitness { .. } => SYNC_WITNESS,
     };
     let mut writer = PacketWriter::new(CAPABILITY_TANDEM.as_bytes(), packet_type, VERSION);
     let signed = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -105,6 +124,15 @@ pub(crate) fn encode(extension: &Extension<'_>, trailer: Trailer) -> Result<Byte
         }
         Extension::Answer { kind, tag, msg } => {
             writer.int(kind.number()).str(tag).str(msg);
+        }
+        Extension::SyncRepair { capability, age_ms, incarnation } => {
+            writer.str(capability).int(signed(*age_ms)).raw(&incarnation.to_le_bytes());
+        }
+        Extension::SyncWitness { capability, nodes } => {
+            writer.str(capability).int(i32::try_from(nodes.len()).unwrap_or(i32::MAX));
+            nodes.iter().for_each(|id| {
+                writer.int(id.0);
+            });
         }
     }
     writer.trailer(trailer);
@@ -168,6 +196,10 @@ impl Cluster {
                 let (tag, msg) = (Bytes::copy_from_slice(tag), Bytes::copy_from_slice(msg));
                 ctx.out.event(Event::AnswerReceived { cluster: self.id, src, kind, msg, tag });
             }
+            Extension::SyncRepair { capability, age_ms, incarnation } => {
+                self.take_repair_request(ctx, src, capability, age_ms, incarnation);
+            }
+            Extension::SyncWitness { capability, nodes } => self.take_sync_witness(src, capability, nodes),
         }
     }
 }
@@ -185,6 +217,8 @@ mod tests {
             Extension::SyncMark { capability: b"c", cursor: b"place" },
             Extension::SyncResume { capability: b"c", cursor: b"" },
             Extension::Answer { kind: AnswerKind::NotMine, tag: b"1-2-9x", msg: b"ask node 3" },
+            Extension::SyncRepair { capability: b"c", age_ms: 2_000, incarnation: u64::MAX },
+            Extension::SyncWitness { capability: b"c", nodes: NodeIds::from_slice(&[NodeId(1), NodeId(9)]) },
         ];
         for extension in all {
             let trailer = Trailer { cluster_id: 1, src_id: 2, dst_id: 3 };

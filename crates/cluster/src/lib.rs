@@ -10,6 +10,7 @@ mod ask;
 mod bridge;
 mod bridge_waiting;
 mod capability;
+mod changes;
 mod cluster;
 mod command;
 mod config;
@@ -41,6 +42,7 @@ mod overlay;
 mod packet;
 mod receive;
 mod recent_tags;
+mod repair;
 mod role;
 mod routing;
 mod sharing_tag;
@@ -78,7 +80,7 @@ pub use log::{LogEvent, LogLevel};
 pub use message::{AddrKind, Destination, RngSource, SentRequest, Tag};
 pub use node::{ClusterNode, DropReason, Verdict};
 pub use node_info::{NodeInfoError, parse_node_info};
-pub use observe::ObservedNode;
+pub use observe::{ObservedNode, ObservedTag};
 pub use outbox::{Output, SendClass, SendPacket};
 pub use overlay::{
     CAPABILITY_OVERLAY, OVERLAY_BROADCASTS_PER_SECOND_MAX, OVERLAY_LETTERS_BYTES_MAX, OVERLAY_LETTERS_MAX,
@@ -91,6 +93,7 @@ pub use packet::{
     Stamp, TopologyEntry, decode_extra, decode_internal, encode_extra, encode_internal,
 };
 pub use recent_tags::{HeldReply, RecentTags, RecentTagsLimits};
+pub use repair::SyncRepair;
 pub use role::{NodeRole, Roles};
 pub use url::{BinUrl, Transport, UrlError};
 

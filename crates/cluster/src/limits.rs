@@ -10,11 +10,14 @@ pub const CAPABILITY_EXTRA: &str = "clusterer-extra";
 pub const CAPABILITY_TANDEM: &str = "tandem";
 /// Capability of acknowledged delivery; others drop its packets unread.
 pub const CAPABILITY_DELIVERY: &str = "tandem-delivery";
+/// Told by nodes that take packets of modules in acknowledged delivery and ask for what they missed; no packet bears it.
+pub const CAPABILITY_CHANGES: &str = "tandem-changes";
 /// Capability of Tandem nodes that take sharing tags over (`tag_takeover`); it has no packets.
 pub const CAPABILITY_TAKEOVER: &str = "tandem-takeover";
 /// Capabilities that are no module's and are not listed.
 pub(crate) fn is_own_capability(name: impl AsRef<[u8]>) -> bool {
-    [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_TAKEOVER].iter().any(|own| own.as_bytes() == name.as_ref())
+    let own = [CAPABILITY_TANDEM, CAPABILITY_DELIVERY, CAPABILITY_CHANGES, CAPABILITY_TAKEOVER];
+    own.iter().any(|own| own.as_bytes() == name.as_ref())
 }
 /// Longest message and tag that are acknowledged; longer ones go as ordinary packets.
 pub const DELIVERY_LEN_MAX: usize = 65_000;
@@ -39,6 +42,21 @@ pub const DELIVERY_HELLO_WAIT_MAX: Duration = Duration::from_secs(8);
 /// How long messages are kept for a node that acknowledges nothing: longer than the pause between two attempts to reach a
 /// node that is down (`node_timeout`, 60 s).
 pub const DELIVERY_HOLD: Duration = Duration::from_secs(120);
+/// Packets of modules that wait for one node: with more, those of the capability are given up and a sync brings them.
+pub const CHANGES_QUEUE_MAX: usize = 8_192;
+/// Bytes of such packets; same effect as [`CHANGES_QUEUE_MAX`].
+pub const CHANGES_QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A node that was told that it missed something and does not ask for it is told again.
+pub const MISSED_REPEAT: Duration = Duration::from_secs(30);
+/// How much earlier than the first change missed a repair begins: clocks of modules and of the core differ a little.
+pub const REPAIR_MARGIN: Duration = Duration::from_secs(2);
+/// What was changed longer than that before the first sync of a node was asked for had reached the donor, if the donor is in
+/// touch with who changed it: longer than it takes to notice a silent node.
+pub const REPAIR_START_MARGIN: Duration = Duration::from_secs(10);
+/// A process that did nothing for so long was stopped: others went on without it. Longer than the pause between two pings.
+pub const SLEEP_MIN: Duration = Duration::from_secs(8);
+/// How often one donor is asked for a repair; then it is given up.
+pub const REPAIR_ATTEMPTS_MAX: u8 = 8;
 /// Clusters one process can be in; more are a configuration error.
 pub const CLUSTERS_MAX: usize = 64;
 /// Other nodes a cluster can have; descriptions of more are ignored.
@@ -53,6 +71,8 @@ pub const CAPABILITIES_PER_NODE_MAX: usize = 256;
 pub const CAPABILITIES_MAX: usize = 256;
 /// Sharing tags per cluster, counting those that packets created; further ones are ignored.
 pub const SHARING_TAGS_MAX: usize = 1_024;
+/// Nodes whose claims of one tag an observer remembers; one more forgets the oldest.
+pub const OBSERVED_HOLDERS_MAX: usize = 16;
 /// Longest name of a capability or sharing tag and longest URL or SIP address that is remembered of another node, in bytes:
 /// what one peer makes this node keep stays below a megabyte.
 pub const PEER_TEXT_LEN_MAX: usize = 255;

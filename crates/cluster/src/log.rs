@@ -171,6 +171,22 @@ pub enum LogEvent {
         /// Donor.
         donor: NodeId,
     },
+    /// Changes that were missed could not be had from the node that made them.
+    RepairGivenUp {
+        /// Cluster of the node.
+        cluster: ClusterId,
+        /// Capability of the changes.
+        capability: Arc<str>,
+        /// Who made them.
+        donor: NodeId,
+    },
+    /// An observer sent what changes something; said once per node.
+    ObserverRefused {
+        /// Cluster of the node.
+        cluster: ClusterId,
+        /// The observer.
+        node: NodeId,
+    },
     /// The buffer of regular packets during a sync is full; they pass directly from now on.
     SyncBufferFull {
         /// Cluster of the sync.
@@ -260,6 +276,16 @@ impl fmt::Display for LogEvent {
             Self::SyncSum { cluster, capability, donor } => write!(
                 f,
                 "cluster {cluster}: the sync of {capability} from node {donor} does not add up; it is asked for again"
+            ),
+            Self::RepairGivenUp { cluster, capability, donor } => write!(
+                f,
+                "cluster {cluster}: changes of {capability} by node {donor} were missed and it does not answer; a sync \
+                 command of the module, or a restart of this node, brings them"
+            ),
+            Self::ObserverRefused { cluster, node } => write!(
+                f,
+                "cluster {cluster}: node {node} has the role observer here, but sends changes; they are dropped. Give it the \
+                 role in its own configuration, too, or take it away here"
             ),
             Self::SyncBufferFull { cluster, capability } => {
                 write!(f, "cluster {cluster}: buffer full during the sync of {capability}; packets pass directly")

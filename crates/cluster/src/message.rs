@@ -1,7 +1,6 @@
-//! Script messages, management commands and module packets on their way out.
+//! Script messages and management commands on their way out.
 
 use bytes::{Bytes, BytesMut};
-use tandem_bin::{PacketWriter, Trailer};
 
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::error::{MiSendError, SendError};
@@ -104,17 +103,6 @@ impl Cluster {
         packet: &Bytes,
     ) -> Result<usize, SendError> {
         let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
-        self.send_copies(ctx, class, packet, receivers)
-    }
-
-    /// One copy to each of `receivers`. The number of nodes sent to, or why there was none.
-    fn send_copies(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        class: SendClass,
-        packet: &Bytes,
-        receivers: NodeIds,
-    ) -> Result<usize, SendError> {
         let mut sent = 0;
         let mut has_error = false;
         for id in receivers {
@@ -243,48 +231,5 @@ impl Cluster {
         let fields = Extra::MiCmd { command, params: params.to_vec() };
         let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
         self.broadcast(ctx, SendClass::Message, &packet)
-    }
-
-    pub(crate) fn send_module_packet(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        destination: Destination,
-        capability: &str,
-        packet_type: i32,
-        version: u16,
-        body: &[u8],
-    ) -> Result<usize, SendError> {
-        let is_enabled = self.capability(capability.as_bytes()).map(|cap| cap.is_enabled);
-        match is_enabled {
-            None => return Err(SendError::Failed),
-            Some(false) => return Err(SendError::Disabled),
-            Some(true) if !self.own.is_enabled => return Err(SendError::Disabled),
-            // To single nodes it may have questions; what goes to all is news.
-            Some(true)
-                if matches!(destination, Destination::All | Destination::Members)
-                    && ctx.own_roles(self.id).is_observer =>
-            {
-                return Err(SendError::Observer);
-            }
-            Some(true) => {}
-        }
-        let own_id = ctx.settings.node_id;
-        let dst = match destination {
-            Destination::All | Destination::Members => own_id,
-            Destination::Node(id) => id,
-        };
-        let room = body.len() + capability.len() + 32;
-        let mut writer = PacketWriter::with_capacity(capability.as_bytes(), packet_type, version, room);
-        writer.raw(body);
-        writer.trailer(Trailer { cluster_id: self.id.0, src_id: own_id.0, dst_id: dst.0 });
-        let packet = writer.finish().map_err(|_| SendError::Failed)?;
-        match destination {
-            Destination::All => self.broadcast(ctx, SendClass::Message, &packet),
-            Destination::Members => {
-                let members = self.members(capability);
-                self.send_copies(ctx, SendClass::Message, &packet, members)
-            }
-            Destination::Node(id) => self.send_to(ctx, id, SendClass::Message, packet).map(|()| 1),
-        }
     }
 }

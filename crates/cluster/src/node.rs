@@ -20,7 +20,7 @@ use crate::faults::Offenders;
 use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITY_DELIVERY, CAPABILITY_EXTRA, CAPABILITY_INTERNAL};
 use crate::list::{CapabilityList, ClusterList, NodeCounts, SharingTagRow, TopologyList};
-use crate::message::{AddrKind, Destination, RngSource, SentRequest, Tag, new_tag};
+use crate::message::{AddrKind, RngSource, SentRequest, Tag, new_tag};
 use crate::outbox::{Outbox, Output, SendClass};
 use crate::receive::Received;
 use crate::recent_tags::{HeldReply, RecentTags};
@@ -66,6 +66,8 @@ pub enum DropReason {
     Bridge,
     /// The sender is parked: it sent too much that is malformed.
     Parked,
+    /// The sender is an observer, which changes nothing.
+    Observer,
 }
 
 /// What became of a packet.
@@ -174,6 +176,7 @@ impl ClusterNode {
     ) -> Option<T> {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+        cluster.note_time(now.mono);
         let result = step(cluster, &mut ctx);
         cluster.are_links_touched = true;
         finish(cluster, &mut ctx);
@@ -198,6 +201,7 @@ impl ClusterNode {
     pub(crate) fn on_all(&mut self, now: Now, mut step: impl FnMut(&mut Cluster, &mut Ctx<'_>)) {
         for cluster in &mut self.clusters {
             let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+            cluster.note_time(now.mono);
             step(cluster, &mut ctx);
             cluster.are_links_touched = true;
             finish(cluster, &mut ctx);
@@ -563,25 +567,6 @@ impl ClusterNode {
             .unwrap_or(Err(CapabilityError::UnknownCluster))
     }
 
-    /// Sends a packet of a registered capability; the body without trailer. The number of nodes sent
-    /// to.
-    #[allow(clippy::too_many_arguments)]
-    pub fn send_module_packet(
-        &mut self,
-        cluster: ClusterId,
-        destination: Destination,
-        capability: &str,
-        packet_type: i32,
-        version: u16,
-        body: &[u8],
-        now: Now,
-    ) -> Result<usize, SendError> {
-        self.on(cluster, now, |cluster, ctx| {
-            cluster.send_module_packet(ctx, destination, capability, packet_type, version, body)
-        })
-        .unwrap_or(Err(SendError::Failed))
-    }
-
     /// Reachable nodes that have the capability OK, this one first when its own is.
     #[must_use]
     pub fn capability_holders(&self, cluster: ClusterId, name: &str) -> Vec<NodeId> {
@@ -636,7 +621,7 @@ impl ClusterNode {
         data_version: i32,
         now: Now,
     ) -> Result<(), SyncError> {
-        self.on(cluster, now, |cluster, _| cluster.sync_begin(capability, requester, data_version))
+        self.on(cluster, now, |cluster, ctx| cluster.sync_begin(ctx, capability, requester, data_version))
             .unwrap_or(Err(SyncError::UnknownCluster))
     }
 
@@ -735,7 +720,7 @@ impl Cluster {
             }
         }
         for id in &ids {
-            self.letter_lost(ctx, *id);
+            self.direct_letters_lost(ctx, *id);
         }
         self.probe(ctx, ids, false);
     }
@@ -748,14 +733,14 @@ impl Cluster {
     fn outgoing_closed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
         let ids = self.nodes_at(to);
         for id in &ids {
-            self.letter_lost(ctx, *id);
+            self.direct_letters_lost(ctx, *id);
         }
         self.probe(ctx, ids, true);
     }
 
     fn connect_failed(&mut self, ctx: &mut Ctx<'_>, to: SocketAddr) {
         for id in self.nodes_at(to) {
-            self.letter_lost(ctx, id);
+            self.direct_letters_lost(ctx, id);
             self.send_failed(ctx, id);
         }
     }

@@ -352,8 +352,7 @@ impl Cluster {
             version: received.packet.version(),
             body: received.share(body),
         };
-        self.take_module_packet(ctx, name, packet);
-        Verdict::Handled
+        self.take_change(ctx, name, packet)
     }
 
     /// Routes a packet for another node with identical bytes.
@@ -373,7 +372,10 @@ impl Cluster {
             return Verdict::Dropped(DropReason::Loop);
         }
         match self.route(ctx, destination, SendClass::Message, received.bytes.clone()) {
-            Ok(()) => Verdict::PassedOn,
+            Ok(()) => {
+                self.observe_passing(ctx, received, destination);
+                Verdict::PassedOn
+            }
             Err(_) => Verdict::Dropped(DropReason::NoRoute),
         }
     }

@@ -184,9 +184,10 @@ impl Cluster {
     /// SHTAG_ACTIVE: another node has the tag now, whatever was before. From a node of ours it says nothing: the claim
     /// with its epoch does.
     pub(crate) fn take_tag_active(&mut self, ctx: &mut Ctx<'_>, src: NodeId, name: &[u8]) {
-        if ctx.roles(self.id, src).has_no_tags {
+        if self.refuses_observer(ctx, src) || ctx.roles(self.id, src).has_no_tags {
             return;
         }
+        self.observe_claim(ctx, name, src);
         let name = String::from_utf8_lossy(name).into_owned();
         if self.is_tandem(src) {
             // The name becomes known as it does in OpenSIPS.

@@ -11,10 +11,12 @@ use crate::error::SyncError;
 use crate::event::Event;
 use crate::extension::{Extension, digest};
 use crate::ids::NodeId;
-use crate::limits::{SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX};
+use crate::limits::{
+    CAPABILITY_CHANGES, SYNC_BUFFER_BYTES_MAX, SYNC_BUFFER_PACKETS_MAX, SYNC_REQUEST_TIMEOUT_MAX, SYNC_RESUME_MAX,
+};
 use crate::log::LogEvent;
 use crate::outbox::SendClass;
-use crate::packet::{Extra, ExtraPacket, encode_extra};
+use crate::packet::{Extra, ExtraPacket, NodeIds, encode_extra};
 
 /// Where a wanted sync stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub(crate) enum SyncState {
 }
 
 impl SyncState {
-    fn donor(self) -> Option<NodeId> {
+    pub(crate) fn donor(self) -> Option<NodeId> {
         match self {
             Self::Asked { donor, .. } | Self::InProgress { donor, .. } => Some(donor),
             Self::Idle | Self::Pending => None,
@@ -76,6 +78,7 @@ impl Cluster {
                 cap.sync = SyncState::Idle;
                 cap.pending_since = None;
                 cap.is_ok = true;
+                cap.has_data = true;
             }
             return;
         }
@@ -141,10 +144,17 @@ impl Cluster {
         }
         let base = ctx.settings.sync.request_timeout;
         let now = ctx.now.mono;
+        // A donor of ours says it itself.
+        let is_silent = !self.node(donor).is_some_and(|node| node.has_capability(CAPABILITY_CHANGES));
+        let reachable = self.nodes.iter().filter(|node| is_silent && node.next_hop.is_some()).map(Node::id).collect();
         let Some(cap) = self.capability_mut(name.as_bytes()) else { return false };
         let doubled = base.saturating_mul(1_u32.checked_shl(cap.attempts.min(8)).unwrap_or(1));
         let wait = doubled.min(SYNC_REQUEST_TIMEOUT_MAX.max(base));
         cap.sync = SyncState::Asked { donor, until: now + wait };
+        if !cap.has_data {
+            (cap.base, cap.base_donor) = (Some(now), Some(donor));
+            (cap.witnesses, cap.asked) = (reachable, NodeIds::new());
+        }
         cap.attempts = cap.attempts.saturating_add(1);
         if cap.tried.contains(&donor) {
             cap.tried.clear();
@@ -185,6 +195,7 @@ impl Cluster {
 
     pub(crate) fn sync_node_up(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
         self.ask_pending_syncs(ctx);
+        self.repairs_node_up(ctx, id);
         self.serve_waiting_requester(ctx, id);
     }
 
@@ -209,6 +220,9 @@ impl Cluster {
             ctx.out.event(Event::SyncTimeout { cluster, capability, chunk_count: received });
             self.release_held(ctx, name);
         }
+        if let Some(repair) = self.capability_mut(name.as_bytes()).and_then(|cap| cap.repairing.take()) {
+            return self.repair_failed(ctx, name, repair);
+        }
         let now = ctx.now.mono;
         if let Some(cap) = self.capability_mut(name.as_bytes()) {
             cap.sync = SyncState::Pending;
@@ -225,6 +239,9 @@ impl Cluster {
         data_version: i32,
         chunks: Vec<Bytes>,
     ) {
+        if self.refuses_observer(ctx, src) {
+            return;
+        }
         let cluster = self.id;
         let until = ctx.now.mono + ctx.settings.sync.sync_timeout;
         let Some(cap) = self.capability_mut(name) else { return };
@@ -235,6 +252,8 @@ impl Cluster {
         let sum = chunks.iter().fold(0_u64, |sum, chunk| sum.wrapping_add(digest(chunk)));
         let capability = cap.name.clone();
         let mut is_started = false;
+        let is_of_other = cap.repairing.is_some_and(|repair| repair.donor != src);
+        let repair_since = cap.repairing.map(|repair| repair.since);
         match &mut cap.sync {
             SyncState::InProgress { donor, until: deadline, received, .. } if *donor == src => {
                 *deadline = until;
@@ -244,6 +263,7 @@ impl Cluster {
             // Chunks of another donor are useful data, but do not count.
             SyncState::InProgress { .. } => {}
             SyncState::Idle if cap.is_ok => {}
+            _ if is_of_other => {}
             state => {
                 *state = SyncState::InProgress { donor: src, until, received: more, expected: None };
                 cap.digest = sum;
@@ -255,7 +275,7 @@ impl Cluster {
         }
         if is_started {
             let capability = capability.clone();
-            ctx.out.event(Event::SyncStarted { cluster, capability, donor: src });
+            ctx.out.event(Event::SyncStarted { cluster, capability, donor: src, repair_since });
         }
         for data in chunks {
             let capability = capability.clone();
@@ -266,13 +286,20 @@ impl Cluster {
 
     pub(crate) fn take_sync_end(&mut self, ctx: &mut Ctx<'_>, src: NodeId, name: &[u8], chunk_count: Option<i32>) {
         let until = ctx.now.mono + ctx.settings.sync.sync_timeout;
+        if self.refuses_observer(ctx, src) {
+            return;
+        }
         let Some(cap) = self.capability_mut(name) else { return };
-        if !cap.is_enabled || cap.is_ok {
+        if !cap.is_enabled || cap.is_ok || cap.repairing.is_some_and(|repair| repair.donor != src) {
             return;
         }
         let (donor, received) = match cap.sync {
             SyncState::InProgress { donor, received, .. } => (donor, received),
-            SyncState::Asked { .. } | SyncState::Pending => (src, 0),
+            SyncState::Asked { .. } | SyncState::Pending => {
+                // Of the sync before.
+                cap.digest = 0;
+                (src, 0)
+            }
             SyncState::Idle => return,
         };
         if donor != src {
@@ -305,7 +332,8 @@ impl Cluster {
             return;
         }
         cap.sync = SyncState::Idle;
-        cap.is_ok = true;
+        cap.repairing = None;
+        cap.has_data = true;
         cap.pending_since = None;
         cap.mark = None;
         let capability = cap.name.clone();
@@ -313,8 +341,23 @@ impl Cluster {
         ctx.out.report(identifier, format!("Sync completed, received [{received}] chunks"));
         let chunk_count = Some(received);
         ctx.out.event(Event::SyncDone { cluster, capability: capability.clone(), chunk_count });
-        self.tell_capability(ctx, &capability, true);
         self.release_held(ctx, &capability);
+        self.end_sync(ctx, &capability);
+    }
+
+    /// It is told as in sync when nothing more is known to be missing.
+    fn end_sync(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+        self.ask_members(ctx, None);
+        if self.capability(name.as_bytes()).is_some_and(|cap| cap.sync != SyncState::Idle) {
+            return;
+        }
+        if self.next_repair(ctx, name) {
+            return;
+        }
+        if let Some(cap) = self.capability_mut(name.as_bytes()) {
+            cap.is_ok = true;
+            self.tell_capability(ctx, name, true);
+        }
     }
 
     /// The donor says what it has sent; its SYNC_END follows.
@@ -329,7 +372,7 @@ impl Cluster {
     pub(crate) fn take_sync_mark(&mut self, ctx: &Ctx<'_>, src: NodeId, name: &[u8], cursor: &[u8]) {
         let at = ctx.now.mono;
         let Some(cap) = self.capability_mut(name) else { return };
-        if matches!(cap.sync, SyncState::InProgress { donor, .. } if donor == src) {
+        if cap.repairing.is_none() && matches!(cap.sync, SyncState::InProgress { donor, .. } if donor == src) {
             cap.mark = Some(SyncMark { donor: src, cursor: Bytes::copy_from_slice(cursor), at });
         }
     }
@@ -339,7 +382,9 @@ impl Cluster {
         let cluster = self.id;
         let Some(cap) = self.capability_mut(name) else { return };
         let capability = cap.name.clone();
-        if matches!(cap.sync, SyncState::InProgress { .. }) && !cap.is_hold_overrun {
+        // What the donor changes after it was asked may overtake what it had before.
+        let is_repair_asked = cap.repairing.is_some() && cap.sync != SyncState::Idle;
+        if (is_repair_asked || matches!(cap.sync, SyncState::InProgress { .. })) && !cap.is_hold_overrun {
             cap.held_bytes += packet.body.len();
             cap.held.push(packet);
             let is_full = cap.held.len() > SYNC_BUFFER_PACKETS_MAX || cap.held_bytes > SYNC_BUFFER_BYTES_MAX;
@@ -363,7 +408,7 @@ impl Cluster {
         });
     }
 
-    fn release_held(&mut self, ctx: &mut Ctx<'_>, name: &str) {
+    pub(crate) fn release_held(&mut self, ctx: &mut Ctx<'_>, name: &str) {
         let cluster = self.id;
         let Some(cap) = self.capability_mut(name.as_bytes()) else { return };
         cap.held_bytes = 0;
@@ -429,6 +474,7 @@ impl Cluster {
         cap.sync = SyncState::Idle;
         cap.pending_since = None;
         cap.is_ok = true;
+        cap.has_data = true;
         let capability = cap.name.clone();
         let identifier = cap.report_identifier();
         ctx.out.report(
@@ -437,5 +483,6 @@ impl Cluster {
         );
         ctx.out.event(Event::SyncDone { cluster, capability, chunk_count: None });
         self.tell_capability(ctx, name, true);
+        self.ask_members(ctx, None);
     }
 }

@@ -97,8 +97,17 @@ impl Cluster {
         holder: NodeId,
         lease_ms: u32,
     ) {
-        if ctx.roles(self.id, holder).has_no_tags {
+        // An observer knows of tags what others told it, and tells that when it meets somebody: no claim, and nothing to count.
+        if ctx.roles(self.id, src).is_observer && holder != src {
             return;
+        }
+        if self.refuses_observer(ctx, src) || ctx.roles(self.id, holder).has_no_tags {
+            return;
+        }
+        if holder == src {
+            self.observe_claim(ctx, name, src);
+        } else {
+            self.observe_backup(name, src);
         }
         let lease = Duration::from_millis(u64::from(lease_ms)).min(TAG_LEASE_MAX);
         let claim = Claim { src, epoch, holder, lease: (lease_ms > 0).then_some(lease) };

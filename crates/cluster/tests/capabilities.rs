@@ -15,7 +15,8 @@ use tandem_sim::{Network, ProcessId, ProcessSpec};
 
 const SEC: Duration = Duration::from_secs(1);
 const CAP: &str = "cachedb-local-repl";
-const SYNCED: CapabilityOptions = CapabilityOptions { sync_at_start: true, donor: tandem_cluster::DonorCondition::Any };
+const SYNCED: CapabilityOptions =
+    CapabilityOptions { sync_at_start: true, donor: tandem_cluster::DonorCondition::Any, questions: &[] };
 
 fn chunks(count: usize, len: usize) -> Vec<Bytes> {
     (0..count).map(|n| Bytes::from(vec![u8::try_from(n % 251).unwrap(); len])).collect()

@@ -77,6 +77,8 @@ pub struct MemoryEntry {
     pub value: Vec<u8>,
     /// Milliseconds left; `None` when it never expires.
     pub remaining_ms: Option<u64>,
+    /// It was counted up here ([`MemoryStore::count`]).
+    pub is_count: bool,
 }
 
 /// A collection of `cachedb_local`.
@@ -103,6 +105,7 @@ struct Shard {
 struct Entry {
     value: Box<[u8]>,
     expires_ms: Option<u64>,
+    is_count: bool,
 }
 
 impl Entry {
@@ -139,7 +142,7 @@ impl MemoryStore {
     /// [`CacheError::Bad`] for a key or value that is too long, [`CacheError::Unavailable`] when the store is full.
     pub fn put(&self, key: &[u8], value: &[u8], expires_secs: u32) -> Result<(), CacheError> {
         let now_ms = (self.clock)();
-        self.put_until(key, value, expires_at(now_ms, expires_secs), now_ms)
+        self.put_until(key, (value, false), expires_at(now_ms, expires_secs), now_ms)
     }
 
     /// The value of a key.
@@ -179,15 +182,17 @@ impl MemoryStore {
                 self.bytes.fetch_add(text.len(), Ordering::Relaxed);
                 self.bytes.fetch_sub(entry.value.len(), Ordering::Relaxed);
                 entry.value = text.into();
+                entry.is_count = true;
                 return Ok(sum);
             }
             if self.has_room(key, by.to_string().as_bytes()) {
-                self.insert(&mut shard, key, by.to_string().as_bytes(), expires_at(now_ms, expires_secs), now_ms);
+                let expires_ms = expires_at(now_ms, expires_secs);
+                self.insert(&mut shard, key, (by.to_string().as_bytes(), true), expires_ms, now_ms);
                 return Ok(by);
             }
         }
         // Rare: full. Let put() make room, or refuse.
-        self.put_until(key, by.to_string().as_bytes(), expires_at(now_ms, expires_secs), now_ms)?;
+        self.put_until(key, (by.to_string().as_bytes(), true), expires_at(now_ms, expires_secs), now_ms)?;
         Ok(by)
     }
 
@@ -216,12 +221,14 @@ impl MemoryStore {
 
     /// All entries whose key matches a shell pattern (`cachedb_local:fetch_chunk`), sorted by key.
     pub fn fetch_chunk(&self, pattern: &[u8]) -> Vec<MemoryEntry> {
+        let now_ms = (self.clock)();
         let mut found = Vec::new();
-        self.for_each(|entry| {
-            if glob::matches(pattern, entry.0) {
-                found.push(MemoryEntry { key: entry.0.to_vec(), value: entry.1.to_vec(), remaining_ms: entry.2 });
-            }
-        });
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let matching =
+                shard.entries.iter().filter(|(key, entry)| !entry.is_expired(now_ms) && glob::matches(pattern, key));
+            found.extend(matching.map(|(key, entry)| memory_entry(key, entry, now_ms)));
+        }
         found.sort_by(|one, other| one.key.cmp(&other.key));
         found
     }
@@ -304,7 +311,14 @@ impl MemoryStore {
         &self.shards[index]
     }
 
-    fn put_until(&self, key: &[u8], value: &[u8], expires_ms: Option<u64>, now_ms: u64) -> Result<(), CacheError> {
+    /// Stores a value, of which is said whether it is a count.
+    fn put_until(
+        &self,
+        key: &[u8],
+        (value, is_count): (&[u8], bool),
+        expires_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), CacheError> {
         if key.len() > self.limits.key_bytes_max || value.len() > self.limits.value_bytes_max {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(CacheError::Bad("the key or the value is too long".into()));
@@ -316,7 +330,7 @@ impl MemoryStore {
                 && self.bytes.load(Ordering::Relaxed) + value.len() <= self.limits.bytes_max
                 || self.has_room(key, value)
             {
-                self.insert(&mut shard, key, value, expires_ms, now_ms);
+                self.insert(&mut shard, key, (value, is_count), expires_ms, now_ms);
                 return Ok(());
             }
             drop(shard);
@@ -334,7 +348,14 @@ impl MemoryStore {
             && self.bytes.load(Ordering::Relaxed) + size(key, value) <= self.limits.bytes_max
     }
 
-    fn insert(&self, shard: &mut Shard, key: &[u8], value: &[u8], expires_ms: Option<u64>, now_ms: u64) {
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        key: &[u8],
+        (value, is_count): (&[u8], bool),
+        expires_ms: Option<u64>,
+        now_ms: u64,
+    ) {
         self.take(shard, key);
         let key: Arc<[u8]> = key.into();
         self.keys.fetch_add(1, Ordering::Relaxed);
@@ -342,7 +363,7 @@ impl MemoryStore {
         if let Some(expires_ms) = expires_ms {
             shard.expiries.push(Reverse((expires_ms, key.clone())));
         }
-        shard.entries.insert(key, Entry { value: value.into(), expires_ms });
+        shard.entries.insert(key, Entry { value: value.into(), expires_ms, is_count });
         self.sweep(shard, now_ms, SWEEP_PER_WRITE);
         if shard.expiries.len() > 2 * shard.entries.len() + STALE_NOTES_MAX {
             shard.expiries = shard
@@ -382,7 +403,7 @@ impl MemoryStore {
 
 fn memory_entry(key: &[u8], entry: &Entry, now_ms: u64) -> MemoryEntry {
     let remaining_ms = entry.expires_ms.map(|expires_ms| expires_ms.saturating_sub(now_ms));
-    MemoryEntry { key: key.to_vec(), value: entry.value.to_vec(), remaining_ms }
+    MemoryEntry { key: key.to_vec(), value: entry.value.to_vec(), remaining_ms, is_count: entry.is_count }
 }
 
 fn expires_at(now_ms: u64, expires_secs: u32) -> Option<u64> {

@@ -1,16 +1,19 @@
 //! Acknowledged delivery of script messages among nodes of ours: numbered per sender and receiver, kept until they are
 //! acknowledged, sent again after a break, never taken twice, always in order. A message is delivered, or its sender learns
-//! that it was not. Nodes of OpenSIPS are sent the ordinary packets.
+//! that it was not. Nodes of OpenSIPS are sent the ordinary packets. Packets of modules travel in the same order, see
+//! `changes`.
 
+mod owed;
 mod stream;
 mod wire;
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tandem_bin::Trailer;
 
+use crate::capability::HeldPacket;
 use crate::cluster::{Cluster, Ctx, Node};
 use crate::error::SendError;
 use crate::event::Event;
@@ -23,8 +26,9 @@ use crate::outbox::SendClass;
 use crate::packet::{Extra, NodeIds};
 use crate::receive::Received;
 
-pub(crate) use stream::Stream;
-use stream::{Waiting, Work};
+pub(crate) use owed::Accepted;
+use stream::Work;
+pub(crate) use stream::{Stream, Waiting};
 use wire::Letter;
 
 /// Why an accepted message is known not to have been delivered.
@@ -60,7 +64,12 @@ impl Cluster {
     }
 
     /// Does a step towards one node and what it comes to.
-    fn deliver<T>(&mut self, ctx: &mut Ctx<'_>, id: NodeId, step: impl FnOnce(&mut Stream, &mut Work) -> T) -> T {
+    pub(crate) fn deliver<T>(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        id: NodeId,
+        step: impl FnOnce(&mut Stream, &mut Work) -> T,
+    ) -> T {
         let at = self.streams.iter().position(|(known, _)| *known == id);
         let mut stream = at.map_or_else(Stream::default, |at| self.streams.swap_remove(at).1);
         let mut work = Work::default();
@@ -77,8 +86,8 @@ impl Cluster {
                 break;
             }
         }
-        for (waiting, reason) in work.undelivered {
-            self.undelivered(ctx, id, waiting.msg, waiting.tag, reason);
+        for (msg, tag, reason) in work.undelivered {
+            self.undelivered(ctx, id, msg, tag, reason);
         }
         self.streams.push((id, stream));
         result
@@ -100,7 +109,7 @@ impl Cluster {
         if !self.delivers_to(to, msg.len() + tag.len()) {
             return None;
         }
-        let waiting = Waiting { is_request, tag: tag.clone(), msg: msg.clone() };
+        let waiting = Waiting::Message { is_request, tag: tag.clone(), msg: msg.clone() };
         let now = ctx.now.mono;
         let is_accepted = self.deliver(ctx, to, |stream, work| stream.accept(waiting, now, work));
         Some(if is_accepted { Ok(()) } else { Err(SendError::QueueFull) })
@@ -158,17 +167,33 @@ impl Cluster {
             node.note_capability(CAPABILITY_DELIVERY.as_bytes(), true);
         }
         let (own, now, cluster) = (ctx.settings.incarnation, ctx.now.mono, self.id);
-        let is_next = self.deliver(ctx, src, |stream, work| {
+        let (is_next, is_new_start) = self.deliver(ctx, src, |stream, work| {
             stream.take(own, from, &letter, now, work);
-            work.is_next
+            (work.is_next, work.is_new_start)
         });
-        if let (true, Letter::Data { is_request, tag, msg, .. }) = (is_next, letter) {
-            let (msg, tag) = (received.share(msg), received.share(tag));
-            ctx.out.event(if is_request {
-                Event::RequestReceived { cluster, src, msg, tag }
-            } else {
-                Event::ReplyReceived { cluster, src, msg, tag }
-            });
+        if is_new_start {
+            self.forget_repairs_from(src, from);
+        }
+        if !is_next {
+            return Verdict::Handled;
+        }
+        match letter {
+            Letter::Data { is_request, tag, msg, .. } => {
+                let (msg, tag) = (received.share(msg), received.share(tag));
+                ctx.out.event(if is_request {
+                    Event::RequestReceived { cluster, src, msg, tag }
+                } else {
+                    Event::ReplyReceived { cluster, src, msg, tag }
+                });
+            }
+            Letter::Change { capability, packet_type, version, body, .. } => {
+                let packet = HeldPacket { src, packet_type, version, body: received.share(body) };
+                return self.take_change(ctx, capability, packet);
+            }
+            Letter::Missed { capability, age_ms, .. } => {
+                self.take_missed(ctx, (src, from), capability, Duration::from_millis(age_ms.into()));
+            }
+            Letter::Hello { .. } | Letter::Ack { .. } => {}
         }
         Verdict::Handled
     }
@@ -178,6 +203,14 @@ impl Cluster {
         let now = ctx.now.mono;
         if self.streams.iter().any(|(known, _)| *known == to) {
             self.deliver(ctx, to, |stream, _| stream.doubt(now));
+        }
+    }
+
+    /// A connection to or from a node ended or could not be made: what was said over it may be lost. What goes by another
+    /// node has nothing to do with it.
+    pub(crate) fn direct_letters_lost(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
+        if self.next_hop(to) == Some(to) {
+            self.letter_lost(ctx, to);
         }
     }
 
@@ -196,7 +229,8 @@ impl Cluster {
 
     /// Forgets a node; who sent it something learns that it will not arrive.
     pub(crate) fn delivery_forget(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
-        self.deliver(ctx, id, |stream, work| stream.fail(UndeliveredReason::Removed, work));
+        let now = ctx.now.mono;
+        self.deliver(ctx, id, |stream, work| stream.fail(UndeliveredReason::Removed, now, work));
         self.streams.retain(|(known, _)| *known != id);
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::UndeliveredReason;
+use super::owed::Owed;
 use super::wire::{AckKind, Letter};
 use crate::limits::{
     DELIVERY_ACK_DELAY, DELIVERY_ACK_PACKETS, DELIVERY_HELLO_WAIT, DELIVERY_HELLO_WAIT_MAX, DELIVERY_HOLD,
@@ -17,17 +18,28 @@ use crate::limits::{
 /// Starts of the other node whose numbers are remembered.
 const STREAMS_MAX: usize = 4;
 
-/// A message that was accepted and is not acknowledged yet.
+/// What was accepted and is not acknowledged yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    pub(crate) is_request: bool,
-    pub(crate) tag: Bytes,
-    pub(crate) msg: Bytes,
+pub(crate) enum Waiting {
+    /// A script message.
+    Message { is_request: bool, tag: Bytes, msg: Bytes },
+    /// A packet of a module, accepted at that moment.
+    Change { capability: Bytes, packet_type: i32, version: u16, body: Bytes, at: Instant },
+    /// Packets of that capability were given up; with an empty name it only keeps the number of one.
+    Missed { capability: Bytes },
 }
 
 impl Waiting {
-    fn len(&self) -> usize {
-        self.tag.len() + self.msg.len()
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Message { tag, msg, .. } => tag.len() + msg.len(),
+            Self::Change { capability, body, .. } => capability.len() + body.len(),
+            Self::Missed { .. } => 0,
+        }
+    }
+
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Change { .. })
     }
 }
 
@@ -35,9 +47,11 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) letters: Vec<Letter<Bytes>>,
-    pub(crate) undelivered: Vec<(Waiting, UndeliveredReason)>,
-    /// The message of the data letter is new and next in order.
+    pub(crate) undelivered: Vec<(Bytes, Bytes, UndeliveredReason)>,
+    /// The content of the letter is new and next in order.
     pub(crate) is_next: bool,
+    /// The other node was started anew since it last sent something.
+    pub(crate) is_new_start: bool,
 }
 
 /// One start of the other node as a sender.
@@ -52,15 +66,15 @@ struct Incoming {
 /// The state towards one node.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
-    queue: VecDeque<Waiting>,
-    bytes: usize,
+    pub(super) queue: VecDeque<Waiting>,
+    pub(super) bytes: usize,
     /// Messages taken out of the queue so far: the number of its front is one more.
-    done: u64,
+    pub(super) done: u64,
     /// Of the queue, handed out since the other side last told where it stands.
-    sent: usize,
-    sent_bytes: usize,
+    pub(super) sent: usize,
+    pub(super) sent_bytes: usize,
     /// Highest number that the start of the other side meant may have taken.
-    ever_sent: u64,
+    pub(super) ever_sent: u64,
     /// From this number on nothing was handed out more than once.
     once_from: u64,
     peer: Option<u64>,
@@ -77,6 +91,8 @@ pub(crate) struct Stream {
     ack_at: Option<Instant>,
     /// The start of the other node that waits for an acknowledgement.
     ack_for: u64,
+    /// See `owed`.
+    pub(super) owed: Owed,
 }
 
 impl Stream {
@@ -90,20 +106,35 @@ impl Stream {
         if self.queue.len() >= DELIVERY_QUEUE_MAX || self.bytes + waiting.len() > DELIVERY_QUEUE_BYTES_MAX {
             return false;
         }
-        if self.queue.is_empty() {
-            self.progress_at = Some(now);
-        }
-        self.bytes += waiting.len();
-        self.queue.push_back(waiting);
+        self.push(waiting, now);
         self.go_on(now, work);
         true
     }
 
+    pub(super) fn push(&mut self, waiting: Waiting, now: Instant) {
+        if self.queue.is_empty() {
+            self.progress_at = Some(now);
+        }
+        self.bytes += waiting.len();
+        self.owed.count(&waiting, true);
+        self.queue.push_back(waiting);
+    }
+
+    /// What is at the front was taken, or will not be sent.
+    fn pop(&mut self) -> Option<Waiting> {
+        let front = self.queue.pop_front()?;
+        self.done += 1;
+        self.bytes -= front.len();
+        self.owed.count(&front, false);
+        Some(front)
+    }
+
     /// Sends what may be sent, or asks where the other side stands.
-    fn go_on(&mut self, now: Instant, work: &mut Work) {
+    pub(crate) fn go_on(&mut self, now: Instant, work: &mut Work) {
         if self.is_confirmed {
+            self.tell_missed(now);
             self.pump(now, work);
-        } else if self.hello_at.is_none() && !self.queue.is_empty() {
+        } else if self.hello_at.is_none() && self.has_something_to_say() {
             self.say_hello(now, work);
         }
     }
@@ -126,8 +157,13 @@ impl Stream {
             self.sent_bytes += next.len();
             let seq = self.done + self.sent as u64;
             self.ever_sent = self.ever_sent.max(seq);
-            let Waiting { is_request, tag, msg } = next.clone();
-            work.letters.push(Letter::Data { to, seq, ack, is_request, tag, msg });
+            work.letters.push(match next.clone() {
+                Waiting::Message { is_request, tag, msg } => Letter::Data { to, seq, ack, is_request, tag, msg },
+                Waiting::Change { capability, packet_type, version, body, .. } => {
+                    Letter::Change { to, seq, ack, capability, packet_type, version, body }
+                }
+                Waiting::Missed { capability } => self.owed.letter(to, seq, ack, capability, now),
+            });
             if ack > 0 && self.ack_for == to {
                 (self.unacked, self.ack_at) = (0, None);
             }
@@ -146,9 +182,7 @@ impl Stream {
     fn acknowledged(&mut self, ack: u64, now: Instant) {
         let mut has_progress = false;
         while self.done < ack {
-            let Some(front) = self.queue.pop_front() else { break };
-            self.done += 1;
-            self.bytes -= front.len();
+            let Some(front) = self.pop() else { break };
             if self.sent > 0 {
                 self.sent -= 1;
                 self.sent_bytes = self.sent_bytes.saturating_sub(front.len());
@@ -170,15 +204,18 @@ impl Stream {
     pub(crate) fn doubt(&mut self, now: Instant) {
         self.is_confirmed = false;
         self.rewind();
-        if !self.queue.is_empty() {
-            self.hello_at = Some(now + DELIVERY_HELLO_WAIT);
+        if self.has_something_to_say() {
+            // A further doubt puts off no question that is due.
+            let soon = now + DELIVERY_HELLO_WAIT;
+            self.hello_at = Some(self.hello_at.map_or(soon, |at| at.min(soon)));
         }
     }
 
     /// The node became reachable.
     pub(crate) fn node_up(&mut self, now: Instant, work: &mut Work) {
         self.hello_wait = Duration::ZERO;
-        if !self.queue.is_empty() {
+        self.owe_again();
+        if self.has_something_to_say() {
             self.say_hello(now, work);
         }
     }
@@ -188,28 +225,35 @@ impl Stream {
         self.is_confirmed = false;
         self.rewind();
         (self.hello_at, self.ack_at, self.unacked) = (None, None, 0);
+        self.owed.repeat_at = None;
     }
 
     /// Gives all that waits up.
-    pub(crate) fn fail(&mut self, reason: UndeliveredReason, work: &mut Work) {
-        self.done += self.queue.len() as u64;
-        work.undelivered.extend(self.queue.drain(..).map(|waiting| (waiting, reason)));
-        self.bytes = 0;
+    pub(crate) fn fail(&mut self, reason: UndeliveredReason, now: Instant, work: &mut Work) {
+        while let Some(front) = self.pop() {
+            self.give_up(front, reason, now, work);
+        }
         self.rewind();
         (self.is_confirmed, self.hello_at, self.progress_at) = (false, None, None);
     }
 
     /// When [`Stream::run`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        let missed = self.owed.repeat_at;
         let hold = self.progress_at.filter(|_| !self.queue.is_empty()).map(|at| at + DELIVERY_HOLD);
-        self.ack_at.into_iter().chain(self.hello_at).chain(self.probe_at).chain(hold).min()
+        self.ack_at.into_iter().chain(self.hello_at).chain(self.probe_at).chain(hold).chain(missed).min()
     }
 
     /// Does what is due.
     pub(crate) fn run(&mut self, now: Instant, work: &mut Work) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if !self.queue.is_empty() && is_due(self.progress_at.map(|at| at + DELIVERY_HOLD)) {
-            self.fail(UndeliveredReason::TimedOut, work);
+            self.fail(UndeliveredReason::TimedOut, now, work);
+        }
+        if is_due(self.owed.repeat_at) {
+            self.owed.repeat_at = None;
+            self.owe_again();
+            self.go_on(now, work);
         }
         if is_due(self.ack_at) {
             self.acknowledge(AckKind::Progress, work);
@@ -233,19 +277,20 @@ impl Stream {
 
     /// Takes a letter of the start `from` of the other node; `own` is the own start.
     pub(crate) fn take(&mut self, own: u64, from: u64, letter: &Letter<&[u8]>, now: Instant, work: &mut Work) {
+        if let Some((to, seq, ack)) = letter.numbers() {
+            if to == own && self.peer == Some(from) {
+                self.acknowledged(ack, now);
+            }
+            self.take_data(own, from, to, seq, now, work);
+            if self.is_confirmed {
+                self.pump(now, work);
+            }
+            return;
+        }
         match *letter {
             Letter::Hello { first, nonce } => self.take_hello(from, first, nonce, work),
-            Letter::Data { to, seq, ack, .. } => {
-                if to == own && self.peer == Some(from) {
-                    self.acknowledged(ack, now);
-                }
-                self.take_data(own, from, to, seq, now, work);
-                if self.is_confirmed {
-                    self.pump(now, work);
-                }
-            }
             Letter::Ack { to, ack, kind, nonce } if to == own => self.take_ack(from, ack, kind, nonce, now, work),
-            Letter::Ack { .. } => {}
+            _ => {}
         }
     }
 
@@ -259,6 +304,7 @@ impl Stream {
                 known.expected
             }
             None => {
+                work.is_new_start = !self.incoming.is_empty();
                 if self.incoming.len() >= STREAMS_MAX {
                     self.incoming.remove(0);
                 }
@@ -324,13 +370,12 @@ impl Stream {
             // Whether the earlier start took them before it ended, nobody knows.
             let mut has_lost = false;
             while self.done < self.ever_sent
-                && let Some(front) = self.queue.pop_front()
+                && let Some(front) = self.pop()
             {
-                self.done += 1;
-                self.bytes -= front.len();
                 has_lost = true;
-                work.undelivered.push((front, UndeliveredReason::Restarted));
+                self.give_up(front, UndeliveredReason::Restarted, now, work);
             }
+            self.owe_again();
             self.progress_at = (!self.queue.is_empty()).then_some(now);
             if has_lost {
                 return self.go_on(now, work);
@@ -339,6 +384,6 @@ impl Stream {
             self.acknowledged(ack, now);
         }
         self.is_confirmed = true;
-        self.pump(now, work);
+        self.go_on(now, work);
     }
 }

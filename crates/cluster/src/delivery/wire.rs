@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tandem_bin::{DecodeError, EncodeError, PacketWriter, Reader, Trailer};
 
-use crate::extension::long;
+use crate::extension::{long, unsigned};
 use crate::limits::CAPABILITY_DELIVERY;
 
 /// Content version; a receiver drops what is newer.
@@ -12,6 +12,10 @@ const VERSION: u16 = 1;
 const HELLO: i32 = 1;
 const DATA: i32 = 2;
 const ACK: i32 = 3;
+/// Sent to nodes that tell [`crate::CAPABILITY_CHANGES`] only.
+const CHANGE: i32 = 4;
+/// As [`CHANGE`].
+const MISSED: i32 = 5;
 
 /// Why an acknowledgement was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +50,24 @@ pub(crate) enum Letter<T> {
     Hello { first: u64, nonce: u64 },
     /// Message number `seq` for the start `to` of the receiver; everything up to `ack` of it has arrived here.
     Data { to: u64, seq: u64, ack: u64, is_request: bool, tag: T, msg: T },
+    /// As data, but a packet of a module.
+    Change { to: u64, seq: u64, ack: u64, capability: T, packet_type: i32, version: u16, body: T },
+    /// As data: packets of that capability were given up, the first `age_ms` ago; with an empty name it fills a place.
+    Missed { to: u64, seq: u64, ack: u64, capability: T, age_ms: u32 },
     /// Everything up to `ack` of the start `to` has arrived.
     Ack { to: u64, ack: u64, kind: AckKind, nonce: u64 },
+}
+
+impl<T> Letter<T> {
+    /// Of a letter that takes part in the order: the start of the receiver meant, its number, and what has arrived.
+    pub(crate) fn numbers(&self) -> Option<(u64, u64, u64)> {
+        match *self {
+            Self::Data { to, seq, ack, .. } | Self::Change { to, seq, ack, .. } | Self::Missed { to, seq, ack, .. } => {
+                Some((to, seq, ack))
+            }
+            Self::Hello { .. } | Self::Ack { .. } => None,
+        }
+    }
 }
 
 /// Encodes a whole packet of the start `from` of this node.
@@ -56,6 +76,8 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
         Letter::Hello { .. } => (HELLO, 0),
         Letter::Data { tag, msg, .. } => (DATA, tag.as_ref().len() + msg.as_ref().len()),
         Letter::Ack { .. } => (ACK, 0),
+        Letter::Change { capability, body, .. } => (CHANGE, capability.as_ref().len() + body.as_ref().len()),
+        Letter::Missed { capability, .. } => (MISSED, capability.as_ref().len()),
     };
     let mut writer = PacketWriter::with_capacity(CAPABILITY_DELIVERY.as_bytes(), packet_type, VERSION, room + 96);
     writer.raw(&from.to_le_bytes());
@@ -66,6 +88,14 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
         Letter::Data { to, seq, ack, is_request, tag, msg } => {
             writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
             writer.bool(*is_request).str(tag.as_ref()).str(msg.as_ref());
+        }
+        Letter::Change { to, seq, ack, capability, packet_type, version, body } => {
+            writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+            writer.str(capability.as_ref()).int(*packet_type).int(i32::from(*version)).str(body.as_ref());
+        }
+        Letter::Missed { to, seq, ack, capability, age_ms } => {
+            writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+            writer.str(capability.as_ref()).int(i32::try_from(*age_ms).unwrap_or(i32::MAX));
         }
         Letter::Ack { to, ack, kind, nonce } => {
             writer.raw(&to.to_le_bytes()).raw(&ack.to_le_bytes()).int(kind.number()).raw(&nonce.to_le_bytes());
@@ -85,7 +115,7 @@ pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Opti
     }
     let mut reader = Reader::new(body);
     let reader = &mut reader;
-    if ![HELLO, DATA, ACK].contains(&packet_type) {
+    if ![HELLO, DATA, ACK, CHANGE, MISSED].contains(&packet_type) {
         return Ok(None);
     }
     let from = long(reader)?;
@@ -98,6 +128,19 @@ pub(crate) fn decode(packet_type: i32, version: u16, body: &[u8]) -> Result<Opti
             is_request: reader.bool()?,
             tag: reader.str()?,
             msg: reader.str()?,
+        },
+        CHANGE => {
+            let (to, seq, ack, capability) = (long(reader)?, long(reader)?, long(reader)?, reader.str()?);
+            let (packet_type, version) = (reader.int()?, reader.int()?);
+            let version = u16::try_from(version).map_err(|_| DecodeError::Value(version))?;
+            Letter::Change { to, seq, ack, capability, packet_type, version, body: reader.str()? }
+        }
+        MISSED => Letter::Missed {
+            to: long(reader)?,
+            seq: long(reader)?,
+            ack: long(reader)?,
+            capability: reader.str()?,
+            age_ms: unsigned(reader)?,
         },
         _ => {
             let (to, ack, number) = (long(reader)?, long(reader)?, reader.int()?);
@@ -114,11 +157,13 @@ mod tests {
     use super::*;
     use crate::mutation::Mutation;
 
-    fn all() -> [Letter<&'static [u8]>; 3] {
+    fn all() -> [Letter<&'static [u8]>; 5] {
         [
             Letter::Hello { first: 7, nonce: u64::MAX },
             Letter::Data { to: 1 << 40, seq: 2, ack: 3, is_request: true, tag: b"1-2-a", msg: b"text" },
             Letter::Ack { to: 5, ack: 6, kind: AckKind::Gap, nonce: 0 },
+            Letter::Change { to: 1, seq: 2, ack: 3, capability: b"c", packet_type: -4, version: 2, body: b"body" },
+            Letter::Missed { to: 1, seq: 2, ack: 3, capability: b"c", age_ms: 900 },
         ]
     }
 
@@ -149,7 +194,7 @@ mod tests {
             })
             .collect();
         for _ in 0..Mutation::rounds() {
-            let (packet_type, body) = bodies.get(mutation.below(3)).unwrap();
+            let (packet_type, body) = bodies.get(mutation.below(5)).unwrap();
             let _ = decode(*packet_type, 1, &mutation.of(body));
         }
     }

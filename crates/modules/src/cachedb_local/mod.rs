@@ -1,8 +1,12 @@
 //! Module `cachedb_local`: key-value stores in memory. A collection is a store; a URL gives it the name scripts use. The
 //! stores themselves are in `tandem-store`; they begin empty after a restart, but for what the cluster still has.
 
+mod changes;
 mod replication;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod repair_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod replication_tests;

@@ -14,7 +14,8 @@ use tandem_module::node::NodeRef;
 use tandem_script::value::Value;
 use tandem_store::{MemoryEntry, MemoryStore};
 
-use crate::clusterer::{Capability, CapabilityUser, ModulePacket, NodeId, SyncSource};
+use super::changes::{Changes, Place as Changed};
+use crate::clusterer::{Capability, CapabilityUser, ModulePacket, NodeId, SyncRepair, SyncSource};
 
 /// Capability name that all nodes know it by.
 pub(super) const CAPABILITY: &str = "cachedb-local-repl";
@@ -22,10 +23,10 @@ pub(super) const CAPABILITY: &str = "cachedb-local-repl";
 pub(super) const VERSION: u16 = 1;
 const INSERT: i32 = 1;
 const REMOVE: i32 = 2;
-/// Keys remembered as changed while a sync is or could be going on; with more it begins anew after a break.
-const CHANGES_MAX: usize = 65_536;
-/// How long changes are remembered after the last sync was asked for.
-const CHANGES_KEPT: Duration = Duration::from_secs(600);
+/// Seconds to live that tell a node of ours, in a repair, that the key was removed.
+const REMOVED: i32 = -1;
+/// Key of the first chunk of a repair that brings all there is; it names no collection, so that others ignore it.
+const WHOLE: &[u8] = b"whole";
 
 /// The replicated collections and their changes.
 pub(super) struct Shared {
@@ -33,57 +34,6 @@ pub(super) struct Shared {
     collections: Vec<(String, Arc<MemoryStore>)>,
     changes: Mutex<Changes>,
     capability: std::sync::OnceLock<Capability>,
-}
-
-/// Keys changed since a sync was asked for, so that a broken one can be taken up again without losing a change.
-#[derive(Default)]
-struct Changes {
-    /// Until when they are kept; `None` while nobody may need them.
-    until: Option<Instant>,
-    /// Names this record of changes: a cursor of another one is of no use.
-    id: u64,
-    /// Number of the oldest entry.
-    first: u64,
-    keys: VecDeque<(usize, Box<[u8]>)>,
-}
-
-impl Changes {
-    fn note(&mut self, now: Instant, collection: usize, key: &[u8]) {
-        if self.until.is_some_and(|until| until < now) {
-            // Nobody may come back for them any more.
-            *self = Changes::default();
-        }
-        if self.until.is_none() {
-            return;
-        }
-        if self.keys.len() >= CHANGES_MAX {
-            self.keys.pop_front();
-            self.first += 1;
-        }
-        self.keys.push_back((collection, key.into()));
-    }
-
-    /// The number the next change gets.
-    fn next(&self) -> u64 {
-        self.first + self.keys.len() as u64
-    }
-
-    /// Begins or prolongs the record.
-    fn keep(&mut self, now: Instant) {
-        if self.until.is_none_or(|until| until < now) {
-            *self = Changes { id: rand::random(), ..Changes::default() };
-        }
-        self.until = Some(now + CHANGES_KEPT);
-    }
-
-    /// What changed from `number` on; `None` when it is not known any more.
-    fn since(&self, id: u64, number: u64) -> Option<VecDeque<(usize, Box<[u8]>)>> {
-        if self.until.is_none() || self.id != id || number < self.first || number > self.next() {
-            return None;
-        }
-        let skipped = usize::try_from(number - self.first).ok()?;
-        Some(self.keys.iter().skip(skipped).cloned().collect())
-    }
 }
 
 impl Shared {
@@ -105,17 +55,27 @@ impl Shared {
         let removed = store.remove_chunk_keys(glob);
         if let Some(at) = self.position(name.as_bytes()) {
             for key in removed {
-                self.note(at, &key);
+                self.note(NodeId(0), at, &key);
             }
         }
     }
 
-    fn note(&self, collection: usize, key: &[u8]) {
-        self.changes.lock().note(tandem_module::clock::now(), collection, key);
+    /// A key was changed by a node; 0: here only.
+    fn note(&self, by: NodeId, collection: usize, key: &[u8]) {
+        if let Some(capability) = self.capability.get() {
+            let now = capability.now();
+            self.changes.lock().note(now, by, collection, key);
+        }
+    }
+
+    /// This node is about to change a key: before it does, so that a repair does not undo it.
+    fn note_own(&self, collection: usize, key: &[u8]) {
+        if let Some(capability) = self.capability.get() {
+            self.note(capability.own_id(), collection, key);
+        }
     }
 
     fn tell(&self, packet_type: i32, collection: usize, entry: Option<(&[u8], i32)>, key: &[u8]) {
-        self.note(collection, key);
         let (Some(capability), Some((name, _))) = (self.capability.get(), self.collections.get(collection)) else {
             return;
         };
@@ -133,23 +93,77 @@ impl Shared {
     }
 
     /// Stores what another node has; false when it does not fit here.
-    fn insert(&self, body: &[u8]) -> Result<bool, DecodeError> {
+    fn insert(&self, src: NodeId, body: &[u8]) -> Result<bool, DecodeError> {
         let mut reader = Reader::new(body);
         let (name, key, value, ttl) = (reader.str()?, reader.str()?, reader.str()?, reader.int()?);
         let Some((at, (_, store))) = self.position(name).and_then(|at| Some((at, self.collections.get(at)?))) else {
             return Ok(false);
         };
-        self.note(at, key);
+        self.note(src, at, key);
         Ok(store.put(key, value, u32::try_from(ttl).unwrap_or(0)).is_ok())
     }
 
-    fn remove(&self, body: &[u8]) -> Result<bool, DecodeError> {
+    /// As [`Shared::insert`], in a repair: a removal, too, and nothing that changed here meanwhile. `None` when there is no
+    /// repair.
+    fn repair(&self, src: NodeId, body: &[u8]) -> Option<Result<bool, DecodeError>> {
+        let mut changes = self.changes.lock();
+        let guard = changes.guard().filter(|guard| guard.donor == src)?;
+        let mut reader = Reader::new(body);
+        let mut read = || Ok((reader.str()?, reader.str()?, reader.str()?, reader.int()?));
+        let (name, key, value, ttl) = match read() {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error)),
+        };
+        if name.is_empty() && key == WHOLE {
+            guard.set_whole();
+            return Some(Ok(true));
+        }
+        let Some((at, (_, store))) = self.position(name).and_then(|at| Some((at, self.collections.get(at)?))) else {
+            return Some(Ok(false));
+        };
+        let now = self.capability.get().map(Capability::now)?;
+        let age = reader.int().ok().and_then(|age| u64::try_from(age).ok()).map(Duration::from_millis);
+        if !guard.takes(&(at, key.into()), age.and_then(|age| now.checked_sub(age))) {
+            return Some(Ok(true));
+        }
+        // Still under the lock, which a script that changes the key takes first.
+        changes.note(now, src, at, key);
+        if ttl == REMOVED {
+            store.delete(key);
+            return Some(Ok(true));
+        }
+        Some(Ok(store.put(key, value, u32::try_from(ttl).unwrap_or(0)).is_ok()))
+    }
+
+    /// A repair is complete: what the donor does not have exists no more, unless somebody else made it meanwhile.
+    fn end_repair(&self) {
+        let mut removed = 0_usize;
+        for (at, (_, store)) in self.collections.iter().enumerate() {
+            for shard in 0..store.shard_count() {
+                let mut changes = self.changes.lock();
+                let Some(guard) = changes.guard().filter(|guard| guard.can_remove()) else { break };
+                // Counters are of this node alone.
+                for entry in store.shard_entries(shard).into_iter().filter(|entry| !entry.is_count) {
+                    if guard.is_removed(&(at, entry.key.as_slice().into())) {
+                        store.delete(&entry.key);
+                        removed += 1;
+                    }
+                }
+            }
+        }
+        let guard = self.changes.lock().end_repair();
+        if let Some(guard) = guard.filter(|_| removed > 0) {
+            tracing::info!("cachedb_local: {removed} keys that node {} removed were removed here, too", guard.donor);
+        }
+    }
+
+    fn remove(&self, src: NodeId, body: &[u8]) -> Result<bool, DecodeError> {
         let mut reader = Reader::new(body);
         let (name, key) = (reader.str()?, reader.str()?);
         let Some((at, (_, store))) = self.position(name).and_then(|at| Some((at, self.collections.get(at)?))) else {
             return Ok(false);
         };
-        self.note(at, key);
+        self.note(src, at, key);
         store.delete(key);
         Ok(true)
     }
@@ -187,22 +201,57 @@ fn complain(src: NodeId, what: &str, done: Result<bool, DecodeError>) {
 impl CapabilityUser for Shared {
     fn on_packet(&self, _node: NodeRef, packet: &ModulePacket) {
         match packet.packet_type {
-            INSERT => complain(packet.src, "an entry", self.insert(&packet.body)),
-            REMOVE => complain(packet.src, "a removal", self.remove(&packet.body)),
+            INSERT => complain(packet.src, "an entry", self.insert(packet.src, &packet.body)),
+            REMOVE => complain(packet.src, "a removal", self.remove(packet.src, &packet.body)),
             other => tracing::warn!("cachedb_local: node {} sent a packet of unknown type {other}", packet.src),
         }
     }
 
     fn on_chunk(&self, _node: NodeRef, src: NodeId, _data_version: i32, data: &Bytes) {
-        complain(src, "an entry", self.insert(data));
+        let done = self.repair(src, data).unwrap_or_else(|| self.insert(src, data));
+        complain(src, "an entry", done);
+    }
+
+    fn on_sync_started(&self, _node: NodeRef, donor: NodeId, repair_since: Option<Instant>) {
+        let mut changes = self.changes.lock();
+        changes.end_repair();
+        if let (Some(since), Some(capability)) = (repair_since, self.capability.get()) {
+            changes.begin_repair(capability.own_id(), donor, since);
+        }
+    }
+
+    fn on_synced(&self, _node: NodeRef, _had_donor: bool) {
+        self.end_repair();
+    }
+
+    fn donate_since(&self, _node: NodeRef, requester: NodeId, repair: SyncRepair) -> Option<Box<dyn SyncSource>> {
+        let capability = self.capability.get()?.clone();
+        let changes = self.changes.lock();
+        let missed = changes.of(capability.own_id(), repair.since);
+        let kind = match &missed {
+            Some(_) => Kind::Repair { is_whole: false },
+            None => Kind::Repair { is_whole: repair.is_whole },
+        };
+        Some(Box::new(Source {
+            collections: self.collections.clone(),
+            capability,
+            requester,
+            kind,
+            is_begun: false,
+            id: changes.id,
+            change: changes.next(),
+            collection: if missed.is_some() { self.collections.len() } else { 0 },
+            missed: missed.unwrap_or_default().into_iter().map(|(place, at)| (place, Some(at))).collect(),
+            shard: 0,
+            entries: Vec::new(),
+        }))
     }
 
     fn donate(&self, _node: NodeRef, requester: NodeId, resume: Option<&[u8]>) -> Option<Box<dyn SyncSource>> {
         let capability = self.capability.get()?.clone();
-        let mut changes = self.changes.lock();
+        let changes = self.changes.lock();
         let place = resume.and_then(Place::parse);
-        let missed = place.as_ref().and_then(|place| changes.since(place.id, place.change));
-        changes.keep(tandem_module::clock::now());
+        let missed = place.as_ref().and_then(|place| changes.from(place.id, place.change));
         let (collection, shard) = match (&place, &missed) {
             (Some(place), Some(_)) => (place.collection, place.shard),
             _ => (0, 0),
@@ -211,9 +260,11 @@ impl CapabilityUser for Shared {
             collections: self.collections.clone(),
             capability,
             requester,
+            kind: Kind::Sync,
+            is_begun: false,
             id: changes.id,
             change: changes.next(),
-            missed: missed.unwrap_or_default(),
+            missed: missed.unwrap_or_default().into_iter().map(|place| (place, None)).collect(),
             collection,
             shard,
             entries: Vec::new(),
@@ -242,16 +293,27 @@ impl Place {
     }
 }
 
+/// What a sync is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A node that begins, of whatever make.
+    Sync,
+    /// A node of ours that missed changes of this one.
+    Repair { is_whole: bool },
+}
+
 /// All entries, shard by shard: no more than one shard is copied at a time.
 struct Source {
     collections: Vec<(String, Arc<MemoryStore>)>,
     capability: Capability,
     requester: NodeId,
+    kind: Kind,
+    is_begun: bool,
     id: u64,
     /// Changes from here on may be missing when this sync breaks off; they reach the requester as packets otherwise.
     change: u64,
-    /// Keys changed while an earlier sync was interrupted.
-    missed: VecDeque<(usize, Box<[u8]>)>,
+    /// Keys changed while an earlier sync was interrupted, or missed, and then when.
+    missed: VecDeque<(Changed, Option<Instant>)>,
     collection: usize,
     shard: usize,
     /// What is left of the shard before `shard`.
@@ -261,11 +323,25 @@ struct Source {
 impl Source {
     /// One change that was missed: an entry, or a removal, which goes as a packet.
     fn next_missed(&mut self, chunk: &mut Vec<u8>) -> bool {
-        while let Some((at, key)) = self.missed.pop_front() {
+        while let Some(((at, key), changed)) = self.missed.pop_front() {
             let Some((name, store)) = self.collections.get(at) else { continue };
-            match store.entry(&key) {
-                Some(entry) => return write_entry(chunk, name, &entry.key, &entry.value, ttl_of(&entry)),
-                None => {
+            let entry = store.entry(&key);
+            chunk.clear();
+            let fits = match &entry {
+                Some(entry) => write_entry(chunk, name, &entry.key, &entry.value, ttl_of(entry)),
+                None => write_entry(chunk, name, &key, b"", REMOVED),
+            };
+            match (changed, entry) {
+                (Some(changed), _) => {
+                    let age = self.capability.now().saturating_duration_since(changed).as_millis();
+                    chunk.extend_from_slice(&i32::try_from(age).unwrap_or(i32::MAX).to_le_bytes());
+                    if fits {
+                        return true;
+                    }
+                }
+                (None, Some(_)) if fits => return true,
+                (None, Some(_)) => {}
+                (None, None) => {
                     let mut body = Vec::new();
                     if write_text(&mut body, name.as_bytes()) && write_text(&mut body, &key) {
                         // Fails only when the requester is gone, and then the sync does, too.
@@ -280,12 +356,18 @@ impl Source {
 
 impl SyncSource for Source {
     fn next_chunk(&mut self, chunk: &mut Vec<u8>) -> bool {
+        if !std::mem::replace(&mut self.is_begun, true) && self.kind == (Kind::Repair { is_whole: true }) {
+            return write_entry(chunk, "", WHOLE, b"", 0);
+        }
         if self.next_missed(chunk) {
             return true;
         }
         loop {
             let Some((name, store)) = self.collections.get(self.collection) else { return false };
             if let Some(entry) = self.entries.pop() {
+                if entry.is_count && self.kind != Kind::Sync {
+                    continue;
+                }
                 chunk.clear();
                 if write_entry(chunk, name, &entry.key, &entry.value, ttl_of(&entry)) {
                     return true;
@@ -305,7 +387,7 @@ impl SyncSource for Source {
         // The shard being sent is sent again as a whole.
         let shard = self.shard.saturating_sub(1);
         let place = Place { id: self.id, change: self.change, collection: self.collection, shard };
-        self.missed.is_empty().then(|| place.to_bytes())
+        (self.missed.is_empty() && self.kind == Kind::Sync).then(|| place.to_bytes())
     }
 }
 
@@ -327,6 +409,7 @@ impl Replicated {
 
 impl CacheDb for Replicated {
     fn store(&self, key: &[u8], value: &[u8], expires_secs: u32) -> CacheReply<()> {
+        self.shared.note_own(self.at, key);
         let stored = self.store.put(key, value, expires_secs);
         if stored.is_ok() {
             let ttl = i32::try_from(expires_secs).unwrap_or(i32::MAX);
@@ -344,6 +427,7 @@ impl CacheDb for Replicated {
     }
 
     fn remove(&self, key: &[u8]) -> CacheReply<bool> {
+        self.shared.note_own(self.at, key);
         let was_there = self.store.delete(key);
         // Also when it was not here: it may be elsewhere.
         self.shared.tell(REMOVE, self.at, None, key);
@@ -363,49 +447,6 @@ impl CacheDb for Replicated {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chunk_that_is_removed_is_remembered_for_a_sync_that_broke_off() {
-        let clock = Arc::new(|| 0);
-        let store = Arc::new(MemoryStore::new(tandem_store::MemoryLimits::default(), clock));
-        let shared = Shared::new(vec![("default".to_owned(), store.clone())]);
-        store.put(b"k1", b"v", 0).unwrap();
-        store.put(b"other", b"v", 0).unwrap();
-        let now = tandem_module::clock::now();
-        let (id, begin) = {
-            let mut changes = shared.changes.lock();
-            changes.keep(now);
-            (changes.id, changes.next())
-        };
-        shared.remove_chunk("default", &store, b"k*");
-        let missed = shared.changes.lock().since(id, begin).unwrap();
-        assert_eq!(missed, [(0, Box::from(&b"k1"[..]))]);
-        assert!(store.entry(b"k1").is_none() && store.entry(b"other").is_some());
-    }
-
-    #[test]
-    fn changes_are_kept_only_while_somebody_may_need_them() {
-        let now = tandem_module::clock::now();
-        let mut changes = Changes::default();
-        changes.note(now, 0, b"early");
-        assert_eq!(changes.next(), 0);
-        changes.keep(now);
-        let (id, begin) = (changes.id, changes.next());
-        changes.note(now, 0, b"one");
-        changes.note(now, 1, b"two");
-        let missed = changes.since(id, begin).unwrap();
-        assert_eq!(missed.len(), 2);
-        assert_eq!(changes.since(id, begin + 1).unwrap().len(), 1);
-        assert!(changes.since(id.wrapping_add(1), begin).is_none(), "another record");
-        for _ in 0..CHANGES_MAX {
-            changes.note(now, 0, b"more");
-        }
-        assert!(changes.since(id, begin).is_none(), "forgotten");
-        changes.note(now + CHANGES_KEPT * 2, 0, b"late");
-        assert!(changes.keys.is_empty() && changes.until.is_none(), "nobody will come back for them");
-        changes.keep(now + CHANGES_KEPT * 2);
-        assert_ne!(changes.id, id);
-    }
 
     #[test]
     fn a_place_survives_the_wire() {

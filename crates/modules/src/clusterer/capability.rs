@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tandem_cluster::{CapabilityOptions, ClusterId, Destination, NodeId, Partition, SendError};
+use tandem_cluster::{CapabilityOptions, ClusterId, Destination, NodeId, Partition, SendError, SyncRepair};
 use tandem_module::node::NodeRef;
 
 use super::donor::Donation;
@@ -43,8 +44,9 @@ pub trait CapabilityUser: Send + Sync {
     /// A packet of another node. Packets that arrive during a sync follow after it.
     fn on_packet(&self, node: NodeRef, packet: &ModulePacket);
 
-    /// A sync begins; the first chunk follows.
-    fn on_sync_started(&self, _node: NodeRef, _donor: NodeId) {}
+    /// A sync begins; the first chunk follows. With `repair_since` everything is here but what the donor changed from then
+    /// on ([`CapabilityUser::donate_since`]).
+    fn on_sync_started(&self, _node: NodeRef, _donor: NodeId, _repair_since: Option<Instant>) {}
 
     /// One chunk of a sync.
     fn on_chunk(&self, node: NodeRef, src: NodeId, data_version: i32, data: &Bytes);
@@ -55,6 +57,12 @@ pub trait CapabilityUser: Send + Sync {
     /// Another node wants the data; `resume` is the last [`SyncSource::cursor`] it saw when an earlier sync broke off. Who
     /// cannot go on from there begins anew. `None` sends an empty sync.
     fn donate(&self, node: NodeRef, requester: NodeId, resume: Option<&[u8]>) -> Option<Box<dyn SyncSource>>;
+
+    /// Another node of ours missed what this one changed since a moment: packets that the cluster gave up because that node
+    /// was away or too slow. Unless a module can tell what that was, it sends everything.
+    fn donate_since(&self, node: NodeRef, requester: NodeId, _repair: SyncRepair) -> Option<Box<dyn SyncSource>> {
+        self.donate(node, requester, None)
+    }
 
     /// A node became reachable or unreachable: shares of work and expectations may have changed.
     fn on_node(&self, _node: NodeRef, _id: NodeId, _is_up: bool) {}
@@ -121,7 +129,10 @@ pub(super) fn count(counter: &AtomicU64, by: usize) {
 #[derive(Debug)]
 pub(super) enum Work {
     Packet(ModulePacket),
-    Started(NodeId),
+    Started {
+        donor: NodeId,
+        repair_since: Option<Instant>,
+    },
     Chunk {
         src: NodeId,
         data_version: i32,
@@ -133,6 +144,7 @@ pub(super) enum Work {
     Requested {
         requester: NodeId,
         resume: Option<Bytes>,
+        repair: Option<SyncRepair>,
     },
     /// A donation may go on: the window has room, or its turn has come again.
     Continue(NodeId),
@@ -164,6 +176,8 @@ struct Queue {
     is_running: bool,
     /// Something was dropped: ask for a sync when the queue is empty.
     has_lost: bool,
+    /// Whose packets were dropped, and when first: asked for anew when the queue is empty.
+    lost: Vec<(NodeId, Instant)>,
 }
 
 /// A registered capability.
@@ -198,11 +212,15 @@ impl Registered {
     }
 
     /// Adds work. Called under the lock of the core, so that the order is its order.
-    pub(super) fn push(&self, work: Work) {
+    pub(super) fn push(&self, work: Work, now: Instant) {
         let mut queue = self.queue.lock();
         let is_full = queue.waiting.len() >= QUEUE_MAX || queue.bytes >= QUEUE_BYTES_MAX;
-        if is_full && matches!(work, Work::Packet(_)) {
-            queue.has_lost = true;
+        if is_full && let Work::Packet(packet) = &work {
+            if packet.bridge_from.is_some() {
+                queue.has_lost = true;
+            } else if !queue.lost.iter().any(|(node, _)| *node == packet.src) {
+                queue.lost.push((packet.src, now));
+            }
             count(&self.counters.packets_lost, 1);
             return;
         }
@@ -216,11 +234,12 @@ impl Registered {
             queue.bytes = queue.bytes.saturating_sub(work.len());
             return Some(work);
         }
-        if std::mem::take(&mut queue.has_lost) {
+        let (has_lost, lost) = (std::mem::take(&mut queue.has_lost), std::mem::take(&mut queue.lost));
+        if has_lost || !lost.is_empty() {
             drop(queue);
             let name = self.registration.name;
             tracing::error!("capability {name}: packets were lost because they came too fast; asking for a sync");
-            self.request_sync(clusterer, node);
+            self.ask_for_lost(clusterer, node, has_lost, lost);
             return self.next(clusterer, node);
         }
         queue.is_running = false;
@@ -247,7 +266,7 @@ impl Registered {
                 count(&self.counters.packets_received, 1);
                 user.on_packet(node, &packet);
             }
-            Work::Started(donor) => user.on_sync_started(node, donor),
+            Work::Started { donor, repair_since } => user.on_sync_started(node, donor, repair_since),
             Work::Chunk { src, data_version, data } => {
                 count(&self.counters.chunks_received, 1);
                 user.on_chunk(node, src, data_version, &data);
@@ -256,13 +275,28 @@ impl Registered {
                 count(&self.counters.syncs, 1);
                 user.on_synced(node, had_donor);
             }
-            Work::Requested { requester, resume } => self.begin_donation(clusterer, node, requester, resume.as_deref()),
+            Work::Requested { requester, resume, repair } => {
+                self.begin_donation(clusterer, node, requester, resume.as_deref(), repair);
+            }
             Work::Continue(requester) => self.pump(clusterer, node, requester),
             Work::Aborted(requester) => {
                 self.donations.lock().remove(&requester);
             }
             Work::Node { id, is_up } => user.on_node(node, id, is_up),
             Work::Tag { name, is_active } => user.on_tag(node, &name, is_active),
+        }
+    }
+
+    /// Packets were dropped: nodes of ours tell again what they said, anything else a whole sync has to bring.
+    fn ask_for_lost(&self, clusterer: &Clusterer, node: NodeRef, is_whole: bool, lost: Vec<(NodeId, Instant)>) {
+        let Registration { cluster, name, .. } = self.registration;
+        let mut is_whole = is_whole;
+        for (src, since) in lost {
+            let asked = clusterer.with(node, |core| core.request_repair(cluster, name, src, since, clusterer.now()));
+            is_whole |= asked == Some(Ok(false));
+        }
+        if is_whole {
+            self.request_sync(clusterer, node);
         }
     }
 
@@ -295,7 +329,20 @@ impl Capability {
         Capability { node, clusterer, entry }
     }
 
-    /// Sends to every reachable node of the cluster; to how many.
+    /// The moment, as [`CapabilityUser::donate_since`] and others count it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clusterer.now().mono
+    }
+
+    /// Id of this node.
+    #[must_use]
+    pub fn own_id(&self) -> NodeId {
+        self.clusterer.configuration.core.node_id
+    }
+
+    /// Sends to every reachable node of the cluster; to how many. Nodes of ours that have the capability get it in the order
+    /// in which it was sent, or ask this one for what they missed: change first what is stored, then send.
     ///
     /// # Errors
     /// When nobody can be reached, when the own node or the capability is disabled, when the body does not fit a packet
@@ -312,7 +359,7 @@ impl Capability {
         self.send(Destination::Node(to), packet_type, body).map(|_| ())
     }
 
-    /// Sends to every reachable node that has the capability, in sync or not; to how many.
+    /// As [`Capability::broadcast`], but only to nodes that have the capability, in sync or not.
     ///
     /// # Errors
     /// As [`Capability::broadcast`].

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tandem_cluster::{ClusterId, NodeId, SyncError, SyncFlow};
+use tandem_cluster::{ClusterId, NodeId, SyncError, SyncFlow, SyncRepair};
 use tandem_module::node::NodeRef;
 use tandem_module::worker;
 
@@ -33,6 +33,7 @@ impl Registered {
         node: NodeRef,
         requester: NodeId,
         resume: Option<&[u8]>,
+        repair: Option<SyncRepair>,
     ) {
         let registration = &self.registration;
         let (cluster, name, version) = (registration.cluster, registration.name, i32::from(registration.version));
@@ -41,7 +42,11 @@ impl Registered {
             tracing::warn!("capability {name}: node {requester} asks for a sync that cannot be sent: {error}");
             return;
         }
-        let source = registration.user.donate(node, requester, resume).unwrap_or_else(|| Box::new(Nothing));
+        let source = match repair {
+            Some(repair) => registration.user.donate_since(node, requester, repair),
+            None => registration.user.donate(node, requester, resume),
+        };
+        let source = source.unwrap_or_else(|| Box::new(Nothing));
         self.donations.lock().insert(requester, Donation { source, chunk: Vec::new(), sent: 0 });
         self.pump(clusterer, node, requester);
     }
@@ -117,8 +122,8 @@ impl Registered {
     fn next_turn(self: &Arc<Self>, clusterer: &'static Clusterer, node: NodeRef, requester: NodeId) {
         let Some(workers) = node.workers() else { return };
         let go_on = |entry: Arc<Registered>| {
-            move |_: Instant| {
-                entry.push(Work::Continue(requester));
+            move |at: Instant| {
+                entry.push(Work::Continue(requester), at);
                 entry.run(clusterer, node);
             }
         };

@@ -39,6 +39,7 @@ pub use capability::{Capability, CapabilityUser, ModulePacket, QUEUE_BYTES_MAX, 
 pub use service::Clusterer;
 pub use tandem_cluster::{
     CapabilityOptions, CapabilityStatus, ClusterId, DonorCondition, Family, NodeId, Partition, SendError, SyncError,
+    SyncRepair,
 };
 
 use tandem_module::ModuleDecl;

@@ -100,14 +100,16 @@ impl Clusterer {
                 let packet = ModulePacket { src, packet_type, version, body, bridge_from };
                 (cluster, capability, Work::Packet(packet))
             }
-            CoreEvent::SyncRequested { cluster, capability, requester, resume } => {
-                (cluster, capability, Work::Requested { requester, resume })
+            CoreEvent::SyncRequested { cluster, capability, requester, resume, repair } => {
+                (cluster, capability, Work::Requested { requester, resume, repair })
             }
             CoreEvent::SyncReady { cluster, capability, requester } => (cluster, capability, Work::Continue(requester)),
             CoreEvent::SyncAborted { cluster, capability, requester } => {
                 (cluster, capability, Work::Aborted(requester))
             }
-            CoreEvent::SyncStarted { cluster, capability, donor } => (cluster, capability, Work::Started(donor)),
+            CoreEvent::SyncStarted { cluster, capability, donor, repair_since } => {
+                (cluster, capability, Work::Started { donor, repair_since })
+            }
             CoreEvent::SyncChunk { cluster, capability, src, data_version, data } => {
                 (cluster, capability, Work::Chunk { src, data_version, data })
             }
@@ -126,7 +128,7 @@ impl Clusterer {
         };
         let all = self.capabilities.read();
         if let Some(entry) = all.iter().find(|entry| entry.is(cluster, &name)) {
-            entry.push(work);
+            entry.push(work, self.now().mono);
             touch(touched, entry);
         }
     }
@@ -138,7 +140,7 @@ impl Clusterer {
         mut work: impl FnMut() -> Work,
     ) {
         for entry in self.capabilities.read().iter().filter(|entry| entry.registration.cluster == cluster) {
-            entry.push(work());
+            entry.push(work(), self.now().mono);
             touch(touched, entry);
         }
     }

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tandem_cluster::{
-    CapabilityOptions, ClusterId, DonorCondition, Found, KV_BUCKETS, KvError, KvStore, NodeId, SendError, decode_sums,
-    encode_sums,
+    CapabilityOptions, ClusterId, Found, KV_BUCKETS, KvError, KvStore, NodeId, SendError, decode_sums, encode_sums,
 };
 use tandem_module::SetupError;
 use tandem_module::declare::{Function, arg_int, arg_text, arg_var};
@@ -156,7 +155,9 @@ impl SharedKeys {
         if differing.is_empty() {
             return;
         }
-        for bucket in differing {
+        // Others would not take what an observer has.
+        let tells = !self.clusterer.security.own_roles(self.cluster).is_observer;
+        for bucket in differing.into_iter().filter(|_| tells) {
             let bodies = self.store.lock().bodies(bucket, now_ms);
             for body in bodies {
                 if capability.send_to(src, RECORDS, &body).is_err() {
@@ -220,6 +221,11 @@ impl CapabilityUser for SharedKeys {
         Some(Box::new(Source { keys, bucket: 0, bodies: Vec::new() }))
     }
 
+    fn donate_since(&self, _: NodeRef, _: NodeId, _: tandem_cluster::SyncRepair) -> Option<Box<dyn SyncSource>> {
+        // The comparison that follows finds what was missed, and that only.
+        None
+    }
+
     fn on_node(&self, _node: NodeRef, id: NodeId, is_up: bool) {
         // Each side may have changed keys while they were separated. A new node is not a member yet and asks for a sync.
         if is_up && self.capability.get().is_some_and(|capability| capability.members().contains(&id)) {
@@ -264,7 +270,7 @@ pub(super) fn init(node: NodeRef, clusterer: &'static Clusterer) -> Result<(), S
         let (capability, ticks) = (std::sync::OnceLock::new(), AtomicUsize::new(0));
         let keys = Arc::new(SharedKeys { clusterer, cluster, store, capability, ticks });
         all.push(keys.clone());
-        let options = CapabilityOptions { sync_at_start: true, donor: DonorCondition::Any };
+        let options = CapabilityOptions { sync_at_start: true, questions: &[SUMS], ..CapabilityOptions::default() };
         let registration = Registration { cluster, name: CAPABILITY, version: VERSION, options, user: keys.clone() };
         let _ = keys.capability.set(clusterer.register(node, registration)?);
     }

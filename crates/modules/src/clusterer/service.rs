@@ -97,6 +97,13 @@ impl Clusterer {
         Now { mono, unix_secs: node::unix_secs() }
     }
 
+    /// Lets the core know of a moment that no timer has brought.
+    #[cfg(test)]
+    pub(crate) fn move_to(&self, at: Instant) {
+        let mut latest = self.latest.lock();
+        *latest = at.max(*latest);
+    }
+
     /// Registers a capability of a module. Call it from the module's `init`.
     ///
     /// # Errors
@@ -463,7 +470,13 @@ pub(super) fn init(node: NodeRef) -> Result<(), SetupError> {
     node.stats.computed("clusterer", "clusterer_nodes_up", count(|counts| counts.up));
     node.stats.computed("clusterer", "clusterer_nodes_down", count(|counts| counts.down));
     for (at, name) in ["links_proven", "links_refused", "packets_refused"].into_iter().enumerate() {
-        node.stats.computed("clusterer", name, move || clusterer.security.counts().get(at).copied().unwrap_or(0));
+        // What observers must not send is seen in the core.
+        let is_packets = name == "packets_refused";
+        node.stats.computed("clusterer", name, move || {
+            let drops = clusterer.read(tandem_cluster::ClusterNode::observer_drops).filter(|_| is_packets);
+            let drops = drops.map_or(0, |drops| i64::try_from(drops).unwrap_or(i64::MAX));
+            clusterer.security.counts().get(at).copied().unwrap_or(0).saturating_add(drops)
+        });
     }
     clusterer.security.set_node(node);
     if node.has_module("proto_bins")

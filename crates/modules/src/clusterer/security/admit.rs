@@ -124,16 +124,7 @@ impl Security {
     }
 
     fn check_extra(&self, cluster: ClusterId, src: NodeId, relay: NodeId, extra: &Extra<'_>) -> Result<(), Reason> {
-        let command = match extra {
-            Extra::MiCmd { command, .. } => command,
-            Extra::ShtagActive { tag_name } => {
-                if self.own_roles(cluster).is_observer {
-                    self.note_claim(cluster, tag_name, src);
-                }
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
+        let Extra::MiCmd { command, .. } = extra else { return Ok(()) };
         let name = String::from_utf8_lossy(command);
         for node in [src, relay] {
             if self.roles(cluster, node).has_no_mi {

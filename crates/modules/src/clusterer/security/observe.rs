@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use serde_json::{Value as Json, json};
-use tandem_cluster::{ClusterId, NodeId, ObservedNode};
+use tandem_cluster::{ClusterId, NodeId, ObservedNode, ObservedTag};
 use tandem_module::NodeRef;
 use tandem_module::clock;
 use tandem_module::worker::WorkerId;
@@ -15,15 +14,8 @@ use crate::clusterer::service::Clusterer;
 
 /// How often an observer looks.
 const LOOK: Duration = Duration::from_secs(30);
-/// Two nodes that announce one tag within this time both hold it: a holder announces it to a node that comes up, and a
-/// node that yields says nothing.
-const CLAIM_WINDOW: Duration = Duration::from_secs(30);
 /// Losses of a link within a minute that make it flapping.
 const FLAPPING_LOSSES: usize = 3;
-/// Tags remembered.
-const TAGS_MAX: usize = 1024;
-/// Claims remembered per tag, one per node.
-const HOLDERS_MAX: usize = 16;
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,36 +25,13 @@ pub(super) struct Finding {
     text: String,
 }
 
-/// Announcements of tags: who, and when last.
-#[derive(Debug, Default)]
-pub(super) struct Claims(HashMap<(ClusterId, String), Vec<(NodeId, Instant)>>);
-
-impl Claims {
-    /// A node announced a tag.
-    pub(super) fn note(&mut self, cluster: ClusterId, tag: &[u8], node: NodeId, now: Instant) {
-        let key = (cluster, String::from_utf8_lossy(tag).into_owned());
-        if self.0.len() >= TAGS_MAX && !self.0.contains_key(&key) {
-            return;
-        }
-        let holders = self.0.entry(key).or_default();
-        holders.retain(|(known, _)| *known != node);
-        if holders.len() >= HOLDERS_MAX {
-            holders.remove(0);
-        }
-        holders.push((node, now));
-    }
-
-    fn findings(&self, now: Instant) -> impl Iterator<Item = Finding> + '_ {
-        self.0.iter().filter_map(move |((cluster, tag), holders)| {
-            let recent = holders.iter().filter(|(_, at)| now.saturating_duration_since(*at) <= CLAIM_WINDOW);
-            let nodes: BTreeSet<NodeId> = recent.map(|(node, _)| *node).collect();
-            (nodes.len() > 1).then(|| Finding {
-                cluster: cluster.0,
-                about: format!("tag {tag}"),
-                text: format!("held by {}: all announced it within {} s", listed(&nodes), CLAIM_WINDOW.as_secs()),
-            })
-        })
-    }
+/// Tags that several living nodes hold.
+fn held_twice(tags: Vec<ObservedTag>) -> impl Iterator<Item = Finding> {
+    tags.into_iter().map(|found| Finding {
+        cluster: found.cluster.0,
+        about: format!("tag {}", found.tag),
+        text: format!("held by {}: none is known to have given it up", listed(&found.holders.into_iter().collect())),
+    })
 }
 
 /// `nodes 1 and 2`.
@@ -119,11 +88,6 @@ fn diverging(nodes: &[ObservedNode]) -> Vec<Finding> {
 }
 
 impl Security {
-    /// A tag was announced by a node.
-    pub(super) fn note_claim(&self, cluster: ClusterId, tag: &[u8], node: NodeId) {
-        self.claims.lock().note(cluster, tag, node, clock::now());
-    }
-
     /// Whether this node looks on in some cluster.
     fn is_observer(&self) -> bool {
         self.clusters.read().iter().any(|(id, _)| self.own_roles(*id).is_observer)
@@ -131,10 +95,11 @@ impl Security {
 }
 
 fn findings(node: NodeRef, clusterer: &Clusterer) -> Vec<Finding> {
-    let nodes = clusterer.with(node, |core| core.observe(clusterer.now())).unwrap_or_default();
+    let now = clusterer.now();
+    let (nodes, tags) = clusterer.with(node, |core| (core.observe(now), core.observe_tags(now))).unwrap_or_default();
     let mut all: Vec<Finding> = flapping(&nodes).collect();
     all.extend(diverging(&nodes));
-    all.extend(clusterer.security.claims.lock().findings(clock::now()));
+    all.extend(held_twice(tags));
     all.sort();
     all
 }
@@ -152,12 +117,21 @@ pub(in crate::clusterer) fn start(node: NodeRef, clusterer: &'static Clusterer) 
     }
 }
 
+/// What was found at the last look and is not any more.
+fn ended<'a>(said: &'a [Finding], now: &'a [Finding]) -> impl Iterator<Item = &'a Finding> {
+    let is_same = |one: &Finding, other: &Finding| (one.cluster, &one.about) == (other.cluster, &other.about);
+    said.iter().filter(move |finding| !now.iter().any(|other| is_same(finding, other)))
+}
+
 fn look_later(node: NodeRef, clusterer: &'static Clusterer, said: Vec<Finding>) {
     let Some(workers) = node.workers() else { return };
     let look = move |_: Instant| {
         let now = findings(node, clusterer);
         for finding in now.iter().filter(|finding| !said.contains(finding)) {
             tracing::warn!("observed in cluster {}: {} {}", finding.cluster, finding.about, finding.text);
+        }
+        for finding in ended(&said, &now) {
+            tracing::info!("observed in cluster {}: {} is as it should be again", finding.cluster, finding.about);
         }
         look_later(node, clusterer, now);
     };
@@ -175,16 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_announced_by_two_nodes_within_the_window_is_found() {
-        let (mut claims, now) = (Claims::default(), Instant::now());
-        claims.note(ClusterId(1), b"vip", NodeId(2), now);
-        claims.note(ClusterId(1), b"vip", NodeId(2), now);
-        assert_eq!(claims.findings(now).count(), 0);
-        claims.note(ClusterId(1), b"vip", NodeId(3), now + CLAIM_WINDOW / 2);
-        let found: Vec<Finding> = claims.findings(now + CLAIM_WINDOW).collect();
-        assert_eq!(found.len(), 1);
-        assert!(found[0].text.contains("nodes 2 and 3"), "{found:?}");
-        assert_eq!(claims.findings(now + 2 * CLAIM_WINDOW).count(), 0);
+    fn a_tag_held_twice_is_named_and_its_end_told() {
+        let tag = |holders: &[i32]| ObservedTag {
+            cluster: ClusterId(1),
+            tag: "vip".to_owned(),
+            holders: holders.iter().copied().map(NodeId).collect(),
+        };
+        let found: Vec<Finding> = held_twice(vec![tag(&[2, 3])]).collect();
+        assert!(found.len() == 1 && found[0].text.contains("nodes 2 and 3"), "{found:?}");
+        let other: Vec<Finding> = held_twice(vec![tag(&[3, 4])]).collect();
+        assert_eq!(ended(&found, &other).count(), 0, "it is still held twice");
+        assert_eq!(ended(&found, &[]).collect::<Vec<_>>(), [&found[0]]);
     }
 
     #[test]

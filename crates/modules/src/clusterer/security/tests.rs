@@ -234,8 +234,12 @@ fn an_observer_takes_no_tags_removes_no_nodes_and_sends_no_commands() {
 
 #[test]
 fn an_observer_tells_of_a_tag_with_two_holders() {
-    let rig = rig(&[("cluster_roles", "cluster_id=1, node_id=1, roles=observer")]);
+    let rig = rig(&[
+        ("cluster_roles", "cluster_id=1, node_id=1, roles=observer"),
+        ("neighbor_node_info", "cluster_id=1, node_id=3, url=bin:127.0.9.3:5555"),
+    ]);
     let mut peer = Peer::new(2, 1, false);
+    peer.absent = Some("127.0.9.3:5555");
     peer.exchange(&rig);
     peer.take_tag("vip");
     peer.exchange(&rig);
