@@ -414,21 +414,3 @@ fn a_stopped_process_that_still_takes_connections_stays_down_and_comes_back_when
     network.resume(ProcessId(1));
     assert!(network.run_until(SEC * 61, |network| up_everywhere(network, 2)).is_some());
 }
-
-#[test]
-fn tries_to_connect_in_vain_hold_up_nothing_that_goes_by_another_node() {
-    let mut network = support::mesh(3, |spec| spec.config.has_extensions = true);
-    network.run_for(SEC * 10);
-    network.cut(ProcessId(0), ProcessId(2));
-    network.run_for(SEC * 60);
-    assert_eq!(link(&network, ProcessId(0), 3), LinkState::Down);
-    for _ in 0..20 {
-        network.clear_events();
-        let sent =
-            network.with(ProcessId(0), |node, now| node.send_request(CLUSTER, NodeId(3), b"x", now).script_code());
-        assert_eq!(sent, Some(1));
-        network.run_for(Duration::from_millis(770));
-        let got = network.events(ProcessId(2)).iter();
-        assert_eq!(got.filter(|(_, event)| matches!(event, Event::RequestReceived { .. })).count(), 1);
-    }
-}

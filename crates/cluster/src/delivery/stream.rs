@@ -387,3 +387,26 @@ impl Stream {
         self.go_on(now, work);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubts_put_off_no_question() {
+        let (now, mut work) = (Instant::now(), Work::default());
+        let mut stream = Stream::default();
+        let waiting = Waiting::Message { is_request: true, tag: Bytes::new(), msg: Bytes::new() };
+        assert!(stream.accept(waiting, now, &mut work));
+        assert!(matches!(work.letters[..], [Letter::Hello { nonce: 1, .. }]));
+        let due = now + DELIVERY_HELLO_WAIT;
+        assert_eq!(stream.deadline(), Some(due));
+        stream.doubt(now + DELIVERY_HELLO_WAIT / 2);
+        assert_eq!(stream.deadline(), Some(due), "asked again as soon as without it");
+        stream.run(due, &mut work);
+        assert!(matches!(work.letters[..], [_, Letter::Hello { nonce: 2, .. }]));
+        // The next question is further away: a doubt brings it nearer.
+        stream.doubt(due);
+        assert_eq!(stream.deadline(), Some(due + DELIVERY_HELLO_WAIT));
+    }
+}
