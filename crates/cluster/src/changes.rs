@@ -239,7 +239,7 @@ impl ClusterNode {
         now: Now,
     ) -> Result<usize, SendError> {
         let packet = ModuleSend { capability, packet_type, version, body };
-        let sent = self.on(cluster, now, |cluster, ctx| cluster.send_module_packet(ctx, destination, &packet));
+        let sent = self.on_message(cluster, now, |cluster, ctx| cluster.send_module_packet(ctx, destination, &packet));
         sent.unwrap_or(Err(SendError::Failed))
     }
 

@@ -174,18 +174,16 @@ impl ClusterNode {
         now: Now,
         step: impl FnOnce(&mut Cluster, &mut Ctx<'_>) -> T,
     ) -> Option<T> {
-        let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
-        let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
-        cluster.note_time(now.mono);
-        let result = step(cluster, &mut ctx);
-        cluster.are_links_touched = true;
-        finish(cluster, &mut ctx);
-        Some(result)
+        self.on_message(id, now, |cluster, ctx| {
+            let result = step(cluster, ctx);
+            cluster.are_links_touched = true;
+            result
+        })
     }
 
     /// As [`ClusterNode::on`] for script messages and what else only shows that a link is good: not every message is worth a
     /// look at all links.
-    fn on_message<T>(
+    pub(crate) fn on_message<T>(
         &mut self,
         id: ClusterId,
         now: Now,
@@ -193,6 +191,7 @@ impl ClusterNode {
     ) -> Option<T> {
         let cluster = self.clusters.iter_mut().find(|cluster| cluster.id == id)?;
         let mut ctx = Ctx { now, settings: &self.settings, out: &mut self.out };
+        cluster.note_time(now.mono);
         let result = step(cluster, &mut ctx);
         finish(cluster, &mut ctx);
         Some(result)
