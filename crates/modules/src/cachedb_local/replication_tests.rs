@@ -138,6 +138,18 @@ fn a_large_collection_is_donated_in_turns_and_verified() {
     assert_eq!(rig.node.stats.value("clusterer:donations_done"), Some(2));
 }
 
+/// At most so many chunks of a donation to node 2, and the place from which it would go on.
+fn read(rig: &Rig, resume: Option<&[u8]>, most: usize) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
+    let user: &dyn crate::clusterer::CapabilityUser = rig.node.state::<super::CachedbLocal>().unwrap().shared.as_ref();
+    let mut source = user.donate(rig.node, NodeId(2), resume).unwrap();
+    let mut chunks = Vec::new();
+    let mut chunk = Vec::new();
+    while chunks.len() < most && source.next_chunk(&mut chunk) {
+        chunks.push(std::mem::take(&mut chunk));
+    }
+    (chunks, source.cursor())
+}
+
 #[test]
 fn a_broken_sync_goes_on_where_it_was_and_misses_no_change() {
     let rig = Rig::script(&format!("{}{PARAMS}route {{ exit; }}\n", head(1, 2, ", flags=seed")));
@@ -147,25 +159,14 @@ fn a_broken_sync_goes_on_where_it_was_and_misses_no_change() {
     let mut peer = Peer::new(2, 1, true);
     peer.register(CAP);
     peer.exchange(&rig);
-    let shared = &rig.node.state::<super::CachedbLocal>().unwrap().shared;
-    let read = |resume: Option<&[u8]>, most: usize| {
-        let user: &dyn crate::clusterer::CapabilityUser = shared.as_ref();
-        let mut source = user.donate(rig.node, NodeId(2), resume).unwrap();
-        let mut chunks = Vec::new();
-        let mut chunk = Vec::new();
-        while chunks.len() < most && source.next_chunk(&mut chunk) {
-            chunks.push(std::mem::take(&mut chunk));
-        }
-        (chunks, source.cursor())
-    };
-    let (first, cursor) = read(None, 120);
+    let (first, cursor) = read(&rig, None, 120);
     let cursor = cursor.unwrap();
     store(&rig, "local", "key7", "changed", 0);
     let engine = rig.node.caches.engine(b"local").unwrap();
     assert!(matches!(engine.remove(b"key8"), CacheReply::Now(Ok(true))));
     peer.exchange(&rig);
     peer.heard.clear();
-    let (rest, _) = read(Some(&cursor), usize::MAX);
+    let (rest, _) = read(&rig, Some(&cursor), usize::MAX);
     peer.exchange(&rig);
     assert!(rest.len() < 100, "it does not begin anew: {}", rest.len());
     let has = |chunks: &[Vec<u8>], text: &str| chunks.iter().any(|chunk| String::from_utf8_lossy(chunk).contains(text));
@@ -179,8 +180,32 @@ fn a_broken_sync_goes_on_where_it_was_and_misses_no_change() {
         let framed = [&u16::try_from(key.len()).unwrap().to_le_bytes()[..], key.as_bytes()].concat();
         assert!(all.iter().any(|chunk| chunk.windows(framed.len()).any(|part| part == framed)), "{key}");
     }
-    let (anew, _) = read(Some(b"of another life, long enough to be a place"), usize::MAX);
+    let (anew, _) = read(&rig, Some(b"of another life, long enough to be a place"), usize::MAX);
     assert_eq!(anew.len(), 199);
+}
+
+#[test]
+fn a_chunk_that_is_removed_is_remembered_for_a_sync_that_broke_off() {
+    let rig = Rig::script(&format!("{}{PARAMS}route {{ exit; }}\n", head(1, 2, ", flags=seed")));
+    store(&rig, "local", "k1", "v", 0);
+    store(&rig, "local", "other", "v", 0);
+    let mut peer = Peer::new(2, 1, true);
+    peer.register(CAP);
+    peer.exchange(&rig);
+    let (_, cursor) = read(&rig, None, 2);
+    let params = MiParams::Positional(vec![Json::from("k*")]);
+    assert_eq!(rig.mi("cache_remove_chunk", params), Ok(Json::from("OK")));
+    assert_eq!((fetch(&rig, "local", "k1"), fetch(&rig, "local", "other").as_deref()), (None, Some("v")));
+    peer.exchange(&rig);
+    assert_eq!(removals(&peer), 0, "OpenSIPS does not tell others of a chunk");
+    read(&rig, Some(&cursor.unwrap()), usize::MAX);
+    peer.exchange(&rig);
+    assert_eq!(removals(&peer), 1);
+}
+
+fn removals(peer: &Peer) -> usize {
+    let told = peer.module_packets();
+    told.iter().filter(|(kind, body)| *kind == 2 && String::from_utf8_lossy(body).contains("k1")).count()
 }
 
 #[test]
