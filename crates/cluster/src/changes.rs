@@ -9,7 +9,7 @@ use tandem_bin::{PacketWriter, Trailer};
 
 use crate::capability::{HeldPacket, LocalCapability};
 use crate::cluster::{Cluster, Ctx, Node};
-use crate::delivery::{Accepted, Stream, Waiting};
+use crate::delivery::{Accepted, Waiting};
 use crate::error::SendError;
 use crate::ids::{NodeId, Now};
 use crate::limits::{CAPABILITY_CHANGES, DELIVERY_LEN_MAX};
@@ -130,7 +130,7 @@ impl Cluster {
         let Some((capability, body)) = built.change.clone() else { return Err(SendError::Failed) };
         if self.next_hop(id).is_none() {
             if is_for_all {
-                self.stream(id).owe(&capability, now);
+                self.deliver(ctx, id, |stream, _| stream.owe(&capability, now));
             }
             return Err(SendError::Unreachable);
         }
@@ -156,21 +156,13 @@ impl Cluster {
             told.filter_map(|cap| Some((cap.wire_name.clone(), cap.told_since?))).collect();
         let is_reachable = node.next_hop.is_some();
         for (capability, since) in told {
-            self.stream(id).owe(&capability, since);
-            if is_reachable {
-                self.deliver(ctx, id, |stream, work| stream.go_on(now, work));
-            }
+            self.deliver(ctx, id, |stream, work| {
+                stream.owe(&capability, since);
+                if is_reachable {
+                    stream.go_on(now, work);
+                }
+            });
         }
-    }
-
-    fn stream(&mut self, id: NodeId) -> &mut Stream {
-        let at = self.streams.iter().position(|(known, _)| *known == id).unwrap_or(self.streams.len());
-        if at == self.streams.len() {
-            self.streams.push((id, Stream::default()));
-        }
-        // One was just added if there was none.
-        #[allow(clippy::indexing_slicing)]
-        &mut self.streams[at].1
     }
 
     /// The node asks for what it missed.

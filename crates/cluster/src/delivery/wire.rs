@@ -81,20 +81,20 @@ pub(crate) fn encode<T: AsRef<[u8]>>(letter: &Letter<T>, from: u64, trailer: Tra
     };
     let mut writer = PacketWriter::with_capacity(CAPABILITY_DELIVERY.as_bytes(), packet_type, VERSION, room + 96);
     writer.raw(&from.to_le_bytes());
+    if let Some((to, seq, ack)) = letter.numbers() {
+        writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+    }
     match letter {
         Letter::Hello { first, nonce } => {
             writer.raw(&first.to_le_bytes()).raw(&nonce.to_le_bytes());
         }
-        Letter::Data { to, seq, ack, is_request, tag, msg } => {
-            writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+        Letter::Data { is_request, tag, msg, .. } => {
             writer.bool(*is_request).str(tag.as_ref()).str(msg.as_ref());
         }
-        Letter::Change { to, seq, ack, capability, packet_type, version, body } => {
-            writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+        Letter::Change { capability, packet_type, version, body, .. } => {
             writer.str(capability.as_ref()).int(*packet_type).int(i32::from(*version)).str(body.as_ref());
         }
-        Letter::Missed { to, seq, ack, capability, age_ms } => {
-            writer.raw(&to.to_le_bytes()).raw(&seq.to_le_bytes()).raw(&ack.to_le_bytes());
+        Letter::Missed { capability, age_ms, .. } => {
             writer.str(capability.as_ref()).int(i32::try_from(*age_ms).unwrap_or(i32::MAX));
         }
         Letter::Ack { to, ack, kind, nonce } => {
