@@ -18,6 +18,7 @@ use crate::ids::{ClusterId, ConnId, NodeId, Now};
 use crate::limits::{CAPABILITIES_PER_NODE_MAX, PEER_TEXT_LEN_MAX, REPEAT_DELAY, REPEAT_LATE_DELAY};
 use crate::link::{Link, LinkState, Step};
 use crate::log::LogEvent;
+use crate::message::Tag;
 use crate::observe::Claims;
 use crate::outbox::{Outbox, Output, SendClass, SendPacket};
 use crate::packet::{Internal, InternalPacket, NodeIds, encode_internal};
@@ -165,6 +166,8 @@ pub(crate) struct Cluster {
     pub(crate) tags: Vec<SharingTag>,
     /// Acknowledged delivery, by node.
     pub(crate) streams: Vec<(NodeId, Stream)>,
+    /// The last question that was answered, and who answered it first.
+    pub(crate) answered: Option<(Tag, NodeId)>,
     /// The own capability of Tandem nodes is used.
     pub(crate) has_extensions: bool,
     /// When it was last asked to do something.
@@ -204,6 +207,7 @@ impl Cluster {
             has_extensions,
             tags: config.sharing_tags.into_iter().map(SharingTag::configured).collect(),
             streams: Vec::new(),
+            answered: None,
             last_step: now,
             observer_drops: 0,
             claims: Claims::default(),

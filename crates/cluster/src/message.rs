@@ -160,6 +160,31 @@ impl Cluster {
         result
     }
 
+    /// A script message came. Who is first to answer a question is the first to get the next one: each copy costs the sender
+    /// some microseconds, and often it is one node that knows.
+    pub(crate) fn script_message(&mut self, ctx: &mut Ctx<'_>, src: NodeId, is_request: bool, msg: Bytes, tag: Tag) {
+        let cluster = self.id;
+        if is_request {
+            ctx.out.event(Event::RequestReceived { cluster, src, msg, tag });
+            return;
+        }
+        if self.answered.as_ref().is_none_or(|(answered, _)| *answered != tag) {
+            self.answered = Some((tag.clone(), src));
+        }
+        ctx.out.event(Event::ReplyReceived { cluster, src, msg, tag });
+    }
+
+    /// Enabled nodes in the order in which a question goes to them.
+    pub(crate) fn asked_in_order(&self) -> NodeIds {
+        let mut all: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
+        let first = self.answered.as_ref().and_then(|(_, node)| all.iter().position(|id| id == node));
+        if let Some(at) = first {
+            let id = all.remove(at);
+            all.insert(0, id);
+        }
+        all
+    }
+
     fn local_message(&self, ctx: &mut Ctx<'_>, msg: &[u8], tag: &[u8], is_request: bool) {
         let cluster = self.id;
         let src = ctx.settings.node_id;

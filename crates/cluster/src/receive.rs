@@ -417,11 +417,7 @@ impl Cluster {
             Extra::RemoveNode { target } => self.take_remove_node(ctx, source, NodeId(target)),
             Extra::GenericMsg { is_request, tag, msg } => {
                 let (msg, tag) = (received.share(msg), received.share(tag));
-                ctx.out.event(if is_request {
-                    Event::RequestReceived { cluster, src: source, msg, tag }
-                } else {
-                    Event::ReplyReceived { cluster, src: source, msg, tag }
-                });
+                self.script_message(ctx, source, is_request, msg, tag);
             }
             Extra::MiCmd { command, params } => {
                 let command = received.share(command);

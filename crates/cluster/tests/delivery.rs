@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use support::{CLUSTER, mesh, spec};
-use tandem_cluster::{DELIVERY_HOLD, DELIVERY_QUEUE_MAX, Event, NodeId, SendError, UndeliveredReason};
+use tandem_cluster::{DELIVERY_HOLD, DELIVERY_QUEUE_MAX, Event, NodeId, Output, SendError, UndeliveredReason};
 use tandem_sim::{Network, ProcessId};
 
 const SEC: Duration = Duration::from_secs(1);
@@ -48,6 +48,37 @@ fn undelivered(network: &Network, at: ProcessId) -> Vec<(u32, UndeliveredReason)
 
 fn waiting(network: &Network, at: ProcessId) -> usize {
     network.node(at).unwrap().unacknowledged().0
+}
+
+/// The nodes that a question of process 0 would go to, in order.
+fn order_of_question(network: &mut Network) -> Vec<i32> {
+    let order = network.with(ProcessId(0), |node, now| {
+        node.broadcast_request(CLUSTER, b"0", false, now);
+        std::iter::from_fn(|| node.poll_output())
+            .filter_map(|output| match output {
+                Output::Send(packet) => packet.bytes.last_chunk::<4>().map(|last| i32::from_le_bytes(*last)),
+                _ => None,
+            })
+            .collect()
+    });
+    order.unwrap()
+}
+
+#[test]
+fn who_was_first_to_answer_a_question_is_the_first_to_get_the_next_one() {
+    for has_extensions in [true, false] {
+        let mut network = mesh(5, |spec| spec.config.has_extensions = has_extensions);
+        network.run_for(SEC * 12);
+        let ids: Vec<ProcessId> = network.ids().collect();
+        let sent = network.with(ProcessId(0), |node, now| node.broadcast_request(CLUSTER, b"1", false, now)).unwrap();
+        for answering in [2, 4] {
+            let reply = network
+                .with(ids[answering - 1], |node, now| node.send_reply(CLUSTER, NodeId(1), b"here", &sent.tag, now));
+            assert_eq!(reply, Some(Ok(())));
+            network.run_for(SEC);
+        }
+        assert_eq!(order_of_question(&mut network), [2, 5, 4, 3], "extensions: {has_extensions}");
+    }
 }
 
 #[test]

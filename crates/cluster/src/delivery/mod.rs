@@ -122,9 +122,8 @@ impl Cluster {
         let msg = Bytes::copy_from_slice(msg);
         // Built when the first node needs it.
         let mut packet: Option<Bytes> = None;
-        let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
         let (mut sent, mut why) = (0, SendError::Unreachable);
-        for id in receivers {
+        for id in self.asked_in_order() {
             let result = match self.accept_message(ctx, id, &msg, tag, true) {
                 Some(result) => result,
                 None => {
@@ -166,7 +165,7 @@ impl Cluster {
             // Its CAP_UPDATE may still be on the way.
             node.note_capability(CAPABILITY_DELIVERY.as_bytes(), true);
         }
-        let (own, now, cluster) = (ctx.settings.incarnation, ctx.now.mono, self.id);
+        let (own, now) = (ctx.settings.incarnation, ctx.now.mono);
         let (is_next, is_new_start) = self.deliver(ctx, src, |stream, work| {
             stream.take(own, from, &letter, now, work);
             (work.is_next, work.is_new_start)
@@ -180,11 +179,7 @@ impl Cluster {
         match letter {
             Letter::Data { is_request, tag, msg, .. } => {
                 let (msg, tag) = (received.share(msg), received.share(tag));
-                ctx.out.event(if is_request {
-                    Event::RequestReceived { cluster, src, msg, tag }
-                } else {
-                    Event::ReplyReceived { cluster, src, msg, tag }
-                });
+                self.script_message(ctx, src, is_request, msg, tag);
             }
             Letter::Change { capability, packet_type, version, body, .. } => {
                 let packet = HeldPacket { src, packet_type, version, body: received.share(body) };
