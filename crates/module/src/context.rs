@@ -3,7 +3,7 @@
 
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -28,6 +28,11 @@ pub type Called = vm::Called<Pending>;
 /// The fixed request on which startup, timer and event routes run (script-language specification §6.5).
 const DUMMY: &[u8] = b"DUMMY sip:user@dummy.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKdummy\r\n\
 To: <sip:to@dummy.com>\r\nFrom: <sip:from@dummy.com>;tag=1\r\nCall-ID: dummy-1\r\nCSeq: 1 DUMMY\r\n\r\n";
+
+/// The same parsed, once for all event routes.
+// The constant always parses; a unit test holds it to that.
+static DUMMY_MESSAGE: LazyLock<Message> =
+    LazyLock::new(|| Message::parse(Bytes::from_static(DUMMY)).unwrap_or_default());
 
 /// `$err...`: what an action complained about.
 #[derive(Clone, Debug, Default)]
@@ -145,8 +150,7 @@ impl Context {
         };
         let mut context = Context::empty(node, source);
         context.kind = kind;
-        // The constant always parses; a unit test holds it to that.
-        let _ = context.message.parse_into(Bytes::from_static(DUMMY));
+        context.message.copy_from(&DUMMY_MESSAGE);
         // Scripts see a preference of 0 until they set a URI (script-language specification §6.4).
         context.edits.target.q = Some(0);
         context

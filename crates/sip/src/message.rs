@@ -134,6 +134,22 @@ impl Message {
         }
     }
 
+    /// Becomes a copy of a parsed message, which shares its buffer; the memory of the index is kept.
+    pub fn copy_from(&mut self, other: &Self) {
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clone_from(&other.headers);
+        *self = Self {
+            buf: other.buf.clone(),
+            headers,
+            start: other.start,
+            present: other.present,
+            first_line: other.first_line,
+            headers_end: other.headers_end,
+            body_start: other.body_start,
+            top_via: other.top_via.clone(),
+        };
+    }
+
     /// Drops the buffer and keeps the memory of the index.
     pub fn clear(&mut self) {
         self.headers.clear();
