@@ -364,7 +364,28 @@ impl Cluster {
         if has_ok {
             self.ask_pending_syncs(ctx);
         }
+        if !is_complete
+            && direct.is_some()
+            && let Some(node) = self.node_mut(source)
+        {
+            node.has_told_of_strangers = true;
+        }
         is_complete
+    }
+
+    /// A node was learned. Neighbours told of its capabilities before, perhaps, and will not by themselves again.
+    ///
+    /// Deviation: OpenSIPS waits until something changes there.
+    pub(crate) fn ask_for_untaken_capabilities(&mut self, ctx: &mut Ctx<'_>) {
+        let is_owed = |node: &&mut Node| node.has_told_of_strangers && node.is_neighbour();
+        let mut told = NodeIds::new();
+        for node in self.nodes.iter_mut().filter(is_owed) {
+            node.has_told_of_strangers = false;
+            told.push(node.id());
+        }
+        for id in told {
+            self.send_full_capabilities(ctx, Some(id), true);
+        }
     }
 
     /// As for the topology: what others tell of this node has no number, an old word may come last.

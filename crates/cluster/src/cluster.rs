@@ -78,6 +78,8 @@ pub(crate) struct Node {
     /// How often it was asked for its topology, see [`Cluster::ask_for_topology`].
     pub(crate) topology_asks: u8,
     is_resolve_asked: bool,
+    /// What it told of capabilities named a node that was not known yet.
+    pub(crate) has_told_of_strangers: bool,
     /// It was said that its changes are dropped.
     pub(crate) is_observer_told: bool,
     pub(crate) faults: Faults,
@@ -107,6 +109,7 @@ impl Node {
             is_topology_owed: false,
             topology_asks: 0,
             is_resolve_asked: false,
+            has_told_of_strangers: false,
             is_observer_told: false,
             faults: Faults::default(),
         }

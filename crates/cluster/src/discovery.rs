@@ -52,6 +52,7 @@ impl Cluster {
         if let Some(node) = self.node_mut(id) {
             node.is_learned = true;
         }
+        self.ask_for_untaken_capabilities(ctx);
         true
     }
 

@@ -72,6 +72,13 @@ fn a_thousand_histories_of_three_nodes_end_well() {
     );
 }
 
+/// In this history a restarted node hears of the capabilities of a node that it learns only later, by a detour.
+#[test]
+fn capabilities_told_before_their_node_was_known_are_asked_for() {
+    let settings = HistorySettings { nodes: 3, ..HistorySettings::default() };
+    assert!(run_history(1799, &settings, Instant::now()).is_ok());
+}
+
 /// Three nodes with numbered claims that know each other, tag `vip` active on the first.
 fn with_tag(takes_over: bool) -> tandem_sim::Network {
     let mut network = chain(1, 3, Instant::now());
