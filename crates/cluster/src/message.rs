@@ -94,6 +94,15 @@ pub(crate) fn readdress(packet: &Bytes, destination: NodeId) -> Bytes {
     copy.freeze()
 }
 
+/// What a script message is to its receiver.
+fn message_event(cluster: ClusterId, src: NodeId, is_request: bool, msg: Bytes, tag: Tag) -> Event {
+    if is_request {
+        Event::RequestReceived { cluster, src, msg, tag }
+    } else {
+        Event::ReplyReceived { cluster, src, msg, tag }
+    }
+}
+
 impl Cluster {
     /// One copy to every enabled node. The number of nodes sent to, or why there was none.
     pub(crate) fn broadcast(
@@ -102,10 +111,9 @@ impl Cluster {
         class: SendClass,
         packet: &Bytes,
     ) -> Result<usize, SendError> {
-        let receivers: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
         let mut sent = 0;
         let mut has_error = false;
-        for id in receivers {
+        for id in self.enabled_nodes() {
             match self.route(ctx, id, class, readdress(packet, id)) {
                 Ok(()) => sent += 1,
                 Err(SendError::Failed) => has_error = true,
@@ -163,20 +171,20 @@ impl Cluster {
     /// A script message came. Who is first to answer a question is the first to get the next one: each copy costs the sender
     /// some microseconds, and often it is one node that knows.
     pub(crate) fn script_message(&mut self, ctx: &mut Ctx<'_>, src: NodeId, is_request: bool, msg: Bytes, tag: Tag) {
-        let cluster = self.id;
-        if is_request {
-            ctx.out.event(Event::RequestReceived { cluster, src, msg, tag });
-            return;
-        }
-        if self.answered.as_ref().is_none_or(|(answered, _)| *answered != tag) {
+        if !is_request && self.answered.as_ref().is_none_or(|(answered, _)| *answered != tag) {
             self.answered = Some((tag.clone(), src));
         }
-        ctx.out.event(Event::ReplyReceived { cluster, src, msg, tag });
+        ctx.out.event(message_event(self.id, src, is_request, msg, tag));
+    }
+
+    /// Ids of the nodes that are enabled here.
+    pub(crate) fn enabled_nodes(&self) -> NodeIds {
+        self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect()
     }
 
     /// Enabled nodes in the order in which a question goes to them.
     pub(crate) fn asked_in_order(&self) -> NodeIds {
-        let mut all: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
+        let mut all = self.enabled_nodes();
         let first = self.answered.as_ref().and_then(|(_, node)| all.iter().position(|id| id == node));
         if let Some(at) = first {
             let id = all.remove(at);
@@ -186,14 +194,8 @@ impl Cluster {
     }
 
     fn local_message(&self, ctx: &mut Ctx<'_>, msg: &[u8], tag: &[u8], is_request: bool) {
-        let cluster = self.id;
-        let src = ctx.settings.node_id;
         let (msg, tag) = (Bytes::copy_from_slice(msg), Bytes::copy_from_slice(tag));
-        ctx.out.event(if is_request {
-            Event::RequestReceived { cluster, src, msg, tag }
-        } else {
-            Event::ReplyReceived { cluster, src, msg, tag }
-        });
+        ctx.out.event(message_event(self.id, ctx.settings.node_id, is_request, msg, tag));
     }
 
     pub(crate) fn send_message(

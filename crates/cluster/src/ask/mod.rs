@@ -5,14 +5,14 @@ mod question;
 
 use bytes::Bytes;
 
-use crate::cluster::{Cluster, Ctx, Node};
+use crate::cluster::{Cluster, Ctx};
 use crate::error::SendError;
 use crate::extension::Extension;
 use crate::ids::{ClusterId, NodeId, Now};
 use crate::message::{Tag, new_tag, readdress};
 use crate::node::ClusterNode;
 use crate::outbox::SendClass;
-use crate::packet::{Extra, NodeIds};
+use crate::packet::Extra;
 
 pub use question::{AskMode, Missing, Question};
 
@@ -82,7 +82,7 @@ impl Cluster {
         let own_id = ctx.settings.node_id;
         let fields = Extra::GenericMsg { is_request: true, tag, msg };
         let packet = self.extra(ctx, own_id, fields).ok_or(SendError::Failed)?;
-        let mut ids: NodeIds = self.nodes.iter().filter(|node| node.record.is_enabled).map(Node::id).collect();
+        let mut ids = self.enabled_nodes();
         ids.sort_unstable();
         let mut asked = Vec::with_capacity(ids.len());
         for id in ids {
