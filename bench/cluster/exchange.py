@@ -1,8 +1,8 @@
 """The floor under a query: what its packets and wake-ups cost here when three processes do nothing but pass them on (exchange.rs)."""
-import functools, os, pathlib, subprocess, tempfile, time, types
+import functools, pathlib, subprocess, tempfile, types
 
 from .load import Load
-from .nodes import Window
+from .nodes import Window, until
 
 HERE = pathlib.Path(__file__).parent
 ASK, ANSWER, HEAR = "127.0.4.101", "127.0.4.102:5555", "127.0.4.103:5555"
@@ -10,19 +10,22 @@ ASK, ANSWER, HEAR = "127.0.4.101", "127.0.4.102:5555", "127.0.4.103:5555"
 
 @functools.cache
 def program():
-    """Built once per run of the bench."""
-    out = os.path.join(tempfile.mkdtemp(prefix="exchange-"), "exchange")
+    """Built once per run of the bench, in a folder that goes with it."""
+    folder = tempfile.TemporaryDirectory(prefix="exchange-")
+    out = pathlib.Path(folder.name) / "exchange"
     subprocess.run(["rustc", "--edition", "2024", "-O", "-o", out, HERE / "exchange.rs"], check=True)
-    return out
+    return out, folder
 
 
 def exchange(rate, seconds, make):
     """(result of the load, CPU µs per exchange over all three)."""
-    start = [subprocess.Popen([program(), *args], stderr=subprocess.DEVNULL)
+    path, _ = program()
+    start = [subprocess.Popen([path, *args], stderr=subprocess.DEVNULL)
              for args in (("answer", ANSWER), ("hear", HEAR), ("ask", f"{ASK}:5060", ANSWER, HEAR))]
     try:
-        time.sleep(0.5)
         node = types.SimpleNamespace(ip=ASK)
+        if not until(lambda: Load(node, 100, 1, make, drain=0.1).result()["rtt"], 10):
+            raise RuntimeError("the bare exchange does not answer")
         Load(node, 200, 200, make, drain=1).result()        # warm up
         window = Window(types.SimpleNamespace(nodes=[types.SimpleNamespace(proc=p) for p in start]))
         result = Load(node, rate, rate * seconds, make, drain=1).result()
