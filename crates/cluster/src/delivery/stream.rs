@@ -351,7 +351,9 @@ impl Stream {
             // The only copy of this one and of all that follow it met another start than the one meant.
             self.ever_sent = self.ever_sent.min(ack - 1);
         }
-        if kind == AckKind::Unknown || self.peer != Some(from) {
+        // Waits for what was given up: it has to be told where to go on.
+        let is_behind = kind == AckKind::Gap && ack < self.done;
+        if kind == AckKind::Unknown || self.peer != Some(from) || is_behind {
             self.is_confirmed = false;
             return self.go_on(now, work);
         }
@@ -377,7 +379,8 @@ impl Stream {
             }
             self.owe_again();
             self.progress_at = (!self.queue.is_empty()).then_some(now);
-            if has_lost {
+            // It was greeted with a number from before what is given up, or acknowledged by the earlier start meanwhile.
+            if has_lost || ack < self.done {
                 return self.go_on(now, work);
             }
         } else {
@@ -408,5 +411,29 @@ mod tests {
         // The next question is further away: a doubt brings it nearer.
         stream.doubt(due);
         assert_eq!(stream.deadline(), Some(due + DELIVERY_HELLO_WAIT));
+    }
+
+    /// A second process with the id of the other node answers the hello that the first one has answered otherwise.
+    #[test]
+    fn who_expects_what_is_given_up_is_told_where_to_go_on() {
+        let (now, mut work, own) = (Instant::now(), Work::default(), 1);
+        let waiting = || Waiting::Message { is_request: true, tag: Bytes::new(), msg: Bytes::new() };
+        let welcome = |ack, nonce| Letter::Ack { to: own, ack, kind: AckKind::Welcome, nonce };
+        let mut stream = Stream::default();
+        assert!(stream.accept(waiting(), now, &mut work));
+        stream.take(own, 7, &welcome(0, 1), now, &mut work);
+        assert!(matches!(work.letters.last(), Some(Letter::Data { to: 7, seq: 1, .. })));
+        stream.doubt(now);
+        stream.run(now + DELIVERY_HELLO_WAIT, &mut work);
+        assert!(matches!(work.letters.last(), Some(Letter::Hello { first: 1, nonce: 2 })));
+        stream.take(own, 7, &Letter::Ack { to: own, ack: 1, kind: AckKind::Progress, nonce: 0 }, now, &mut work);
+        stream.take(own, 8, &welcome(0, 2), now, &mut work);
+        assert!(stream.accept(waiting(), now, &mut work));
+        assert!(matches!(work.letters.last(), Some(Letter::Hello { first: 2, nonce: 3 })));
+        stream.take(own, 8, &welcome(1, 3), now, &mut work);
+        assert!(matches!(work.letters.last(), Some(Letter::Data { to: 8, seq: 2, .. })));
+        // However it came about: repeating what the other side cannot take yet would help nobody.
+        stream.take(own, 8, &Letter::Ack { to: own, ack: 0, kind: AckKind::Gap, nonce: 0 }, now, &mut work);
+        assert!(matches!(work.letters.last(), Some(Letter::Hello { first: 2, nonce: 4 })));
     }
 }
