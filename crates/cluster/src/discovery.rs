@@ -98,10 +98,10 @@ impl Cluster {
         }
     }
 
-    /// A learned node is down here and has links to others: the address known here may be that of a second process with its
+    /// A learned node was lost here and has links to others: the address known here may be that of a second process with its
     /// id, which is gone. Asks a node that has a link to it for all descriptions.
     pub(crate) fn ask_for_address(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
-        let is_lost = |node: &Node| node.is_learned && node.record.is_enabled && node.link.state == LinkState::Down;
+        let is_lost = |node: &Node| node.is_learned && node.record.is_enabled && node.link.is_lost();
         if ctx.settings.provisioning != Provisioning::Script || !self.node(id).is_some_and(is_lost) {
             return;
         }
@@ -111,7 +111,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the address of a learned node that is down here from a node that has a link to it.
+    /// Takes the address of a learned node that was lost here from a node that has a link to it.
     ///
     /// Deviation: OpenSIPS never changes a record.
     pub(crate) fn correct_address(
@@ -123,9 +123,7 @@ impl Cluster {
     ) {
         let own = entries.first().filter(|entry| entry.node_id == teller);
         let cluster = self.id;
-        let Some(node) = self.node_mut(id).filter(|node| node.is_learned && node.link.state == LinkState::Down) else {
-            return;
-        };
+        let Some(node) = self.node_mut(id).filter(|node| node.is_learned && node.link.is_lost()) else { return };
         let url = url_of(description);
         let Some(url) = url.filter(|url| *url != node.record.url) else { return };
         if !own.is_some_and(|entry| entry.neighbours.contains(&id)) {

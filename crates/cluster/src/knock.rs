@@ -17,8 +17,10 @@ impl Cluster {
     pub(crate) fn knock(&mut self, ctx: &mut Ctx<'_>, id: NodeId) {
         let local_ip = self.own.addr.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
         let now = ctx.now.mono;
-        let Some(node) = self.node_mut(id) else { return };
-        node.link.knocked(now);
+        if self.node_mut(id).is_some_and(|node| node.link.knocked(now)) {
+            self.ask_for_address(ctx, id);
+        }
+        let Some(node) = self.node(id) else { return };
         // A name that was never resolved is asked for with the next ping.
         let Some(to) = node.record.addr else { return };
         let local_ip = local_ip.filter(|ip| ip.is_ipv4() == to.is_ipv4());

@@ -89,6 +89,8 @@ pub const SYNC_WINDOW_PACKETS: usize = 32;
 pub const PING_GAP_MIN: Duration = Duration::from_millis(200);
 /// Pings repeated within [`PING_GAP_MIN`] because their connection was closed.
 pub(crate) const PING_REPEATS_MAX: u8 = 3;
+/// Tries to connect to a node that is down per question for its address, after the first few.
+pub(crate) const KNOCKS_PER_ASK: u32 = 16;
 /// UNKNOWN_ID answers in a row after which such pings slow down to `ping_timeout`.
 pub const UNKNOWN_ID_STREAK_MAX: u32 = 5;
 /// Wait for the first packet of a requested sync before another donor is asked; doubles each time.

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use crate::config::Timers;
 use crate::ids::ConnId;
 use crate::limits::{
-    CONNS_PER_NODE_MAX, FLAP_HOLD_MAX, FLAP_WINDOW, FLAPS_FREE, LINK_HISTORY_MAX, PING_GAP_MIN, PING_REPEATS_MAX,
-    UNKNOWN_ID_STREAK_MAX,
+    CONNS_PER_NODE_MAX, FLAP_HOLD_MAX, FLAP_WINDOW, FLAPS_FREE, KNOCKS_PER_ASK, LINK_HISTORY_MAX, PING_GAP_MIN,
+    PING_REPEATS_MAX, UNKNOWN_ID_STREAK_MAX,
 };
 
 /// State of a link (`clusterer`, link states 0 to 5).
@@ -84,6 +84,10 @@ pub(crate) struct Link {
     is_knocking: bool,
     /// Tries in a row after which the node had a connection and answered no ping.
     knocks_in_vain: u32,
+    /// Tries since the link was up.
+    knocks: u32,
+    /// It was down since it was up.
+    is_lost: bool,
 }
 
 /// A change of a link that is remembered.
@@ -118,6 +122,8 @@ impl Link {
             last_knock: None,
             is_knocking: false,
             knocks_in_vain: 0,
+            knocks: 0,
+            is_lost: false,
         }
     }
 
@@ -177,6 +183,11 @@ impl Link {
         self.state == LinkState::Up
     }
 
+    /// Down, or tried again after it was down.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     /// What comes next and when. Waits are measured from the last ping.
     ///
     /// Deviation: addressed packets sent do not stand in for pings (OpenSIPS 3.4 and later), so a
@@ -229,10 +240,13 @@ impl Link {
         timers.ping_interval.saturating_mul(factor).min(timers.node_timeout)
     }
 
-    /// A try to connect is under way.
-    pub(crate) fn knocked(&mut self, now: Instant) {
+    /// A try to connect is under way. True when the address is to be asked for beside it: often in the beginning, then once
+    /// in [`KNOCKS_PER_ASK`] tries.
+    pub(crate) fn knocked(&mut self, now: Instant) -> bool {
         self.last_knock = Some(now);
         self.is_knocking = true;
+        self.knocks = self.knocks.wrapping_add(1);
+        self.knocks.is_power_of_two() || self.knocks.is_multiple_of(KNOCKS_PER_ASK)
     }
 
     /// The node's listener took a connection; true when that was the outcome of a knock and the link is still down: the
@@ -381,9 +395,12 @@ impl Link {
     pub(crate) fn enter(&mut self, state: LinkState, now: Instant) {
         self.state = state;
         self.entered = now;
+        self.is_lost |= state == LinkState::Down;
         if state == LinkState::Up {
             self.is_awaiting_pong = false;
             self.knocks_in_vain = 0;
+            self.knocks = 0;
+            self.is_lost = false;
         }
     }
 

@@ -79,6 +79,16 @@ fn capabilities_told_before_their_node_was_known_are_asked_for() {
     assert!(run_history(1799, &settings, Instant::now()).is_ok());
 }
 
+/// In these histories two nodes know each other by the addresses of second processes with their ids, which end: neither can
+/// call the other, and what they tell each other on the way out does not arrive.
+#[test]
+fn nodes_that_met_second_processes_of_each_other_ask_the_others_for_addresses() {
+    let settings = HistorySettings { nodes: 8, faults: 20, ..HistorySettings::default() };
+    for seed in [278, 10_166] {
+        assert!(run_history(seed, &settings, Instant::now()).is_ok(), "seed {seed}");
+    }
+}
+
 /// Three nodes with numbered claims that know each other, tag `vip` active on the first.
 fn with_tag(takes_over: bool) -> tandem_sim::Network {
     let mut network = chain(1, 3, Instant::now());
