@@ -99,6 +99,10 @@ impl<T> Queue<T> {
         self.items.spilled()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(crate) fn push(&mut self, item: T) {
         self.items.push(Some(item));
     }

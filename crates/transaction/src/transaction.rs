@@ -225,6 +225,29 @@ impl<R> Transaction<R> {
         self.flags.is_terminated
     }
 
+    /// Until when it stays, if all it does until then is to repeat its final reply and to absorb what comes again: its owner
+    /// can keep [`Transaction::repeatable_reply`] until that moment instead. Never for INVITE, whose late replies pass.
+    pub fn lingers_until(&self) -> Option<Instant> {
+        let is_over = self.kind == Kind::NonInvite
+            && matches!(self.server.state(), ServerState::Completed | ServerState::Terminated)
+            && !self.flags.is_terminated
+            && self.holds == 0
+            && self.pending_decision.is_none()
+            && self.outputs.is_empty()
+            && !self.has_pending_branches();
+        if !is_over {
+            return None;
+        }
+        let branches = self.branches.iter().map(|branch| branch.machine.next_deadline());
+        let last = branches.chain([self.server.next_deadline()]).filter(|at| *at != NEVER).max();
+        last.and_then(|at| self.epoch.instant(at))
+    }
+
+    /// The reply that a repeated request is answered with, empty for none.
+    pub fn repeatable_reply(&self) -> Bytes {
+        if self.server.answers_repeats() { self.last_reply.clone() } else { Bytes::new() }
+    }
+
     /// True while the engine owes [`Transaction::fail_over_done`].
     pub fn is_deciding(&self) -> bool {
         self.pending_decision.is_some()

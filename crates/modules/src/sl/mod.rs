@@ -101,7 +101,7 @@ pub fn reply_with_body(context: &mut Context, code: u16, reason: &[u8], body: Op
     }
     let tag = reply::to_tag(&context.message);
     let tag = (code > 100).then_some(&tag[..]);
-    let mut out = Vec::with_capacity(512);
+    let mut out = Vec::new();
     if reply::write_reply(context, code, reason, tag, body, &mut out).is_err() {
         return false;
     }

@@ -34,7 +34,7 @@ impl Tx {
             Output::SendReply { is_retransmission: false } => self.send_own_reply(state, now),
             Output::SendReply { is_retransmission: true } => {
                 self.tm.count(|counters| &counters.repeated_replies);
-                self.send_last_reply(state, now);
+                let _to = self.send_last_reply(state, now);
             }
             Output::ForwardReply { branch, code, reply, is_last_reply } => {
                 self.forward_reply(state, branch, code, &reply, is_last_reply);
@@ -182,11 +182,13 @@ impl Tx {
         Ok(index)
     }
 
-    fn send_last_reply(&self, state: &mut State, now: Instant) {
-        let bytes = state.core.last_reply().clone();
-        if !self.send(&state.upstream(), &bytes) {
+    /// Tells where it went.
+    fn send_last_reply(&self, state: &mut State, now: Instant) -> Destination {
+        let (to, bytes) = (state.upstream(), state.core.last_reply().clone());
+        if !self.send(&to, &bytes) {
             state.core.handle_reply_transport_error(now);
         }
+        to
     }
 
     fn send_own_reply(self: &Arc<Tx>, state: &mut Locked<'_>, now: Instant) {
@@ -194,8 +196,8 @@ impl Tx {
         if code > 100 {
             self.tell(state, TmMoment::ReplyOut, Telling { code, ..Telling::default() });
         }
-        self.send_last_reply(state, now);
-        self.tm.shown.reply(self.node, &state.upstream(), state.core.last_reply());
+        let to = self.send_last_reply(state, now);
+        self.tm.shown.reply(self.node, &to, state.core.last_reply());
         self.tm.count(|counters| &counters.local);
         if code >= 200 {
             self.complete(state, Telling { code, ..Telling::default() }, true);
@@ -276,7 +278,7 @@ impl Tx {
         };
         let request = &state.request;
         let tag = super::local_to_tag(&request.message);
-        let mut out = Vec::with_capacity(512);
+        let mut out = Vec::new();
         if reply::write_reply_to(self.node, request, code, reason, Some(&tag), &mut out).is_ok() {
             // Refused only when another final reply was first.
             let _ = state.core.respond_local(code, Bytes::from(out), now);

@@ -244,10 +244,10 @@ fn t_check_trans(context: &mut Context, _: &[Arg]) -> Called {
         _ if context.transaction.is_some() => Called::Done(-1),
         _ => {
             let key = TransactionKey::for_request(&context.message);
-            let known = key.ok().and_then(|key| context.node.state::<Tm>()?.table.by_key(&key));
+            let known = key.ok().and_then(|key| context.node.state::<Tm>()?.table.entry(&key));
             match known {
-                Some(tx) => {
-                    tx.with(|state| state.core.handle_request_retransmission(clock::now()));
+                Some(known) => {
+                    known.repeat();
                     Called::Done(0)
                 }
                 None => Called::Done(-1),

@@ -86,10 +86,10 @@ pub(crate) fn ensure(context: &mut Context, follows_no_cancel: bool) -> Created 
         state.on_branch = armed.on_branch;
         state.extra_headers = armed.extra_headers;
     }
-    let id = tm.table.next_id();
+    let (id, key_hash) = (tm.table.next_id(), tm.table.key_hash(&key));
     let program = context.program().clone();
-    let tx = Arc::new(Tx { node, tm, id, key, method, program, state: parking_lot::Mutex::new(state) });
-    if tm.table.insert(&tx).is_some() {
+    let tx = Arc::new(Tx { node, tm, id, key, key_hash, method, program, state: parking_lot::Mutex::new(state) });
+    if !tm.table.insert(&tx) {
         return Created::Repeated;
     }
     tm.count(|counters| &counters.created);
@@ -136,7 +136,7 @@ pub(crate) fn send_trying(context: &Context, tx: &Arc<Tx>) {
     if !tx.state.lock().core.wants_trying() {
         return;
     }
-    let mut out = Vec::with_capacity(512);
+    let mut out = Vec::new();
     if tandem_module::reply::write_reply(context, 100, b"Giving it a try", None, None, &mut out).is_ok() {
         // Refused when another thread has answered meanwhile.
         let _ = tx.with(|state| state.core.respond_local(100, Bytes::from(out), clock::now()));
@@ -175,9 +175,9 @@ impl TransactionLayer for Layer {
         }
         // A CANCEL has the branch of its INVITE and a key of its own; it belongs to the script.
         let Ok(key) = TransactionKey::for_request(&context.message) else { return Admission::Script };
-        match tm.table.by_key(&key) {
-            Some(tx) => {
-                tx.with(|state| state.core.handle_request_retransmission(clock::now()));
+        match tm.table.entry(&key) {
+            Some(known) => {
+                known.repeat();
                 Admission::Absorbed
             }
             None if tm.table.is_waiting(&key, clock::now()) => Admission::Absorbed,

@@ -7,6 +7,7 @@ use tandem_sip::{HeaderKind, Message};
 use tokio::sync::oneshot;
 
 use super::Tm;
+use super::table::Entry;
 use super::uac::{self, RequestSpec};
 
 const UAC_DLG: CommandSpec = CommandSpec {
@@ -133,7 +134,11 @@ fn reply(node: NodeRef, request: &MiRequest) -> MiResult {
     let id = u64::from_str_radix(&request.text("trans_id")?, 16).map_err(|_| MiError::bad("trans_id"))?;
     let to_tag = request.text("to_tag")?;
     let missing = || MiError::new(404, "Transaction not found");
-    let tx = node.state::<Tm>().and_then(|tm| tm.table.by_id(id)).ok_or_else(missing)?;
+    let not_sent = || MiError::new(500, "Reply was not sent");
+    let tx = match node.state::<Tm>().and_then(|tm| tm.table.entry_by_id(id)).ok_or_else(missing)? {
+        Entry::Live(tx) => tx,
+        Entry::Settled(_) => return Err(not_sent()),
+    };
     let mut context = super::functions_more::stored_context(node, &tx);
     for line in request.text_opt("new_headers")?.unwrap_or_default().lines().filter(|line| line.contains(':')) {
         context.edits.lumps.append_to_reply(format!("{line}\r\n").into_bytes());
@@ -143,5 +148,5 @@ fn reply(node: NodeRef, request: &MiRequest) -> MiResult {
     let body = body.as_ref().map(|body| (&b""[..], body.as_bytes()));
     let is_sent = tx.answer_tagged(&mut context, code, reason.as_bytes(), tag, body);
     context.recycle();
-    if is_sent { Ok(serde_json::json!("OK")) } else { Err(MiError::new(500, "Reply was not sent")) }
+    if is_sent { Ok(serde_json::json!("OK")) } else { Err(not_sent()) }
 }

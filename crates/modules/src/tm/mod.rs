@@ -18,6 +18,7 @@ mod local_routes;
 mod management;
 mod relay;
 mod replies;
+mod settled;
 mod table;
 #[cfg(test)]
 mod tests;

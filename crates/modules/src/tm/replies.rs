@@ -11,6 +11,7 @@ use tandem_script::vm::{RouteId, StartOptions};
 use tandem_sip::Method;
 use tandem_transaction::{BranchIndex, ReplyAction};
 
+use super::table::Entry;
 use super::tx::{Received, Telling, Tx, at};
 use super::{Tm, clock, table, uac};
 
@@ -26,10 +27,15 @@ pub(crate) fn receive(mut context: Box<Context>) {
     let (Some(tm), Some((id, branch))) = (context.node.state::<Tm>(), ids) else {
         return tandem_module::reply::forward_stateless(context);
     };
-    match tm.table.by_id(id) {
-        Some(tx) => {
+    match tm.table.entry_by_id(id) {
+        Some(Entry::Live(tx)) => {
             tm.count(|counters| &counters.received);
             receive_for(context, &tx, BranchIndex(branch), code);
+        }
+        // It came again, or lost against another.
+        Some(Entry::Settled(_)) => {
+            tm.count(|counters| &counters.received);
+            context.recycle();
         }
         None => match uac::receive(tm, id, context) {
             Ok(()) => tm.count(|counters| &counters.received),

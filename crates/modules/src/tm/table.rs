@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState as FastState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use tandem_sip::{Message, TransactionKey};
 
+use super::clock;
+use super::settled::Settled;
 use super::tx::Tx;
 
 const SHARDS: usize = 64;
@@ -21,10 +23,57 @@ const WAITING_MAX: Duration = Duration::from_secs(32);
 /// Waiting requests of one shard before those that are over are swept out.
 const WAITING_SWEEP: usize = 1024;
 
-/// All transactions of the process. Keys come from the network: their map is keyed with SipHash. Ids are our own.
+/// What is known of a transaction.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    /// All of it.
+    Live(Arc<Tx>),
+    /// It is over.
+    Settled(Arc<Settled>),
+}
+
+impl Entry {
+    fn key(&self) -> &TransactionKey {
+        match self {
+            Entry::Live(tx) => &tx.key,
+            Entry::Settled(settled) => &settled.key,
+        }
+    }
+
+    fn key_hash(&self) -> u64 {
+        match self {
+            Entry::Live(tx) => tx.key_hash,
+            Entry::Settled(settled) => settled.key_hash,
+        }
+    }
+
+    fn id(&self) -> u64 {
+        match self {
+            Entry::Live(tx) => tx.id,
+            Entry::Settled(settled) => settled.id,
+        }
+    }
+
+    /// Its request came again: answered with the last reply, if its state wants that (RFC 3261 §17.2).
+    pub(crate) fn repeat(&self) {
+        match self {
+            Entry::Live(tx) => tx.with(|state| state.core.handle_request_retransmission(clock::now())),
+            Entry::Settled(settled) => settled.repeat(),
+        }
+    }
+
+    fn live(self) -> Option<Arc<Tx>> {
+        match self {
+            Entry::Live(tx) => Some(tx),
+            Entry::Settled(_) => None,
+        }
+    }
+}
+
+/// All transactions of the process. Keys come from the network: they are hashed with SipHash, once each. Ids are our own.
 pub(crate) struct Table {
-    by_key: Vec<Mutex<HashMap<TransactionKey, Arc<Tx>, RandomState>>>,
-    by_id: Vec<Mutex<HashMap<u64, Arc<Tx>, FastState>>>,
+    by_key: Vec<Mutex<HashTable<Entry>>>,
+    by_id: Vec<Mutex<HashMap<u64, Entry, FastState>>>,
     /// Answered INVITEs by Call-ID, From tag and CSeq number, for the ACK that follows.
     by_ack: Vec<Mutex<HashMap<u64, u64, FastState>>>,
     ack_count: AtomicUsize,
@@ -66,43 +115,95 @@ impl Table {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn key_shard(&self, key: &TransactionKey) -> Option<&Mutex<HashMap<TransactionKey, Arc<Tx>, RandomState>>> {
-        self.by_key.get(self.hasher.hash_one(key) as usize % SHARDS)
+    /// What a transaction with that key keeps as [`Tx::key_hash`].
+    pub(crate) fn key_hash(&self, key: &TransactionKey) -> u64 {
+        self.hasher.hash_one(key)
     }
 
-    /// Puts a transaction in; gives back the one that is there already under its key.
-    pub(crate) fn insert(&self, tx: &Arc<Tx>) -> Option<Arc<Tx>> {
-        let shard = self.key_shard(&tx.key)?;
-        {
+    // The table takes the low and the high bits of the hash for itself.
+    fn key_shard(&self, key_hash: u64) -> Option<&Mutex<HashTable<Entry>>> {
+        self.by_key.get((key_hash >> 32) as usize % SHARDS)
+    }
+
+    fn id_shard(&self, id: u64) -> Option<&Mutex<HashMap<u64, Entry, FastState>>> {
+        self.by_id.get(id as usize % SHARDS)
+    }
+
+    /// Puts a transaction in; false when there is one already under its key.
+    pub(crate) fn insert(&self, tx: &Arc<Tx>) -> bool {
+        if let Some(shard) = self.key_shard(tx.key_hash) {
             let mut shard = shard.lock();
-            if let Some(known) = shard.get(&tx.key) {
-                return Some(known.clone());
+            if shard.find(tx.key_hash, |known| *known.key() == tx.key).is_some() {
+                return false;
             }
-            shard.insert(tx.key.clone(), tx.clone());
+            shard.insert_unique(tx.key_hash, Entry::Live(tx.clone()), Entry::key_hash);
         }
-        if let Some(shard) = self.by_id.get(tx.id as usize % SHARDS) {
-            shard.lock().insert(tx.id, tx.clone());
+        if let Some(shard) = self.id_shard(tx.id) {
+            shard.lock().insert(tx.id, Entry::Live(tx.clone()));
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        None
+        true
     }
 
+    /// What is known of the transaction with that key.
+    pub(crate) fn entry(&self, key: &TransactionKey) -> Option<Entry> {
+        let key_hash = self.key_hash(key);
+        self.key_shard(key_hash)?.lock().find(key_hash, |known| known.key() == key).cloned()
+    }
+
+    /// The transaction with that key, if it is not over.
     pub(crate) fn by_key(&self, key: &TransactionKey) -> Option<Arc<Tx>> {
-        self.key_shard(key)?.lock().get(key).cloned()
+        self.entry(key)?.live()
     }
 
+    /// What is known of the transaction with that id.
+    pub(crate) fn entry_by_id(&self, id: u64) -> Option<Entry> {
+        self.id_shard(id)?.lock().get(&id).cloned()
+    }
+
+    /// The transaction with that id, if it is not over.
     pub(crate) fn by_id(&self, id: u64) -> Option<Arc<Tx>> {
-        self.by_id.get(id as usize % SHARDS)?.lock().get(&id).cloned()
+        self.entry_by_id(id)?.live()
+    }
+
+    /// Keeps `settled` in place of the transaction it is left of.
+    pub(crate) fn settle(&self, settled: Settled) {
+        let settled = Arc::new(settled);
+        // The transaction is let go behind the locks.
+        let mut old = None;
+        if let Some(shard) = self.key_shard(settled.key_hash)
+            && let Some(entry) = shard.lock().find_mut(settled.key_hash, |known| known.id() == settled.id)
+        {
+            old = Some(std::mem::replace(entry, Entry::Settled(settled.clone())));
+        }
+        let id = settled.id;
+        let by_id = self
+            .id_shard(id)
+            .and_then(|shard| Some(std::mem::replace(shard.lock().get_mut(&id)?, Entry::Settled(settled))));
+        drop((old, by_id));
     }
 
     pub(crate) fn remove(&self, tx: &Tx) {
-        if let Some(shard) = self.key_shard(&tx.key) {
-            shard.lock().remove(&tx.key);
+        self.take_out(tx.key_hash, tx.id);
+    }
+
+    /// As [`Table::remove`] for what was settled.
+    pub(crate) fn forget(&self, settled: &Settled) {
+        self.take_out(settled.key_hash, settled.id);
+    }
+
+    fn take_out(&self, key_hash: u64, id: u64) {
+        if let Some(shard) = self.key_shard(key_hash) {
+            let mut shard = shard.lock();
+            let found = shard.find_entry(key_hash, |known| known.id() == id).ok();
+            let removed = found.map(|found| found.remove().0);
+            drop((shard, removed));
         }
-        if let Some(shard) = self.by_id.get(tx.id as usize % SHARDS)
-            && shard.lock().remove(&tx.id).is_some()
-        {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(shard) = self.id_shard(id) {
+            let removed = shard.lock().remove(&id);
+            if removed.is_some() {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -171,10 +272,10 @@ impl Table {
         self.by_id.iter().map(|shard| shard.lock().len()).collect()
     }
 
-    /// The first transaction that fits; looks at all of them, one shard at a time.
+    /// The first transaction that fits and is not over; looks at all of them, one shard at a time.
     pub(crate) fn find(&self, fits: impl Fn(&Tx) -> bool) -> Option<Arc<Tx>> {
         self.by_id.iter().find_map(|shard| {
-            let all: Vec<Arc<Tx>> = shard.lock().values().cloned().collect();
+            let all: Vec<Arc<Tx>> = shard.lock().values().cloned().filter_map(Entry::live).collect();
             all.into_iter().find(|tx| fits(tx))
         })
     }

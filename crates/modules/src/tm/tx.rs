@@ -24,6 +24,8 @@ use tandem_script::program::Program;
 use tandem_sip::{Lumps, Message, Method, TransactionKey};
 use tandem_transaction::{BranchIndex, Transaction};
 
+use super::settled::Settled;
+use super::table::Entry;
 use super::{Tm, clock, uac};
 
 /// A reply received, with what the reply routes changed.
@@ -92,6 +94,8 @@ pub(crate) struct Tx {
     pub(crate) tm: &'static Tm,
     pub(crate) id: u64,
     pub(crate) key: TransactionKey,
+    /// See [`super::table::Table::key_hash`].
+    pub(crate) key_hash: u64,
     pub(crate) method: Method,
     /// The program of its request: its branch, reply and failure routes are those, whatever is reloaded meanwhile.
     pub(crate) program: Arc<Program>,
@@ -185,6 +189,9 @@ impl Tx {
         }
         drop(draining);
         self.arm(state);
+        if let Some(settled) = Settled::of(self, state) {
+            self.tm.table.settle(settled);
+        }
     }
 
     fn arm(&self, state: &mut State) {
@@ -256,7 +263,7 @@ impl Tx {
     ) -> bool {
         let own_tag = super::local_to_tag(&context.message);
         let tag = (code > 100).then_some(tag.unwrap_or(&own_tag));
-        let mut out = Vec::with_capacity(512);
+        let mut out = Vec::new();
         if reply::write_reply(context, code, reason, tag, body, &mut out).is_err() {
             return false;
         }
@@ -317,7 +324,11 @@ impl TimerHandler for Timers {
         if key & uac::TIMER_BIT != 0 {
             return uac::on_timer(tm, key & !uac::TIMER_BIT, now);
         }
-        let Some(tx) = tm.table.by_id(key) else { return };
+        let tx = match tm.table.entry_by_id(key) {
+            Some(Entry::Live(tx)) => tx,
+            Some(Entry::Settled(settled)) => return settled.on_timer(now),
+            None => return,
+        };
         tx.with(|state| {
             if state.armed.is_some_and(|armed| armed > now) {
                 return;

@@ -135,3 +135,28 @@ fn a_reply_of_our_own_stops_all_branches() {
     assert!(sim.t.branch(b(0)).is_some());
     sim.expect("0 SendRequest b0 #0\n0 SendReply");
 }
+
+#[test]
+fn what_lingers_only_repeats_and_absorbs() {
+    let mut sim = sim();
+    assert_eq!(sim.t.lingers_until(), None, "a script is at work");
+    sim.relay(2);
+    assert_eq!(sim.t.lingers_until(), None, "replies are awaited");
+    sim.now_ms = 30;
+    sim.reply(0, 200);
+    assert_eq!(sim.t.lingers_until(), Some(sim.at(5030)));
+    assert_eq!(sim.t.repeatable_reply(), *sim.t.last_reply());
+    sim.run_out();
+    assert_eq!(sim.t.lingers_until(), None, "it is gone");
+
+    let mut invite = Sim::invite();
+    invite.respond(486);
+    invite.release();
+    assert_eq!(invite.t.lingers_until(), None, "its ACK is awaited");
+
+    let mut reliable = Sim::new(Kind::NonInvite, &Config { is_reliable: true, ..Config::default() });
+    reliable.relay(1);
+    reliable.reply(0, 200);
+    assert_eq!(reliable.t.lingers_until(), Some(reliable.at(5000)), "for the branch, which is not reliable");
+    assert!(reliable.t.repeatable_reply().is_empty());
+}

@@ -11,6 +11,7 @@ mod local;
 mod relay;
 mod reload;
 mod routes;
+mod settled;
 mod uac;
 mod uac_acks;
 mod waiting;
