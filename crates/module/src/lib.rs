@@ -17,6 +17,7 @@ pub mod mi;
 pub mod names;
 pub mod node;
 pub mod outgoing;
+mod pool;
 pub mod reply;
 pub mod run;
 pub mod settings;

@@ -230,7 +230,7 @@ pub fn reply_stateless(context: &mut Context, code: u16, reason: &[u8]) -> bool 
         return false;
     }
     let tag = (code > 100 && context.message.header(HeaderKind::To).is_some()).then(|| to_tag(&context.message));
-    let mut out = Vec::with_capacity(512);
+    let mut out = Vec::new();
     if write_reply(context, code, reason, tag.as_ref().map(|tag| &tag[..]), None, &mut out).is_err() {
         return false;
     }

@@ -2,6 +2,7 @@
 //! holds a thread while it waits.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use tandem_script::vm::{LogLevel, Machine, Outcome, RouteId, StartOptions};
 use crate::call_order::{CallOrder, Hold};
 use crate::context::{Called, Context, write_log};
 use crate::node::NodeRef;
+use crate::pool::{Own, Pool};
 use crate::worker::{self, WorkerId};
 
 /// Runs that may wait at the same time; beyond it a wait fails at once with -1.
@@ -489,21 +491,18 @@ fn code_of(called: &Called) -> i32 {
 }
 
 thread_local! {
-    static MACHINES: std::cell::RefCell<Vec<Machine>> = const { std::cell::RefCell::new(Vec::new()) };
+    static OWN_MACHINES: Own<Machine> = const { RefCell::new(Vec::new()) };
 }
 
-/// Machines a worker keeps for reuse.
-const MACHINES_KEPT_MAX: usize = 64;
+static MACHINES: Pool<Machine> = Pool::new(&OWN_MACHINES);
 
 fn spare_machine() -> Machine {
-    MACHINES.with_borrow_mut(Vec::pop).unwrap_or_default()
+    MACHINES.take().unwrap_or_default()
 }
 
 fn keep_machine(machine: Machine) {
-    MACHINES.with_borrow_mut(|all| {
-        // One that was ended in the middle of a call still holds its program and values.
-        if all.len() < MACHINES_KEPT_MAX && !machine.is_waiting() {
-            all.push(machine);
-        }
-    });
+    // One that was ended in the middle of a call still holds its program and values.
+    if !machine.is_waiting() {
+        MACHINES.keep(machine);
+    }
 }

@@ -6,9 +6,8 @@ use std::time::Instant;
 use tandem_script::vm::VarStore;
 
 use crate::context::Context;
+use crate::pool::{Own, Pool};
 
-/// Contexts a worker keeps for reuse.
-const CONTEXTS_KEPT_MAX: usize = 256;
 /// Sets of `$var` values a worker keeps for reuse.
 const VARS_KEPT_MAX: usize = 64;
 
@@ -55,15 +54,14 @@ pub trait Workers: Send + Sync {
     fn spawn(&self, future: crate::db::BoxFuture<()>);
 }
 
-// Boxed: a context is moved in and out as one pointer, not as a kilobyte.
-#[allow(clippy::vec_box)]
-mod spare {
-    use super::*;
-    thread_local! {
-        pub(super) static CONTEXTS: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
-    }
+thread_local! {
+    static OWN_CONTEXTS: Own<Box<Context>> = const { RefCell::new(Vec::new()) };
+    static OWN_VARS: Own<VarStore> = const { RefCell::new(Vec::new()) };
 }
-use spare::CONTEXTS;
+
+static CONTEXTS: Pool<Box<Context>> = Pool::new(&OWN_CONTEXTS);
+/// Sets without values.
+static EMPTY_VARS: Pool<VarStore> = Pool::new(&OWN_VARS);
 
 thread_local! {
     static WORKER: Cell<Option<WorkerId>> = const { Cell::new(None) };
@@ -88,27 +86,29 @@ pub fn is_worker() -> bool {
 /// Takes the `$var` values that the last run on this worker left, as a process of OpenSIPS would have them. A run that
 /// waits keeps its own; a worker all of whose sets are in use begins an empty one, as a process does that has just started.
 pub(crate) fn take_vars() -> VarStore {
-    VARS.with_borrow_mut(Vec::pop).unwrap_or_default()
+    VARS.with_borrow_mut(Vec::pop).or_else(|| EMPTY_VARS.take()).unwrap_or_default()
 }
 
 /// Leaves them to the next run.
 pub(crate) fn put_vars(vars: VarStore) {
-    VARS.with_borrow_mut(|all| {
-        // One without values is kept for its buffer; behind others it would hide theirs.
+    let surplus = VARS.with_borrow_mut(|all| {
+        // Behind others one without values would hide theirs.
         if all.is_empty() || (all.len() < VARS_KEPT_MAX && !vars.is_empty()) {
             all.push(vars);
+            return None;
         }
+        Some(vars)
     });
+    if let Some(mut surplus) = surplus {
+        surplus.clear();
+        EMPTY_VARS.keep(surplus);
+    }
 }
 
 pub(crate) fn spare_context() -> Option<Box<Context>> {
-    CONTEXTS.with_borrow_mut(Vec::pop)
+    CONTEXTS.take()
 }
 
 pub(crate) fn keep_context(context: Box<Context>) {
-    CONTEXTS.with_borrow_mut(|all| {
-        if all.len() < CONTEXTS_KEPT_MAX {
-            all.push(context);
-        }
-    });
+    CONTEXTS.keep(context);
 }

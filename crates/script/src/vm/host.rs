@@ -177,6 +177,13 @@ impl VarStore {
         self.slots.is_empty()
     }
 
+    /// Forgets all values; buffers stay.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.scratch.clear();
+        self.frame = Frame::default();
+    }
+
     /// Has every statement of this run logged from now on, or no longer.
     pub fn trace(&mut self, trace: Option<Trace>) {
         self.frame.trace = trace.map(Arc::new);
