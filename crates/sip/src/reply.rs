@@ -108,7 +108,9 @@ pub const fn default_reason(status: u16) -> &'static str {
 /// # Errors
 /// When the topmost Via is missing or malformed: such a request has no way back.
 pub fn build_reply(request: &Message, reply: &ReplyOut<'_>, out: &mut Vec<u8>) -> Result<(), ParseError> {
-    request.top_via()?;
+    if reply.via_fix.is_empty() {
+        request.top_via()?;
+    }
     let via_edits = via_fix_edits(request, &reply.via_fix)?;
     out.reserve(request.headers_end() as usize + reply.body.len() + 256);
     out.extend_from_slice(b"SIP/2.0 ");

@@ -1,6 +1,9 @@
 //! Applies lumps while copying a received message out: one pass, untouched bytes as they came. It decides nothing about
 //! routing; Via values and the request URI are given to it.
 
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -271,11 +274,50 @@ impl FixText {
     }
 }
 
+impl FixText {
+    /// As much as there is room for; 64 bytes hold every text of a [`ViaFix`].
+    fn push(&mut self, text: &[u8]) {
+        let end = self.length + text.len();
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(text);
+            self.length = end;
+        }
+    }
+
+    // By hand where it is done for every reply: the machinery of `write!` is ten times the work.
+    fn push_number(&mut self, number: u16) {
+        let mut divisor = 10_000;
+        let mut has_begun = false;
+        while divisor > 0 {
+            let digit = number / divisor % 10;
+            has_begun |= digit > 0 || divisor == 1;
+            if has_begun {
+                self.push(&[b'0' + digit as u8]);
+            }
+            divisor /= 10;
+        }
+    }
+
+    fn push_ip(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => {
+                for (at, octet) in ip.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        self.push(b".");
+                    }
+                    self.push_number(octet.into());
+                }
+            }
+            IpAddr::V6(ip) => {
+                let _fits = write!(self, "{ip}");
+            }
+        }
+    }
+}
+
 impl std::fmt::Write for FixText {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.length + text.len();
-        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.length = end;
+        self.push(text.as_bytes());
         Ok(())
     }
 }
@@ -285,7 +327,6 @@ pub(crate) type ViaEdits = SmallVec<[(Span, FixText); 2]>;
 
 /// Where and what to write for `fix` into the topmost Via.
 pub(crate) fn via_fix_edits(message: &Message, fix: &ViaFix) -> Result<ViaEdits, ParseError> {
-    use std::fmt::Write as _;
     let mut edits = ViaEdits::new();
     if fix.is_empty() {
         return Ok(edits);
@@ -296,29 +337,30 @@ pub(crate) fn via_fix_edits(message: &Message, fix: &ViaFix) -> Result<ViaEdits,
     let params = via.params.raw();
     // Behind the last parameter, in front of a comment.
     let end = if params.is_empty() { place(via.sent_by)?.end } else { place(params)?.end };
-    // 64 bytes hold any of these texts, so the results of `write!` carry no news.
     if let Some(ip) = fix.received {
         let mut text = FixText::new();
-        if let Some(old) = via.received {
-            let _ = write!(text, "{ip}");
-            edits.push((place(old)?, text));
-        } else {
-            let _ = write!(text, ";received={ip}");
-            edits.push((Span::at(end), text));
-        }
+        let span = match via.received {
+            Some(old) => place(old)?,
+            None => {
+                text.push(b";received=");
+                Span::at(end)
+            }
+        };
+        text.push_ip(ip);
+        edits.push((span, text));
     }
     if let Some(port) = fix.rport {
         let mut text = FixText::new();
-        match via.params.find(b"rport") {
-            Some(param) => {
-                let _ = write!(text, "rport={port}");
-                edits.push((place(param.raw)?, text));
-            }
+        let span = match via.params.find(b"rport") {
+            Some(param) => place(param.raw)?,
             None => {
-                let _ = write!(text, ";rport={port}");
-                edits.push((Span::at(end), text));
+                text.push(b";");
+                Span::at(end)
             }
-        }
+        };
+        text.push(b"rport=");
+        text.push_number(port);
+        edits.push((span, text));
     }
     Ok(edits)
 }
