@@ -168,7 +168,7 @@ pub(crate) struct Cluster {
     pub(crate) capabilities: Vec<LocalCapability>,
     pub(crate) tags: Vec<SharingTag>,
     /// Acknowledged delivery, by node.
-    pub(crate) streams: Vec<(NodeId, Stream)>,
+    pub(crate) streams: Vec<(NodeId, Box<Stream>)>,
     /// The last question that was answered, and who answered it first.
     pub(crate) answered: Option<(Tag, NodeId)>,
     /// The own capability of Tandem nodes is used.

@@ -1,5 +1,7 @@
 //! Script messages and management commands on their way out.
 
+use std::fmt::Write as _;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::cluster::{Cluster, Ctx, Node};
@@ -67,7 +69,10 @@ const TAG_ALPHABET: &[u8; 57] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 
 /// A new tag.
 pub(crate) fn new_tag(cluster: ClusterId, own: NodeId, rng: &mut dyn RngSource) -> Tag {
-    let mut tag = format!("{cluster}-{own}-").into_bytes();
+    // Room for two numbers and their dashes.
+    let mut tag = String::with_capacity(24 + TAG_RANDOM_CHARS);
+    let _fits = write!(tag, "{cluster}-{own}-");
+    let mut tag = tag.into_bytes();
     let len = tag.len() + TAG_RANDOM_CHARS;
     while tag.len() < len {
         let mut bits = rng.next_u64();

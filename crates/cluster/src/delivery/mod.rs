@@ -71,7 +71,7 @@ impl Cluster {
         step: impl FnOnce(&mut Stream, &mut Work) -> T,
     ) -> T {
         let at = self.streams.iter().position(|(known, _)| *known == id);
-        let mut stream = at.map_or_else(Stream::default, |at| self.streams.swap_remove(at).1);
+        let mut stream = at.map_or_else(Box::default, |at| self.streams.swap_remove(at).1);
         let mut work = Work::default();
         let result = step(&mut stream, &mut work);
         let trailer = Trailer { cluster_id: self.id.0, src_id: ctx.settings.node_id.0, dst_id: id.0 };
