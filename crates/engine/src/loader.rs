@@ -591,6 +591,9 @@ fn net_config(globals: &Globals, options: &LoadOptions) -> NetConfig {
     let workers = options.workers.unwrap_or(if globals.debug_mode { 1 } else { processors });
     let mut net = NetConfig { workers: workers.clamp(1, WORKERS_MAX), ..NetConfig::default() };
     net.connections_max = globals.tcp_connections_max as usize;
+    if let Some(bytes) = globals.udp_buffer_bytes {
+        net.udp_buffer_bytes = bytes as usize;
+    }
     for stream in [&mut net.sip, &mut net.bin] {
         stream.connect_timeout = Duration::from_millis(u64::from(globals.tcp_connect_timeout_ms));
         stream.lifetime = Duration::from_secs(u64::from(globals.tcp_connection_lifetime_secs));

@@ -42,7 +42,7 @@ mod udp;
 mod worker;
 
 pub use addr::{interface_addresses, local_address_for, resolve_host};
-pub use config::{Keepalive, ListenSpec, NetConfig, StreamConfig};
+pub use config::{Keepalive, ListenSpec, NetConfig, StreamConfig, UDP_BUFFER_BYTES};
 pub use connection::{ConnectionInfo, Direction};
 pub use error::{BindError, CloseReason, FrameError, SendError};
 pub use filter::{ByteFilter, FilterError, FilterFactory, FilterRequest};

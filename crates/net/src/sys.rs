@@ -259,13 +259,18 @@ pub(crate) fn choose_port_late(socket: &Socket) -> io::Result<()> {
     set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// Sets a buffer past the system-wide limit when we may (`CAP_NET_ADMIN`), else up to it.
+/// Enlarges both buffers, past the system-wide limit when we may (`CAP_NET_ADMIN`), else up to it. What the system gives by
+/// itself is never taken away (OpenSIPS probes upwards from it, too).
 pub(crate) fn set_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    if set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value).is_err() {
+    if socket.recv_buffer_size()? < bytes
+        && set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value).is_err()
+    {
         socket.set_recv_buffer_size(bytes)?;
     }
-    if set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, value).is_err() {
+    if socket.send_buffer_size()? < bytes
+        && set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, value).is_err()
+    {
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
@@ -317,4 +322,28 @@ pub(crate) fn interfaces() -> io::Result<Vec<(String, IpAddr, bool)>> {
     // SAFETY: `head` came from getifaddrs and is freed once; no reference into the list is left.
     unsafe { libc::freeifaddrs(head) };
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use socket2::{Domain, Socket, Type};
+
+    #[test]
+    fn buffers_of_udp_sockets_grow_and_never_shrink() {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let before = (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap());
+        super::set_buffers(&socket, 16).unwrap();
+        assert_eq!((socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap()), before);
+        // The system counts what it needs itself, too, and holds those who may not pass it to its limit.
+        let limit = |name: &str| -> usize {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
+            text.trim().parse().unwrap()
+        };
+        super::set_buffers(&socket, crate::UDP_BUFFER_BYTES).unwrap();
+        let least = |name| 2 * crate::UDP_BUFFER_BYTES.min(limit(name));
+        assert!(socket.recv_buffer_size().unwrap() >= least("rmem_max"));
+        assert!(socket.send_buffer_size().unwrap() >= least("wmem_max"));
+    }
 }

@@ -116,6 +116,8 @@ pub struct Globals {
     pub tcp_socket_backlog: u32,
     /// Connections in all.
     pub tcp_connections_max: u32,
+    /// `maxbuffer`: receive and send buffer of UDP sockets in bytes; the default of the network when `None`.
+    pub udp_buffer_bytes: Option<u32>,
     /// Seconds for a whole message.
     pub tcp_max_msg_time_secs: u32,
     /// Branch flag that forbids new connections.
@@ -188,6 +190,7 @@ impl Globals {
             tcp_connection_lifetime_secs: 120,
             tcp_socket_backlog: 10,
             tcp_connections_max: 2048,
+            udp_buffer_bytes: None,
             tcp_max_msg_time_secs: 4,
             tcp_no_new_conn_bflag: None,
             tcp_no_new_conn_rplflag: None,
@@ -368,6 +371,7 @@ fn set_int(globals: &mut Globals, name: &str, value: i32) {
         "tcp_max_connections" => &mut globals.tcp_connections_max,
         "tcp_max_msg_time" => &mut globals.tcp_max_msg_time_secs,
         "tcp_accept_aliases" => return globals.tcp_accept_aliases = u8::try_from(value).unwrap_or(0),
+        "maxbuffer" => return globals.udp_buffer_bytes = Some(count),
         "advertised_port" => return globals.advertised_port = u16::try_from(value).ok(),
         "log_level" => return globals.log_level = value,
         "xlog_level" => return globals.xlog_level = value,

@@ -108,7 +108,7 @@ fn other_values_are_read() {
     assert_eq!(globals.server_header.as_deref(), Some("Server: X"));
     assert_eq!((globals.advertised_address.as_deref(), globals.advertised_port), (Some("203.0.113.1"), Some(5080)));
     assert_eq!(globals.tcp_no_new_conn_bflag.as_deref(), Some("TCP_NO"));
-    assert_eq!(globals.others.get("maxbuffer"), Some(&GlobalValue::Int(16)));
+    assert_eq!(globals.udp_buffer_bytes, Some(16));
     assert_eq!(globals.blacklists[0].name, "bl1");
     assert_eq!(globals.udp_workers, 2);
     assert_eq!(globals.scaling_profiles.len(), 1);
