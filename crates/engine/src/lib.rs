@@ -5,6 +5,7 @@ mod fixed;
 mod handler;
 mod links;
 pub mod loader;
+mod net_settings;
 mod preprocess;
 mod reload;
 mod resolver;

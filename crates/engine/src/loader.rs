@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 use tandem_module::declare::{ModuleDecl, ParamValues};
@@ -23,14 +22,13 @@ use tandem_script::surface::ParamType;
 use tandem_script::{check, compile, dialect, names as spelling, parser};
 
 use crate::fixed::Fixed;
+use crate::net_settings;
 use crate::preprocess;
 use crate::reload::Origin;
 use crate::shed::Limits;
 
 /// Transports of OpenSIPS that the sockets have no name for.
 const OTHER_TRANSPORTS: [&str; 7] = ["sctp", "hep_udp", "hep_tcp", "hep_tls", "smpp", "msrp", "msrps"];
-/// Most worker threads a process starts.
-const WORKERS_MAX: usize = 64;
 
 /// How to load a script.
 #[derive(Clone, Debug, Default)]
@@ -310,7 +308,7 @@ fn finish(checked: Checked, options: &LoadOptions) -> Result<Loaded, Box<Refused
         port: alias.port,
         accept_subdomain: alias.accept_subdomain,
     }));
-    let net = net_config(&globals, options);
+    let net = net_settings::of(&globals, options.workers);
     Ok(Loaded { node, listeners, net, globals, diagnostics, sources, limits: options.limits, origin: None })
 }
 
@@ -584,20 +582,4 @@ fn listen_specs(socket: &SocketDef, options: &LoadOptions) -> Result<Vec<ListenS
         }
     }
     Ok(specs)
-}
-
-fn net_config(globals: &Globals, options: &LoadOptions) -> NetConfig {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = options.workers.unwrap_or(if globals.debug_mode { 1 } else { processors });
-    let mut net = NetConfig { workers: workers.clamp(1, WORKERS_MAX), ..NetConfig::default() };
-    net.connections_max = globals.tcp_connections_max as usize;
-    if let Some(bytes) = globals.udp_buffer_bytes {
-        net.udp_buffer_bytes = bytes as usize;
-    }
-    for stream in [&mut net.sip, &mut net.bin] {
-        stream.connect_timeout = Duration::from_millis(u64::from(globals.tcp_connect_timeout_ms));
-        stream.lifetime = Duration::from_secs(u64::from(globals.tcp_connection_lifetime_secs));
-        stream.message_time_max = Duration::from_secs(u64::from(globals.tcp_max_msg_time_secs));
-    }
-    net
 }
