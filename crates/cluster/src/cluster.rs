@@ -443,7 +443,10 @@ impl Cluster {
         for (id, step) in due {
             match step {
                 Step::Ping(list) => {
-                    self.ask_for_address(ctx, id);
+                    // Not with the repeats of this ping.
+                    if self.node(id).is_some_and(|node| node.link.state == LinkState::Down) {
+                        self.ask_for_address(ctx, id);
+                    }
                     self.ping(ctx, id, list);
                 }
                 Step::GoDown => self.set_link(ctx, id, LinkState::Down),

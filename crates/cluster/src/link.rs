@@ -86,8 +86,6 @@ pub(crate) struct Link {
     knocks_in_vain: u32,
     /// Tries since the link was up.
     knocks: u32,
-    /// It was down since it was up.
-    is_lost: bool,
 }
 
 /// A change of a link that is remembered.
@@ -123,7 +121,6 @@ impl Link {
             is_knocking: false,
             knocks_in_vain: 0,
             knocks: 0,
-            is_lost: false,
         }
     }
 
@@ -183,9 +180,9 @@ impl Link {
         self.state == LinkState::Up
     }
 
-    /// Down, or tried again after it was down.
+    /// Down, or tried again after it was down: what is remembered last is then that it went down.
     pub(crate) fn is_lost(&self) -> bool {
-        self.is_lost
+        self.state == LinkState::Down || self.history.back().is_some_and(|last| last.to == LinkState::Down)
     }
 
     /// What comes next and when. Waits are measured from the last ping.
@@ -395,12 +392,10 @@ impl Link {
     pub(crate) fn enter(&mut self, state: LinkState, now: Instant) {
         self.state = state;
         self.entered = now;
-        self.is_lost |= state == LinkState::Down;
         if state == LinkState::Up {
             self.is_awaiting_pong = false;
             self.knocks_in_vain = 0;
             self.knocks = 0;
-            self.is_lost = false;
         }
     }
 
