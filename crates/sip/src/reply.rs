@@ -108,6 +108,7 @@ pub const fn default_reason(status: u16) -> &'static str {
 /// # Errors
 /// When the topmost Via is missing or malformed: such a request has no way back.
 pub fn build_reply(request: &Message, reply: &ReplyOut<'_>, out: &mut Vec<u8>) -> Result<(), ParseError> {
+    // A fix looks at it anyway.
     if reply.via_fix.is_empty() {
         request.top_via()?;
     }

@@ -220,10 +220,12 @@ pub(crate) fn escapes_are_valid(text: &[u8]) -> bool {
     })
 }
 
-/// Appends `value` in decimal without allocating.
+/// Digits of any 64 bit number.
+pub(crate) type Digits = [u8; 20];
+
+/// `value` in decimal, written into `digits`.
 #[inline]
-pub(crate) fn push_decimal(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
+pub(crate) fn decimal(mut value: u64, digits: &mut Digits) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;
@@ -235,5 +237,11 @@ pub(crate) fn push_decimal(mut value: u64, out: &mut Vec<u8>) {
             break;
         }
     }
-    out.extend_from_slice(tail(&digits, at));
+    tail(digits, at)
+}
+
+/// Appends `value` in decimal without allocating.
+#[inline]
+pub(crate) fn push_decimal(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(decimal(value, &mut Digits::default()));
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::error::ParseError;
 use crate::lumps::{Edit, Lumps, Rank, value_removal};
 use crate::message::{HeaderEntry, Message, StartLine};
-use crate::text::push_decimal;
+use crate::text::{Digits, decimal, push_decimal};
 use crate::via::ViaFix;
 use crate::{HeaderKind, Span};
 
@@ -284,18 +284,9 @@ impl FixText {
         }
     }
 
-    // By hand where it is done for every reply: the machinery of `write!` is ten times the work.
+    // Not by `write!`, which is ten times the work: this is done for every reply.
     fn push_number(&mut self, number: u16) {
-        let mut divisor = 10_000;
-        let mut has_begun = false;
-        while divisor > 0 {
-            let digit = number / divisor % 10;
-            has_begun |= digit > 0 || divisor == 1;
-            if has_begun {
-                self.push(&[b'0' + digit as u8]);
-            }
-            divisor /= 10;
-        }
+        self.push(decimal(number.into(), &mut Digits::default()));
     }
 
     fn push_ip(&mut self, ip: IpAddr) {
