@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tandem_net::{Keepalive, NetConfig};
-use tandem_script::ast::GlobalValue;
 use tandem_script::globals::Globals;
 
 /// Most worker threads a process starts.
@@ -34,14 +33,10 @@ pub(crate) fn of(globals: &Globals, workers: Option<usize>) -> NetConfig {
 
 /// `tcp_keepalive` and what belongs to it; 0 leaves a value to `default`.
 fn keepalive_of(globals: &Globals, default: Keepalive) -> Option<Keepalive> {
-    let number = |name| match globals.others.get(name) {
-        Some(GlobalValue::Int(value)) => u32::try_from(*value).ok(),
-        _ => None,
-    };
-    if number("tcp_keepalive") == Some(0) {
+    if globals.number("tcp_keepalive") == Some(0) {
         return None;
     }
-    let above_0 = |name, most: u32| number(name).filter(|value| *value > 0).map(|value| value.min(most));
+    let above_0 = |name, most: u32| globals.number(name).filter(|value| *value > 0).map(|value| value.min(most));
     let secs = |name, default| above_0(name, KEEP_SECS_MAX).map_or(default, |secs| Duration::from_secs(secs.into()));
     Some(Keepalive {
         idle: secs("tcp_keepidle", default.idle),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use tandem_script::ast::{Dialect, GlobalValue};
+use tandem_script::ast::Dialect;
 use tandem_script::globals::{BlacklistDef, Globals};
 use tandem_script::vm::LogLevel;
 
@@ -88,13 +88,6 @@ fn bond_of(text: &str) -> (String, Vec<String>) {
     (trim(name), sockets.split(',').map(trim).filter(|socket| !socket.is_empty()).collect())
 }
 
-fn number(value: &GlobalValue) -> Option<u32> {
-    match value {
-        GlobalValue::Int(int) => u32::try_from(*int).ok(),
-        _ => None,
-    }
-}
-
 impl Settings {
     /// What the global parameters of a script say.
     pub fn from_globals(globals: &Globals, dialect: Dialect) -> Settings {
@@ -113,7 +106,7 @@ impl Settings {
             has_colours: globals.xlog_force_color,
             slow_run_micros: ["exec_msg_threshold", "execmsgthreshold"]
                 .into_iter()
-                .find_map(|name| number(globals.others.get(name)?))
+                .find_map(|name| globals.number(name))
                 .unwrap_or(0),
             blacklists: globals.blacklists.clone(),
             bonds: globals.bonds.iter().map(|bond| bond_of(bond)).collect(),

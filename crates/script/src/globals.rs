@@ -137,6 +137,14 @@ pub struct Globals {
 }
 
 impl Globals {
+    /// A number of [`Globals::others`]; `None` when it was not set or is negative.
+    pub fn number(&self, name: &str) -> Option<u32> {
+        match self.others.get(name)? {
+            GlobalValue::Int(int) => u32::try_from(*int).ok(),
+            _ => None,
+        }
+    }
+
     /// The defaults of a dialect.
     pub fn defaults(dialect: Dialect) -> Globals {
         let is_old = dialect == Dialect::V2_4;
